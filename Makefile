@@ -1,0 +1,53 @@
+# The same commands for a newcomer and for CI. `make help` lists them.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+PACKAGES := protocol agent controller simulators
+PYTEST_JOBS ?= 2
+
+.PHONY: help setup demo test check bench lock schemas clean test-packages
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+setup: $(STAMP)  ## create .venv with everything installed
+
+$(STAMP): requirements.txt $(addsuffix /pyproject.toml,$(PACKAGES))
+	@tools/ensure_debian.sh python-venv
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing into $(VENV) (once, a minute or two)"
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements.txt
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation \
+		$(foreach package,$(PACKAGES),-e ./$(package))
+	@touch $@
+
+demo: $(STAMP)  ## the whole loop on real recordings; DATA=scenario.toml runs your own
+	@$(BIN)/edgeloop-sim run $(or $(DATA),watch) --out $(or $(OUT),demo-out)
+
+test-packages:
+	@tools/ensure_debian.sh mosquitto
+
+test: $(STAMP) test-packages  ## every test
+	@$(BIN)/pytest -n $(PYTEST_JOBS) --dist loadgroup $(ARGS)
+
+check: $(STAMP)  ## lint, types, layers
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+bench: $(STAMP)  ## speed and size, each beside a floor measured in the same run
+	@$(BIN)/python -m edgeloop_simulators.bench
+
+schemas: $(STAMP)  ## write docs/spec/schemas from the pydantic messages
+	@$(BIN)/python -m edgeloop_protocol.schemas docs/spec/schemas
+
+lock:  ## requirements.in -> requirements.txt (needs uv)
+	@uv pip compile requirements.in --generate-hashes --no-header --no-annotate \
+		--no-emit-index-url --no-emit-find-links --python-version 3.11 -q -o requirements.txt
+
+clean:  ## remove .venv and what runs left behind
+	@rm -rf $(VENV) demo-out .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

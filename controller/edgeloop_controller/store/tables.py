@@ -1,0 +1,251 @@
+"""The controller's tables: the truth of the fleet (DESIGN §3). Alembic's migrations build the same.
+
+Invariants: telemetry rows are unique by (device, epoch, sequence); a version's row never changes;
+times are seconds since 1970 by the *controller's* clock unless the column says `device_`.
+JSON columns hold the wire messages' own documents.
+"""
+
+from typing import Any
+
+from sqlalchemy import JSON, Float, ForeignKey, Index, Integer, LargeBinary, String, Text
+from sqlalchemy import UniqueConstraint as Unique
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+
+class Base(DeclarativeBase):
+    type_annotation_map = {dict[str, Any]: JSON, list[Any]: JSON}  # noqa: RUF012
+
+
+class Version(Base):
+    """A published model version; immutable."""
+
+    __tablename__ = "versions"
+    __table_args__ = (Unique("name", "version"),)
+
+    manifest_digest: Mapped[str] = mapped_column(String(64), primary_key=True)
+    name: Mapped[str]
+    version: Mapped[str]
+    artifact_digest: Mapped[str] = mapped_column(String(64))
+    artifact_size_bytes: Mapped[int]
+    manifest_size_bytes: Mapped[int]
+    published_at: Mapped[float]
+    training_run_id: Mapped[int | None] = mapped_column(ForeignKey("training_runs.id"))
+
+
+class Device(Base):
+    """A device as it last described itself, and the last desired state made for it."""
+
+    __tablename__ = "devices"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    first_seen_at: Mapped[float]
+    last_seen_at: Mapped[float]
+    online: Mapped[bool]
+    epoch: Mapped[str] = mapped_column(String(16))
+    state_sequence: Mapped[int]
+    revision_seen: Mapped[int]
+    desired_revision: Mapped[int] = mapped_column(default=0)
+    desired: Mapped[list[Any]] = mapped_column(default=list)
+    """The `slots` of the Desired message that carried `desired_revision`."""
+    agent_labels: Mapped[dict[str, Any]]
+    labels: Mapped[dict[str, Any]]
+    """Labels set at the controller; they win over the agent's own."""
+    inventory: Mapped[dict[str, Any]]
+    bytes_up: Mapped[int] = mapped_column(default=0)
+    """MQTT payload and topic bytes received from the device."""
+
+
+class DeviceSlot(Base):
+    """The last reported state of one slot: `reported` is the SlotReported document."""
+
+    __tablename__ = "device_slots"
+
+    device_id: Mapped[str] = mapped_column(ForeignKey("devices.id"), primary_key=True)
+    slot: Mapped[str] = mapped_column(primary_key=True)
+    state: Mapped[str]
+    champion_digest: Mapped[str | None] = mapped_column(String(64))
+    reported: Mapped[dict[str, Any]]
+    updated_at: Mapped[float]
+
+
+class Assignment(Base):
+    """What one slot of one device shall run: the source of its desired state."""
+
+    __tablename__ = "assignments"
+
+    device_id: Mapped[str] = mapped_column(ForeignKey("devices.id"), primary_key=True)
+    slot: Mapped[str] = mapped_column(primary_key=True)
+    manifest_digest: Mapped[str | None] = mapped_column(ForeignKey("versions.manifest_digest"))
+    rollout_id: Mapped[int | None] = mapped_column(ForeignKey("rollouts.id"))
+    probation: Mapped[dict[str, Any]]
+    reason: Mapped[str]
+
+
+class Rollout(Base):
+    __tablename__ = "rollouts"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    manifest_digest: Mapped[str] = mapped_column(ForeignKey("versions.manifest_digest"))
+    slot: Mapped[str]
+    selector: Mapped[str]
+    waves: Mapped[list[Any]]
+    """As written: ["1", "25%", "100%"]."""
+    terms: Mapped[dict[str, Any]]
+    """The RolloutTerms document: soak, deadline, gates, probation."""
+    status: Mapped[str]
+    wave: Mapped[int]
+    wave_started_at: Mapped[float | None]
+    started_at: Mapped[float]
+    ended_at: Mapped[float | None]
+    verdict: Mapped[str] = mapped_column(Text, default="")
+    training_run_id: Mapped[int | None] = mapped_column(ForeignKey("training_runs.id"))
+
+
+class RolloutMember(Base):
+    __tablename__ = "rollout_members"
+
+    rollout_id: Mapped[int] = mapped_column(ForeignKey("rollouts.id"), primary_key=True)
+    device_id: Mapped[str] = mapped_column(ForeignKey("devices.id"), primary_key=True)
+    wave: Mapped[int]
+    phase: Mapped[str]
+    offered_at: Mapped[float | None]
+    settled_at: Mapped[float | None]
+    before_digest: Mapped[str | None] = mapped_column(String(64))
+    cause: Mapped[str] = mapped_column(default="")
+
+
+class TelemetryCursor(Base):
+    """How far each (device, epoch) is committed; moves in the transaction that stores the rows."""
+
+    __tablename__ = "telemetry_cursors"
+
+    device_id: Mapped[str] = mapped_column(primary_key=True)
+    epoch: Mapped[str] = mapped_column(String(16), primary_key=True)
+    through: Mapped[int]
+    lost: Mapped[int] = mapped_column(default=0)
+    """Records that the device's outbox dropped by its bound, as its batches showed."""
+    duplicates: Mapped[int] = mapped_column(default=0)
+    """Records that came again and were ignored."""
+
+
+class Window(Base):
+    """A WindowSummary. `body` is the message without its sketches, which stand in `sketches`."""
+
+    __tablename__ = "windows"
+    __table_args__ = (
+        Unique("device_id", "epoch", "sequence"),
+        Index("ix_windows_version_received", "manifest_digest", "received_at"),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    device_id: Mapped[str]
+    epoch: Mapped[str] = mapped_column(String(16))
+    sequence: Mapped[int]
+    received_at: Mapped[float]
+    slot: Mapped[str]
+    manifest_digest: Mapped[str] = mapped_column(String(64))
+    device_started_at: Mapped[float]
+    device_ended_at: Mapped[float]
+    count: Mapped[int]
+    errors: Mapped[int]
+    nonfinite: Mapped[int]
+    latency_p50_us: Mapped[float]
+    latency_p95_us: Mapped[float]
+    memory_bytes: Mapped[int]
+    compared: Mapped[int] = mapped_column(default=0)
+    disagreements: Mapped[int] = mapped_column(default=0)
+    body: Mapped[dict[str, Any]]
+    sketches: Mapped[dict[str, Any] | None]
+
+
+class Sample(Base):
+    """A sampled example: `features` is float32 little-endian."""
+
+    __tablename__ = "samples"
+    __table_args__ = (
+        Unique("device_id", "epoch", "sequence"),
+        Index("ix_samples_version_received", "manifest_digest", "received_at"),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    device_id: Mapped[str]
+    epoch: Mapped[str] = mapped_column(String(16))
+    sequence: Mapped[int]
+    received_at: Mapped[float]
+    slot: Mapped[str]
+    manifest_digest: Mapped[str] = mapped_column(String(64))
+    device_taken_at: Mapped[float]
+    reference: Mapped[str]
+    features: Mapped[bytes] = mapped_column(LargeBinary)
+    prediction: Mapped[int]
+    confidence: Mapped[float]
+    shadow_digest: Mapped[str | None] = mapped_column(String(64))
+    shadow_prediction: Mapped[int | None]
+
+
+class Label(Base):
+    """The true label of a sample, as an annotator gave it; the last one given counts."""
+
+    __tablename__ = "labels"
+
+    sample_id: Mapped[int] = mapped_column(ForeignKey("samples.id"), primary_key=True)
+    label: Mapped[str]
+    labelled_at: Mapped[float]
+    annotator: Mapped[str]
+
+
+class Event(Base):
+    """The append-only log that `edgeloop events` shows; device events carry their numbers."""
+
+    __tablename__ = "events"
+    __table_args__ = (Unique("device_id", "epoch", "sequence"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    at: Mapped[float]
+    kind: Mapped[str] = mapped_column(index=True)
+    """`<noun>.<past participle>`: rollout.halted, drift.raised, device.rolled_back …"""
+    subject: Mapped[str]
+    data: Mapped[dict[str, Any]]
+    device_id: Mapped[str | None]
+    epoch: Mapped[str | None] = mapped_column(String(16))
+    sequence: Mapped[int | None] = mapped_column(Integer)
+
+
+class DriftAlarm(Base):
+    __tablename__ = "drift_alarms"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    slot: Mapped[str]
+    manifest_digest: Mapped[str] = mapped_column(ForeignKey("versions.manifest_digest"))
+    scope: Mapped[str]
+    """fleet, label or device."""
+    key: Mapped[str]
+    """`*` for the fleet, `name=value` for a label, the device id for a device."""
+    cause: Mapped[str]
+    """world_changed, sensor_fault or device_differs."""
+    sensor: Mapped[str | None]
+    score: Mapped[float]
+    threshold: Mapped[float]
+    raised_at: Mapped[float]
+    cleared_at: Mapped[float | None] = mapped_column(Float)
+    evidence: Mapped[dict[str, Any]]
+
+
+class TrainingRun(Base):
+    __tablename__ = "training_runs"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    policy: Mapped[str]
+    status: Mapped[str]
+    trigger: Mapped[str]
+    """drift, schedule, labels or manual."""
+    drift_alarm_id: Mapped[int | None] = mapped_column(ForeignKey("drift_alarms.id"))
+    parent_digest: Mapped[str] = mapped_column(String(64))
+    candidate_digest: Mapped[str | None] = mapped_column(String(64))
+    requested_at: Mapped[float]
+    started_at: Mapped[float | None]
+    ended_at: Mapped[float | None]
+    directory: Mapped[str]
+    result: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    """Data window, row counts, devices, evaluation: what lineage shows."""
+    error: Mapped[str] = mapped_column(Text, default="")

@@ -1,0 +1,19 @@
+"""The names of the states of a version on a slot (DESIGN §4); the agent owns the transitions."""
+
+from enum import StrEnum
+
+
+class SlotState(StrEnum):
+    IDLE = "idle"
+    VERIFIED = "verified"
+    DOWNLOADING = "downloading"
+    STAGED = "staged"
+    SELF_TEST = "self_test"
+    ACTIVATING = "activating"
+    PROBATION = "probation"
+    COMMITTED = "committed"
+    ROLLED_BACK = "rolled_back"
+
+
+RESTING = frozenset({SlotState.IDLE, SlotState.COMMITTED, SlotState.ROLLED_BACK})
+"""States in which nothing is in progress."""

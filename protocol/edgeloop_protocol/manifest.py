@@ -1,0 +1,244 @@
+"""The model manifest: everything about a version but its weights.
+
+Invariants: frozen; canonical JSON is its only stored form, and the SHA-256 of that is the
+version's identity (`manifest_digest`); the manifest names the artifact by digest, so one digest
+fixes both. TOML is the form that people write (`ManifestDraft`), with what they leave out filled
+in from the model file at publishing.
+"""
+
+import hashlib
+import json
+from typing import Annotated, Final, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from edgeloop_protocol.errors import ManifestError
+from edgeloop_protocol.limits import (
+    ARTIFACT_MAX_BYTES,
+    FEATURES_MAX,
+    GOLDEN_EXAMPLES_MAX,
+    HISTOGRAM_BINS_MAX,
+    LABELS_MAX,
+    MANIFEST_MAX_BYTES,
+    NAME_MAX_CHARS,
+)
+from edgeloop_protocol.messages import Digest, Name, Text, VersionRef
+
+MANIFEST_VERSION: Final = 1
+
+Statistic = Literal["mean", "std", "min", "max", "mean_abs_diff", "rms", "median", "range"]
+DType = Literal[
+    "float16", "float32", "float64", "int8", "uint8", "int32", "int64", "bool", "string"
+]
+    "float16", "float32", "float64", "int8", "uint8", "int32", "int64", "bool", "string"
+]
+FeatureName = Annotated[str, Field(min_length=1, max_length=NAME_MAX_CHARS)]
+
+
+class Strict(BaseModel):
+    """Unknown keys are errors: a manifest is written once and read by many."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class TensorSpec(Strict):
+    """An input or output; a None dimension is free (the batch)."""
+
+    name: str
+    dtype: DType
+    shape: tuple[int | None, ...]
+
+
+class Artifact(Strict):
+    digest: Digest
+    size_bytes: Annotated[int, Field(gt=0, le=ARTIFACT_MAX_BYTES)]
+    runtime: Literal["onnx", "tflite"] = "onnx"
+    opset: int | None = None
+    ir_version: int | None = None
+    operators: tuple[str, ...] = ()
+
+
+class Preprocessing(Strict):
+    """How an example from the source becomes the feature vector.
+
+    `none`: the example is the vector. `window_statistics`: the example is (rows, channels); each
+    statistic of each channel is one feature, statistic-major, as `preprocessing.features` does it.
+    """
+
+    kind: Literal["none", "window_statistics"] = "none"
+    rows: Annotated[int, Field(gt=1)] | None = None
+    channels: tuple[FeatureName, ...] = ()
+    statistics: tuple[Statistic, ...] = ()
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        windowed = self.kind == "window_statistics"
+        if windowed and not (self.rows and self.channels and self.statistics):
+            raise ValueError("window_statistics needs rows, channels and statistics")
+        return self
+
+    def feature_names(self) -> tuple[str, ...]:
+        """`<channel>_<statistic>` in the order in which they are computed; empty for `none`."""
+        return tuple(f"{channel}_{s}" for s in self.statistics for channel in self.channels)
+
+
+class Feature(Strict):
+    """One input feature; `sensor` groups the features that one physical sensor feeds."""
+
+    name: FeatureName
+    sensor: FeatureName
+
+
+class Requirements(Strict):
+    memory_bytes: int = Field(default=0, ge=0)
+    disk_bytes: int = Field(default=0, ge=0)
+    architectures: tuple[str, ...] = Field(default=(), description="empty: any")
+
+
+class Golden(Strict):
+    """Inputs (feature vectors) with the outputs that a faithful runtime gives for them."""
+
+    inputs: tuple[tuple[float, ...], ...] = Field(max_length=GOLDEN_EXAMPLES_MAX)
+    outputs: tuple[tuple[float, ...], ...] = Field(max_length=GOLDEN_EXAMPLES_MAX)
+    tolerance: float = Field(default=1e-3, gt=0, description="largest absolute difference")
+
+    @model_validator(mode="after")
+    def _paired(self) -> Self:
+        if len(self.inputs) != len(self.outputs):
+            raise ValueError("golden inputs and outputs differ in number")
+        return self
+
+
+class Binned(Strict):
+    """A baseline distribution: inner bin edges (ascending) and each bin's share; KLL as base64.
+
+    `len(shares) == len(edges) + 1`; a value x lies in bin `searchsorted(edges, x, side="right")`.
+    """
+
+    edges: tuple[float, ...] = Field(max_length=HISTOGRAM_BINS_MAX - 1)
+    shares: tuple[float, ...] = Field(max_length=HISTOGRAM_BINS_MAX)
+    sketch: str = ""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if len(self.shares) != len(self.edges) + 1:
+            raise ValueError("a baseline needs one more share than edges")
+        if list(self.edges) != sorted(self.edges):
+            raise ValueError("baseline edges must ascend")
+        return self
+
+
+class DriftThresholds(Strict):
+    """Scores above which a scope has drifted; calibrated on held-out groups, not a textbook's."""
+
+    examples: int = Field(gt=0, description="how many examples a score is taken over")
+    device: float = Field(gt=0)
+    fleet: float = Field(gt=0)
+    sensor: float = Field(gt=0)
+    groups: int = Field(default=0, ge=0, description="held-out groups they were calibrated on")
+    margin: float = Field(default=1.0, gt=0)
+
+
+class Baseline(Strict):
+    """What the version's inputs and answers looked like on its training data."""
+
+    count: int = Field(gt=0)
+    features: tuple[Binned, ...] = Field(max_length=FEATURES_MAX)
+    confidence: Binned
+    predictions: tuple[float, ...] = Field(max_length=LABELS_MAX)
+    thresholds: DriftThresholds | None = None
+
+
+class Evaluation(Strict):
+    """How it did on held-back labelled examples, beside the version it would replace."""
+
+    examples: int = Field(gt=0)
+    accuracy: float = Field(ge=0, le=1)
+    against: VersionRef | None = None
+    against_accuracy: float | None = Field(default=None, ge=0, le=1)
+    disagreement: float | None = Field(default=None, ge=0, le=1)
+
+
+class Lineage(Strict):
+    parent: VersionRef | None = None
+    training_run: str | None = None
+    note: Text = ""
+
+
+class Manifest(Strict):
+    """A published version. Build with `ManifestDraft` and the publisher, not by hand."""
+
+    manifest_version: Literal[1] = MANIFEST_VERSION
+    name: Name
+    version: Name
+    description: Text = ""
+    artifact: Artifact
+    inputs: tuple[TensorSpec, ...] = Field(min_length=1)
+    outputs: tuple[TensorSpec, ...] = Field(min_length=1)
+    scores_output: str = Field(description="the output that holds one score per label")
+    preprocessing: Preprocessing = Preprocessing()
+    features: tuple[Feature, ...] = Field(min_length=1, max_length=FEATURES_MAX)
+    labels: tuple[FeatureName, ...] = Field(min_length=1, max_length=LABELS_MAX)
+    requires: Requirements = Requirements()
+    golden: Golden | None = None
+    baseline: Baseline | None = None
+    evaluation: Evaluation | None = None
+    lineage: Lineage = Lineage()
+
+    @model_validator(mode="after")
+    def _agrees_with_itself(self) -> Self:
+        if self.scores_output not in {o.name for o in self.outputs}:
+            raise ValueError(f"scores_output {self.scores_output!r} is not among the outputs")
+        derived = self.preprocessing.feature_names()
+        if derived and derived != tuple(f.name for f in self.features):
+            raise ValueError("features do not match what preprocessing computes")
+        if self.baseline and len(self.baseline.features) != len(self.features):
+            raise ValueError("baseline and features differ in number")
+        return self
+
+    def canonical(self) -> bytes:
+        """The stored bytes: sorted keys, no spaces, UTF-8."""
+        document = self.model_dump(mode="json")
+        return json.dumps(
+            document, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+        ).encode()
+
+    def digest(self) -> str:
+        return hashlib.sha256(self.canonical()).hexdigest()
+
+    def ref(self) -> VersionRef:
+        return VersionRef(name=self.name, version=self.version, manifest_digest=self.digest())
+
+
+class ManifestDraft(Strict):
+    """model.toml, as a person writes it; every key is optional and filled from the model file."""
+
+    description: Text = ""
+    inputs: tuple[TensorSpec, ...] | None = None
+    outputs: tuple[TensorSpec, ...] | None = None
+    scores_output: str | None = None
+    runtime: Literal["onnx", "tflite"] | None = None
+    opset: int | None = None
+    preprocessing: Preprocessing = Preprocessing()
+    features: tuple[FeatureName, ...] | None = None
+    sensors: dict[FeatureName, FeatureName] = Field(
+        default_factory=dict, description="feature name to sensor name"
+    )
+    labels: tuple[FeatureName, ...] | None = None
+    requires: Requirements = Requirements()
+    golden: Golden | None = None
+    note: Text = ""
+
+
+def parse_manifest(document: bytes) -> Manifest:
+    """Read a stored manifest; raises ManifestError naming the first wrong key."""
+    if len(document) > MANIFEST_MAX_BYTES:
+        raise ManifestError(
+            f"the manifest is {len(document)} bytes; the limit is {MANIFEST_MAX_BYTES}"
+        )
+    try:
+        return Manifest.model_validate_json(document)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(part) for part in first["loc"]) or "document"
+        raise ManifestError(f"manifest: {where}: {first['msg']}") from error

@@ -1,0 +1,318 @@
+"""The MQTT messages, as pydantic models, with one encoder and one decoder.
+
+Invariants: a decoder never raises anything but MessageError; what decodes re-encodes to the same
+meaning; unknown keys are ignored (EL-MSG-3), so that an older part can talk to a newer one.
+Times are seconds since 1970 by the *device's* clock and are evidence, never an order.
+"""
+
+from typing import Annotated, Final, Literal, Self, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from edgeloop_protocol.errors import MessageError
+from edgeloop_protocol.lifecycle import SlotState
+from edgeloop_protocol.limits import (
+    BATCH_RECORDS_MAX,
+    DEVICE_ID_MAX_CHARS,
+    FEATURES_MAX,
+    HISTOGRAM_BINS_MAX,
+    LABELS_MAX,
+    NAME_MAX_CHARS,
+    PAYLOAD_MAX_BYTES,
+    REFERENCE_MAX_CHARS,
+    SLOTS_MAX,
+    TEXT_MAX_CHARS,
+)
+
+WIRE_VERSION: Final = 1
+
+Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", description="SHA-256, lower-case hex")]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$", max_length=NAME_MAX_CHARS)]
+Text = Annotated[str, Field(max_length=TEXT_MAX_CHARS)]
+Count = Annotated[int, Field(ge=0)]
+Epoch = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$", description="one boot of one agent")]
+
+
+class Wire(BaseModel):
+    """Base of everything on the wire: frozen, unknown keys ignored, NaN and Inf refused."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
+
+
+class VersionRef(Wire):
+    """A model version by name and by content; `manifest_digest` is its identity."""
+
+    name: Name
+    version: Name
+    manifest_digest: Digest
+
+    def __str__(self) -> str:
+        return f"{self.name}@{self.version}"
+
+
+class Offer(VersionRef):
+    """A version that a device shall run, and where its bytes are, by content address."""
+
+    manifest_size_bytes: Count
+    artifact_digest: Digest
+    artifact_size_bytes: Count
+
+    @property
+    def ref(self) -> VersionRef:
+        return VersionRef(
+            name=self.name, version=self.version, manifest_digest=self.manifest_digest
+        )
+
+
+class Probation(Wire):
+    """How a new version proves itself on the device before it is committed (DESIGN §4)."""
+
+    min_s: float = Field(default=10.0, gt=0)
+    min_examples: Count = 20
+    max_s: float = Field(default=600.0, gt=0, description="rolled back if not proven by then")
+    max_error_rate: float = Field(default=0.01, ge=0, le=1)
+    max_latency_ratio: float = Field(default=5.0, gt=0, description="p95 against the old one's")
+    compare: bool = Field(default=True, description="run the old version in shadow meanwhile")
+
+
+# ---- down: controller to device ---------------------------------------------------------------
+
+
+class SlotDesired(Wire):
+    """What one slot shall run; no offer means that it shall run nothing new."""
+
+    slot: Name
+    offer: Offer | None = None
+    probation: Probation = Probation()
+    reason: Text = ""
+
+
+class Desired(Wire):
+    """All that a device shall run. `revision` only grows; older and equal ones change nothing."""
+
+    kind: Literal["desired"] = "desired"
+    wire_version: int = WIRE_VERSION
+    revision: Count
+    slots: tuple[SlotDesired, ...] = Field(default=(), max_length=SLOTS_MAX)
+
+
+class Ack(Wire):
+    """Telemetry of `epoch` up to and including `through` is committed at the controller."""
+
+    kind: Literal["ack"] = "ack"
+    epoch: Epoch
+    through: Count
+
+
+# ---- up: device to controller -----------------------------------------------------------------
+
+
+class RuntimeInfo(Wire):
+    name: Name
+    version: Text
+    max_opset: Count | None = None
+    max_ir_version: Count | None = None
+
+
+class Inventory(Wire):
+    """What the device is: the controller checks a manifest against it before any offer."""
+
+    agent_version: Text
+    architecture: Text
+    python: Text
+    runtimes: tuple[RuntimeInfo, ...] = ()
+    memory_bytes: Count
+    disk_free_bytes: Count
+    cpu_count: Count
+
+
+class Refusal(Wire):
+    """A version that this slot rolled back, and why; refused until another one is offered."""
+
+    version: VersionRef
+    cause: Text
+    detail: Text = ""
+
+
+class SlotReported(Wire):
+    slot: Name
+    state: SlotState
+    champion: VersionRef | None = None
+    previous: VersionRef | None = None
+    candidate: VersionRef | None = None
+    attempts: Count = 0
+    refused: Refusal | None = None
+    waiting: Text = Field(default="", description="why an install waits: disk, inventory, link")
+    runner_alive: bool = False
+    runner_restarts: Count = 0
+
+
+class Hello(Wire):
+    """Said on every connect; answered with Desired when `revision` is behind."""
+
+    kind: Literal["hello"] = "hello"
+    wire_version: int = WIRE_VERSION
+    device_id: str = Field(max_length=DEVICE_ID_MAX_CHARS)
+    epoch: Epoch
+    sequence: Count = Field(description="orders hello and reported messages within an epoch")
+    revision: Count
+    labels: dict[Name, Text] = Field(default_factory=dict, max_length=64)
+    inventory: Inventory
+    slots: tuple[SlotReported, ...] = Field(default=(), max_length=SLOTS_MAX)
+
+
+class Reported(Wire):
+    kind: Literal["reported"] = "reported"
+    epoch: Epoch
+    sequence: Count
+    revision: Count
+    slots: tuple[SlotReported, ...] = Field(default=(), max_length=SLOTS_MAX)
+
+
+class Presence(Wire):
+    """The last will says online=False. A hint: the broker may have lost it."""
+
+    kind: Literal["presence"] = "presence"
+    epoch: Epoch
+    online: bool
+
+
+class Sketches(Wire):
+    """Serialised KLL sketches (Apache DataSketches, floats), base64, mergeable."""
+
+    count: Count
+    features: tuple[str, ...] = Field(max_length=FEATURES_MAX)
+    confidence: str
+
+
+class Comparison(Wire):
+    """The version in shadow against the one that answers, on the same examples."""
+
+    shadow: VersionRef
+    count: Count
+    disagreements: Count
+
+    @model_validator(mode="after")
+    def _bounded(self) -> Self:
+        if self.disagreements > self.count:
+            raise ValueError("disagreements exceed count")
+        return self
+
+
+Histogram = Annotated[tuple[Count, ...], Field(max_length=HISTOGRAM_BINS_MAX)]
+
+
+class WindowSummary(Wire):
+    """What one slot saw and answered in one telemetry window; never the raw stream.
+
+    `features` holds, for each feature, the counts over the manifest's baseline bins;
+    `predictions` counts the labels answered; `errors` are examples with no answer (an exception,
+    a wrong shape), `nonfinite` those whose output had NaN or Inf.
+    """
+
+    kind: Literal["window"] = "window"
+    slot: Name
+    version: VersionRef
+    started_at: float
+    ended_at: float
+    count: Count
+    errors: Count = 0
+    nonfinite: Count = 0
+    latency_p50_us: float = Field(ge=0)
+    latency_p95_us: float = Field(ge=0)
+    memory_bytes: Count = 0
+    predictions: tuple[Count, ...] = Field(default=(), max_length=LABELS_MAX)
+    confidence: Histogram = ()
+    features: tuple[Histogram, ...] = Field(default=(), max_length=FEATURES_MAX)
+    sketches: Sketches | None = None
+    comparison: Comparison | None = None
+
+
+class Sample(Wire):
+    """One example, sampled for labelling; `reference` says where its raw data is."""
+
+    kind: Literal["sample"] = "sample"
+    slot: Name
+    version: VersionRef
+    taken_at: float
+    reference: str = Field(max_length=REFERENCE_MAX_CHARS)
+    features: tuple[float, ...] = Field(max_length=FEATURES_MAX)
+    prediction: Count
+    confidence: float = Field(ge=0, le=1)
+    shadow: VersionRef | None = None
+    shadow_prediction: Count | None = None
+
+
+class DeviceEvent(Wire):
+    """Something that happened on the device and that a person may want to read."""
+
+    kind: Literal["event"] = "event"
+    at: float
+    name: Name
+    slot: Name | None = None
+    version: VersionRef | None = None
+    detail: Text = ""
+
+
+RecordBody = Annotated[WindowSummary | Sample | DeviceEvent, Field(discriminator="kind")]
+
+
+class Record(Wire):
+    """One outbox entry: numbered by (epoch of its batch, sequence), from 1, without holes."""
+
+    sequence: Annotated[int, Field(ge=1)]
+    body: RecordBody
+
+
+class TelemetryBatch(Wire):
+    """Consecutive records of one epoch.
+
+    `base` is the lowest sequence that the outbox still holds for the epoch: what lies between the
+    controller's cursor and `base` was dropped by the outbox's bound and is counted as lost.
+    """
+
+    kind: Literal["telemetry"] = "telemetry"
+    epoch: Epoch
+    base: Annotated[int, Field(ge=1)]
+    records: tuple[Record, ...] = Field(min_length=1, max_length=BATCH_RECORDS_MAX)
+
+    @model_validator(mode="after")
+    def _consecutive(self) -> Self:
+        first = self.records[0].sequence
+        if [r.sequence for r in self.records] != list(range(first, first + len(self.records))):
+            raise ValueError("sequences of a batch must be consecutive")
+        if self.base > first:
+            raise ValueError("base lies above the first record")
+        return self
+
+
+UpMessage = Hello | Reported | TelemetryBatch | Presence
+DownMessage = Desired | Ack
+
+W = TypeVar("W", bound=BaseModel)
+
+
+def encode(message: BaseModel) -> bytes:
+    """Compact JSON; raises MessageError above PAYLOAD_MAX_BYTES (check *before* publishing)."""
+    payload = message.model_dump_json(exclude_defaults=False).encode()
+    if len(payload) > PAYLOAD_MAX_BYTES:
+        raise MessageError(
+            f"{type(message).__name__} is {len(payload)} bytes; the limit is {PAYLOAD_MAX_BYTES}"
+        )
+    return payload
+
+
+def decode(message_type: type[W], payload: bytes) -> W:
+    """Decode and validate; raises MessageError naming the first wrong key."""
+    if len(payload) > PAYLOAD_MAX_BYTES:
+        raise MessageError(
+            f"{message_type.__name__} of {len(payload)} bytes; the limit is {PAYLOAD_MAX_BYTES}"
+        )
+    try:
+        return message_type.model_validate_json(payload)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(part) for part in first["loc"]) or "document"
+        raise MessageError(f"{message_type.__name__}: {where}: {first['msg']}") from error
+    except RecursionError as error:  # a deeply nested document
+        raise MessageError(f"{message_type.__name__}: nested too deeply") from error
