@@ -30,8 +30,6 @@ Statistic = Literal["mean", "std", "min", "max", "mean_abs_diff", "rms", "median
 DType = Literal[
     "float16", "float32", "float64", "int8", "uint8", "int32", "int64", "bool", "string"
 ]
-    "float16", "float32", "float64", "int8", "uint8", "int32", "int64", "bool", "string"
-]
 FeatureName = Annotated[str, Field(min_length=1, max_length=NAME_MAX_CHARS)]
 
 
