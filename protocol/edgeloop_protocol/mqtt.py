@@ -1,0 +1,167 @@
+"""The broker port, and its adapter for real brokers (paho-mqtt). Agent and controller share it.
+
+Invariants: `publish` never blocks and never queues for later: what cannot be sent now is refused,
+and its owner says it again (the truth is in the outbox and in the database, never in a client's
+queue). A payload above PAYLOAD_MAX_BYTES is refused before it reaches paho, because a broker that
+closes the connection over it would see it again at every reconnect. Reconnects back off with full
+jitter, for ever. Sessions are clean: a broker's memory is a hint (DESIGN §3).
+
+paho is an extra of this distribution (`edgeloop-protocol[mqtt]`); no other module imports it.
+"""
+
+import logging
+import random
+import threading
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+from paho.mqtt import client as paho
+from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
+from paho.mqtt.reasoncodes import ReasonCode
+
+from edgeloop_protocol.backoff import backoff_s
+from edgeloop_protocol.limits import PAYLOAD_MAX_BYTES
+
+logger = logging.getLogger(__name__)
+
+KEEPALIVE_S: Final = 30
+INFLIGHT_MAX: Final = 100
+OUTGOING_MAX: Final = 1000
+CONNECT_TIMEOUT_S: Final = 10.0
+
+
+class BrokerListener(Protocol):
+    """What an adapter calls, from a thread of its own; each method must return quickly."""
+
+    def connected(self) -> None: ...
+
+    def disconnected(self, reason: str) -> None: ...
+
+    def message(self, topic: str, payload: bytes) -> None: ...
+
+
+class Broker(Protocol):
+    """A connection to an MQTT broker; tests/contracts/test_broker_contract.py holds adapters."""
+
+    def start(self, listener: BrokerListener) -> None:
+        """Return at once; connect, subscribe, and reconnect until `stop`."""
+
+    def publish(self, topic: str, payload: bytes) -> bool:
+        """Send at QoS 1. False when not connected, oversize or backed up: say it again later."""
+
+    def stop(self) -> None:
+        """Disconnect cleanly (no last will) and return when the adapter's thread has ended."""
+
+
+@dataclass(frozen=True)
+class BrokerAddress:
+    host: str
+    port: int
+    username: str | None = None
+    password: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.host}:{self.port}"
+
+
+class PahoBroker:
+    """A `Broker` over MQTT 3.1.1. Construct one per client id."""
+
+    def __init__(
+        self,
+        address: BrokerAddress,
+        client_id: str,
+        subscriptions: tuple[str, ...],
+        will: tuple[str, bytes] | None = None,
+    ) -> None:
+        self._address = address
+        self._subscriptions = subscriptions
+        self._listener: BrokerListener | None = None
+        self._failures = 0
+        self._stopping = threading.Event()
+        self._random = random.SystemRandom()
+        client = paho.Client(
+            CallbackAPIVersion.VERSION2,
+            client_id=client_id,
+            clean_session=True,
+            protocol=MQTTProtocolVersion.MQTTv311,
+        )
+        client.connect_timeout = CONNECT_TIMEOUT_S
+        client.max_inflight_messages_set(INFLIGHT_MAX)
+        client.max_queued_messages_set(OUTGOING_MAX)
+        if address.username is not None:
+            client.username_pw_set(address.username, address.password)
+        if will is not None:
+            client.will_set(will[0], will[1], qos=1)
+        client.on_connect = self._on_connect
+        client.on_connect_fail = self._on_connect_fail
+        client.on_disconnect = self._on_disconnect
+        client.on_subscribe = self._on_subscribe
+        client.on_message = self._on_message
+        self._client = client
+
+    def start(self, listener: BrokerListener) -> None:
+        self._listener = listener
+        self._set_next_delay()
+        self._client.connect_async(self._address.host, self._address.port, keepalive=KEEPALIVE_S)
+        self._client.loop_start()
+
+    def publish(self, topic: str, payload: bytes) -> bool:
+        if len(payload) > PAYLOAD_MAX_BYTES or not self._client.is_connected():
+            return False
+        sent = self._client.publish(topic, payload, qos=1)
+        return sent.rc == MQTTErrorCode.MQTT_ERR_SUCCESS
+
+    def stop(self) -> None:
+        self._stopping.set()
+        self._client.disconnect()
+        self._client.loop_stop()
+
+    def _on_connect(
+        self, client: paho.Client, _userdata: Any, _flags: Any, reason: ReasonCode, _props: Any
+    ) -> None:
+        if reason.is_failure:
+            self._failed(f"{self._address} refused the connection: {reason}")
+            return
+        client.subscribe([(topic, 1) for topic in self._subscriptions])
+
+    def _on_subscribe(
+        self, _client: paho.Client, _userdata: Any, _mid: int, reasons: Any, _props: Any
+    ) -> None:
+        refused = [str(reason) for reason in reasons if reason.is_failure]
+        if refused:
+            logger.error("%s refused a subscription: %s", self._address, ", ".join(refused))
+            return
+        self._failures = 0
+        logger.info("connected to the broker at %s", self._address)
+        if self._listener is not None:
+            self._listener.connected()
+
+    def _on_connect_fail(self, _client: paho.Client, _userdata: Any) -> None:
+        self._failed(f"no broker answers at {self._address}")
+
+    def _on_disconnect(
+        self, _client: paho.Client, _userdata: Any, _flags: Any, reason: ReasonCode, _props: Any
+    ) -> None:
+        if self._stopping.is_set():
+            return
+        self._failed(f"connection to {self._address} ended: {reason}")
+
+    def _failed(self, reason: str) -> None:
+        self._failures += 1
+        delay_s = self._set_next_delay()
+        if self._failures == 1 or self._failures % 10 == 0:
+            logger.warning("%s; trying again in %.1f s", reason, delay_s)
+        if self._listener is not None:
+            self._listener.disconnected(reason)
+
+    def _set_next_delay(self) -> float:
+        # paho doubles a fixed delay without jitter; giving it the next delay each time replaces
+        # its schedule by ours. Its parameters are annotated int, but it only waits on them.
+        delay_s: Any = backoff_s(self._failures, self._random.random())
+        self._client.reconnect_delay_set(delay_s, delay_s)
+        return float(delay_s)
+
+    def _on_message(self, _client: paho.Client, _userdata: Any, message: paho.MQTTMessage) -> None:
+        if self._listener is not None:
+            self._listener.message(message.topic, message.payload)
