@@ -1,0 +1,89 @@
+"""The error root of the controller.
+
+Invariants: an error's text says what, where and how to mend it; `code` is the stable name that
+people and programs see (docs/ARCHITECTURE.md: errors); no HTTP status stands here (`api.errors`).
+"""
+
+from typing import ClassVar
+
+
+class ControllerError(Exception):
+    """Something that the controller refuses or cannot do; `hint` says how to mend it."""
+
+    code: ClassVar[str] = "failed"
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+class NotFoundError(ControllerError):
+    """A device, version, rollout, run, policy or artifact of that name does not exist."""
+
+    code = "not_found"
+
+
+class ConflictError(ControllerError):
+    """The request contradicts what is already so."""
+
+    code = "conflict"
+
+
+class VersionConflictError(ConflictError):
+    """The version exists with other bytes: versions are immutable."""
+
+    code = "version_conflict"
+
+
+class RefusedInputError(ControllerError):
+    """What was given cannot be used."""
+
+    code = "refused_input"
+
+
+class TooLargeError(RefusedInputError):
+    """What was given is above a named limit."""
+
+    code = "too_large"
+
+
+class PackagingError(RefusedInputError):
+    """A model file, a draft and a baseline do not make a package; names what contradicts what."""
+
+    code = "bad_package"
+
+
+class SelectorError(RefusedInputError):
+    """A selector that does not parse; names the position and the mend."""
+
+    code = "bad_selector"
+
+
+class WaveError(RefusedInputError):
+    """Waves that do not parse or do not ascend."""
+
+    code = "bad_waves"
+
+
+class PolicyError(RefusedInputError):
+    """A policy file that cannot be used."""
+
+    code = "bad_policy"
+
+
+class TrainingError(ControllerError):
+    """A training run cannot be prepared or started."""
+
+    code = "training_failed"
+
+
+class ArtifactError(ControllerError):
+    """The artifact store cannot keep or give bytes."""
+
+    code = "artifact_store"
+
+
+class StartError(ControllerError):
+    """The controller cannot start: a port in use, a directory that cannot be written."""
+
+    code = "cannot_start"
