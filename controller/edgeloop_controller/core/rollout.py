@@ -6,158 +6,55 @@ rollout offers nothing; a device is offered at most one version of a slot at a t
 is offline never holds a wave up beyond its deadline.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from enum import StrEnum
+from collections.abc import Sequence
 
-from edgeloop_protocol.manifest import Manifest
-from edgeloop_protocol.messages import Inventory, Probation, SlotReported, VersionRef
+from edgeloop_controller.core.rollout_types import (
+    ComparedWindow,
+    DeviceView,
+    Effect,
+    Evidence,
+    LabelledPair,
+    Member,
+    MemberPhase,
+    Note,
+    OfferTo,
+    RolloutSpec,
+    RolloutState,
+    RolloutStatus,
+    RolloutTerms,
+    Step,
+    Wave,
+    WithdrawFrom,
+)
 
-
-class RolloutStatus(StrEnum):
-    RUNNING = "running"
-    PAUSED = "paused"
-    HALTED = "halted"
-    ABORTED = "aborted"
-    DONE = "done"
-
-
-class MemberPhase(StrEnum):
-    """Where one device stands in one rollout."""
-
-    OFFERED = "offered"
-    COMMITTED = "committed"
-    FAILED = "failed"
-    WITHDRAWN = "withdrawn"
-    INELIGIBLE = "ineligible"
-
-
-@dataclass(frozen=True)
-class Wave:
-    """`count` devices, or `percent` of those that match, cumulative over the waves."""
-
-    count: int | None = None
-    percent: float | None = None
-
-
-@dataclass(frozen=True)
-class RolloutTerms:
-    """What a wave must show before the next one; seconds by the controller's clock."""
-
-    soak_s: float = 30.0
-    deadline_s: float = 3600.0
-    max_failed_fraction: float = 0.05
-    max_disagreement: float = 0.30
-    disagreement_margin: float = 0.15
-    min_compared: int = 50
-    max_accuracy_drop: float = 0.02
-    false_halt_rate: float = 0.01
-    probation: Probation = field(default_factory=Probation)
+__all__ = [
+    "ComparedWindow",
+    "DeviceView",
+    "Effect",
+    "Evidence",
+    "LabelledPair",
+    "Member",
+    "MemberPhase",
+    "Note",
+    "OfferTo",
+    "RolloutSpec",
+    "RolloutState",
+    "RolloutStatus",
+    "RolloutTerms",
+    "Step",
+    "Wave",
+    "WithdrawFrom",
+    "abort",
+    "initial_state",
+    "pause",
+    "resume",
+    "step",
+]
 
 
-@dataclass(frozen=True)
-class RolloutSpec:
-    id: int
-    target: VersionRef
-    manifest: Manifest
-    slot: str
-    selector: str
-    waves: tuple[Wave, ...]
-    terms: RolloutTerms
-
-
-@dataclass(frozen=True)
-class Member:
-    device_id: str
-    wave: int
-    phase: MemberPhase
-    offered_at: float | None = None
-    settled_at: float | None = None
-    before_digest: str | None = None
-    cause: str = ""
-
-
-@dataclass(frozen=True)
-class RolloutState:
-    status: RolloutStatus
-    wave: int
-    wave_started_at: float | None
-    members: Mapping[str, Member]
-    verdict: str = ""
-
-
-@dataclass(frozen=True)
-class DeviceView:
-    """What the engine may know of a device; `labels` are the effective ones."""
-
-    id: str
-    labels: Mapping[str, str]
-    online: bool
-    inventory: Inventory
-    slots: Mapping[str, SlotReported]
-    assigned_digest: str | None
-    """What the slot of this rollout is assigned now."""
-    busy_with: int | None
-    """Another running rollout that holds the slot of this device."""
-
-
-@dataclass(frozen=True)
-class ComparedWindow:
-    """One telemetry window of a member on the target, with the old version in shadow."""
-
-    device_id: str
-    shadow_digest: str
-    count: int
-    disagreements: int
-
-
-@dataclass(frozen=True)
-class LabelledPair:
-    """A labelled example that both versions answered."""
-
-    device_id: str
-    target_correct: bool
-    shadow_correct: bool
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """In the order of arrival, since the rollout's start."""
-
-    windows: Sequence[ComparedWindow] = ()
-    pairs: Sequence[LabelledPair] = ()
-
-
-@dataclass(frozen=True)
-class OfferTo:
-    device_id: str
-    wave: int
-
-
-@dataclass(frozen=True)
-class WithdrawFrom:
-    """The device goes back to what it was assigned before (`before_digest`; None: nothing)."""
-
-    device_id: str
-    before_digest: str | None
-    reason: str
-
-
-@dataclass(frozen=True)
-class Note:
-    """An event for the log: `kind` as in `Event.kind`."""
-
-    kind: str
-    detail: str
-
-
-Effect = OfferTo | WithdrawFrom | Note
-
-
-@dataclass(frozen=True)
-class Step:
-    state: RolloutState
-    effects: tuple[Effect, ...]
+def initial_state() -> RolloutState:
+    """A rollout that was just asked for: running, before its first wave, nobody offered."""
+    return RolloutState(RolloutStatus.RUNNING, wave=0, wave_started_at=None, members={})
 
 
 def step(
@@ -169,6 +66,26 @@ def step(
 ) -> Step:
     """One turn of the engine; calling it again with nothing new changes nothing.
 
-    `devices` are all that match the selector now, and all that are members.
+    `devices` are all that match the selector now, and all that are members. Call it for running
+    and paused rollouts, and for the newest DONE one of each slot: that one goes on offering, with
+    no gates, to devices that come to match or come back. The other states change nothing.
+    """
+    raise NotImplementedError
+
+
+def pause(state: RolloutState) -> Step:
+    """Stop offering; what was offered stays. Raises RolloutError unless running."""
+    raise NotImplementedError
+
+
+def resume(state: RolloutState) -> Step:
+    """Go on from a pause. Raises RolloutError unless paused."""
+    raise NotImplementedError
+
+
+def abort(state: RolloutState, reason: str, now: float) -> Step:
+    """End it by hand: unsettled members are withdrawn, committed ones keep the version.
+
+    Raises RolloutError unless running or paused.
     """
     raise NotImplementedError

@@ -1,0 +1,158 @@
+"""What the rollout engine takes and gives: terms, state, evidence and effects, as frozen values.
+
+Invariants: nothing here decides; `core.rollout` re-exports every name, so that services import one
+module.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from edgeloop_protocol.manifest import Manifest
+from edgeloop_protocol.messages import Inventory, Probation, SlotReported, VersionRef
+
+
+class RolloutStatus(StrEnum):
+    RUNNING = "running"
+    PAUSED = "paused"
+    HALTED = "halted"
+    ABORTED = "aborted"
+    DONE = "done"
+
+
+class MemberPhase(StrEnum):
+    """Where one device stands in one rollout."""
+
+    OFFERED = "offered"
+    COMMITTED = "committed"
+    FAILED = "failed"
+    WITHDRAWN = "withdrawn"
+    INELIGIBLE = "ineligible"
+
+
+@dataclass(frozen=True)
+class Wave:
+    """`count` devices, or `percent` of those that match, cumulative over the waves."""
+
+    count: int | None = None
+    percent: float | None = None
+
+
+@dataclass(frozen=True)
+class RolloutTerms:
+    """What a wave must show before the next one; seconds by the controller's clock."""
+
+    soak_s: float = 30.0
+    deadline_s: float = 3600.0
+    max_failed_fraction: float = 0.05
+    max_disagreement: float = 0.50
+    disagreement_margin: float = 0.40
+    min_compared: int = 50
+    max_accuracy_drop: float = 0.02
+    false_halt_rate: float = 0.01
+    probation: Probation = field(default_factory=Probation)
+
+
+@dataclass(frozen=True)
+class RolloutSpec:
+    id: int
+    target: VersionRef
+    manifest: Manifest
+    slot: str
+    selector: str
+    waves: tuple[Wave, ...]
+    terms: RolloutTerms
+
+
+@dataclass(frozen=True)
+class Member:
+    device_id: str
+    wave: int
+    phase: MemberPhase
+    offered_at: float | None = None
+    settled_at: float | None = None
+    before_digest: str | None = None
+    cause: str = ""
+
+
+@dataclass(frozen=True)
+class RolloutState:
+    status: RolloutStatus
+    wave: int
+    wave_started_at: float | None
+    members: Mapping[str, Member]
+    verdict: str = ""
+
+
+@dataclass(frozen=True)
+class DeviceView:
+    """What the engine may know of a device; `labels` are the effective ones."""
+
+    id: str
+    labels: Mapping[str, str]
+    online: bool
+    inventory: Inventory
+    slots: Mapping[str, SlotReported]
+    assigned_digest: str | None
+    """What the slot of this rollout is assigned now."""
+    busy_with: int | None
+    """Another running rollout that holds the slot of this device."""
+
+
+@dataclass(frozen=True)
+class ComparedWindow:
+    """One telemetry window of a member on the target, with the old version in shadow."""
+
+    device_id: str
+    shadow_digest: str
+    count: int
+    disagreements: int
+
+
+@dataclass(frozen=True)
+class LabelledPair:
+    """A labelled example that both versions answered."""
+
+    device_id: str
+    target_correct: bool
+    shadow_correct: bool
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """In the order of arrival, since the rollout's start."""
+
+    windows: Sequence[ComparedWindow] = ()
+    pairs: Sequence[LabelledPair] = ()
+
+
+@dataclass(frozen=True)
+class OfferTo:
+    device_id: str
+    wave: int
+
+
+@dataclass(frozen=True)
+class WithdrawFrom:
+    """The device goes back to what it was assigned before (`before_digest`; None: nothing)."""
+
+    device_id: str
+    before_digest: str | None
+    reason: str
+
+
+@dataclass(frozen=True)
+class Note:
+    """An event for the log: `kind` as in `Event.kind`."""
+
+    kind: str
+    detail: str
+
+
+Effect = OfferTo | WithdrawFrom | Note
+
+
+@dataclass(frozen=True)
+class Step:
+    state: RolloutState
+    effects: tuple[Effect, ...]

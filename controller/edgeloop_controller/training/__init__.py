@@ -1,0 +1,1 @@
+"""A training run: data out, the user's script, a candidate in, judged beside its parent."""
