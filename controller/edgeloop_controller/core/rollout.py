@@ -74,18 +74,18 @@ def step(
 
 
 def pause(state: RolloutState) -> Step:
-    """Stop offering; what was offered stays. Raises RolloutError unless running."""
+    """Stop offering; what was offered stays. Raises ConflictError unless running."""
     raise NotImplementedError
 
 
 def resume(state: RolloutState) -> Step:
-    """Go on from a pause. Raises RolloutError unless paused."""
+    """Go on from a pause. Raises ConflictError unless paused."""
     raise NotImplementedError
 
 
 def abort(state: RolloutState, reason: str, now: float) -> Step:
     """End it by hand: unsettled members are withdrawn, committed ones keep the version.
 
-    Raises RolloutError unless running or paused.
+    Raises ConflictError unless running or paused.
     """
     raise NotImplementedError

@@ -10,7 +10,7 @@ from edgeloop_controller.core.rollout_types import DeviceView, Wave
 
 
 def parse_waves(text: str) -> tuple[Wave, ...]:
-    """`"1,25%,100%"` -> waves, cumulative. Raises WavesError naming the wave and the mend."""
+    """`"1,25%,100%"` -> waves, cumulative. Raises WaveError naming the wave and the mend."""
     raise NotImplementedError
 
 
