@@ -15,5 +15,5 @@ def backoff_s(
     attempt: int, uniform: float, floor_s: float = BACKOFF_S_MIN, ceiling_s: float = BACKOFF_S_MAX
 ) -> float:
     """Seconds to wait after the `attempt`-th failure in a row (from 1); `uniform` is in [0, 1)."""
-    reach_s = min(ceiling_s, floor_s * 2 ** min(max(attempt, 1), _DOUBLINGS_MAX))
+    reach_s = min(ceiling_s, floor_s * float(2 ** min(max(attempt, 1), _DOUBLINGS_MAX)))
     return floor_s + uniform * max(0.0, reach_s - floor_s)

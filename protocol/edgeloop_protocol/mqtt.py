@@ -123,7 +123,10 @@ class PahoBroker:
         if reason.is_failure:
             self._failed(f"{self._address} refused the connection: {reason}")
             return
-        client.subscribe([(topic, 1) for topic in self._subscriptions])
+        if self._subscriptions:
+            client.subscribe([(topic, 1) for topic in self._subscriptions])
+        else:
+            self._ready()
 
     def _on_subscribe(
         self, _client: paho.Client, _userdata: Any, _mid: int, reasons: Any, _props: Any
@@ -132,6 +135,9 @@ class PahoBroker:
         if refused:
             logger.error("%s refused a subscription: %s", self._address, ", ".join(refused))
             return
+        self._ready()
+
+    def _ready(self) -> None:
         self._failures = 0
         logger.info("connected to the broker at %s", self._address)
         if self._listener is not None:
@@ -164,4 +170,4 @@ class PahoBroker:
 
     def _on_message(self, _client: paho.Client, _userdata: Any, message: paho.MQTTMessage) -> None:
         if self._listener is not None:
-            self._listener.message(message.topic, message.payload)
+            self._listener.message(message.topic, bytes(message.payload))
