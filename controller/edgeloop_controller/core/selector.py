@@ -2,16 +2,34 @@
 
     selector := "all" | term ("," term)*
     term     := key "=" value | key "!=" value | key | "!" key
-              | key "in" "(" value ("," value)* ")" | key "not in" "(" value ("," value)* ")"
+              | key "in" "(" value ("," value)* ")" | key "not" "in" "(" value ("," value)* ")"
 
 Terms are joined by "and". `device` is built in and is the device's id. As in Kubernetes, `key !=
 value` and `key not in (...)` hold too where the label is absent; `key` alone asks that it is there.
+A label named `all`, `in` or `not` cannot stand alone as a term. A value with other characters than
+letters, digits and `_.+/:@-` stands in double quotes, in which `\\` escapes `"` and itself.
 
 Invariants: pure; `parse(str(selector)) == selector`; an error names the position and the mend.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+from edgeloop_controller.errors import SelectorError
+
+DEVICE_KEY: Final = "device"
+EVERYTHING: Final = "all"
+
+SELECTOR_MAX_CHARS: Final = 4096
+"""Longer selectors are refused: a rollout keeps its selector and shows it."""
+
+_TOKEN: Final = re.compile(
+    r'\s*(?:(?P<word>[A-Za-z0-9_.+/:@-]+)|"(?P<quoted>(?:[^"\\]|\\["\\])*)"|(?P<mark>!=|[=!,()]))'
+)
+_WORD: Final = re.compile(r"[A-Za-z0-9_.+/:@-]+")
+_KEYWORDS: Final = frozenset({EVERYTHING, "in", "not"})
 
 
 @dataclass(frozen=True)
@@ -22,6 +40,19 @@ class Term:
     values: tuple[str, ...] = ()
     negated: bool = False
 
+    def holds(self, labels: Mapping[str, str]) -> bool:
+        there = self.key in labels
+        found = there and (not self.values or labels[self.key] in self.values)
+        return found != self.negated
+
+    def __str__(self) -> str:
+        if not self.values:
+            return f"{'!' if self.negated else ''}{self.key}"
+        if len(self.values) == 1:
+            return f"{self.key}{'!=' if self.negated else '='}{_written(self.values[0])}"
+        listed = ", ".join(_written(value) for value in self.values)
+        return f"{self.key} {'not in' if self.negated else 'in'} ({listed})"
+
 
 @dataclass(frozen=True)
 class Selector:
@@ -30,9 +61,141 @@ class Selector:
     terms: tuple[Term, ...] = ()
 
     def matches(self, device_id: str, labels: Mapping[str, str]) -> bool:
-        raise NotImplementedError
+        """`labels` are the effective ones; `device` always means the id."""
+        known = {**labels, DEVICE_KEY: device_id}
+        return all(term.holds(known) for term in self.terms)
+
+    def __str__(self) -> str:
+        return ", ".join(str(term) for term in self.terms) or EVERYTHING
 
 
 def parse(text: str) -> Selector:
     """Raises SelectorError with the position (from 1) and what would be right there."""
-    raise NotImplementedError
+    if len(text) > SELECTOR_MAX_CHARS:
+        raise SelectorError(
+            f"the selector has {len(text)} characters; the limit is {SELECTOR_MAX_CHARS}",
+            "give the devices a common label and select by it",
+        )
+    tokens = _tokens(text)
+    if [token.text for token in tokens] == [EVERYTHING, ""] and tokens[0].kind == "word":
+        return Selector()
+    return _Parser(text, tokens).selector()
+
+
+class _Token(NamedTuple):
+    kind: str
+    """word, quoted, mark or end."""
+    text: str
+    at: int
+
+
+class _Parser:
+    """Recursive descent over the tokens; the last one is always the end."""
+
+    def __init__(self, text: str, tokens: list[_Token]) -> None:
+        self._text = text
+        self._tokens = tokens
+        self._next = 0
+
+    def selector(self) -> Selector:
+        terms = [self._term()]
+        while not self._skip_end():
+            self._mark(",", "a comma between two terms, or the end")
+            terms.append(self._term())
+        return Selector(tuple(terms))
+
+    def _term(self) -> Term:
+        if self._try_mark("!"):
+            return Term(self._key(), negated=True)
+        key = self._key()
+        if self._try_mark("="):
+            return Term(key, (self._value(),))
+        if self._try_mark("!="):
+            return Term(key, (self._value(),), negated=True)
+        if self._try_word("in"):
+            return Term(key, self._values())
+        if self._try_word("not"):
+            if not self._try_word("in"):
+                raise self._error('"in" after "not"')
+            return Term(key, self._values(), negated=True)
+        return Term(key)
+
+    def _values(self) -> tuple[str, ...]:
+        self._mark("(", "a list such as (a, b)")
+        values = [self._value()]
+        while not self._try_mark(")"):
+            self._mark(",", 'a comma, or ")" that ends the list')
+            values.append(self._value())
+        return tuple(values)
+
+    def _key(self) -> str:
+        token = self._tokens[self._next]
+        if token.kind != "word" or token.text in _KEYWORDS:
+            raise self._error('a label\'s name, such as site=berlin, or "all" alone')
+        self._next += 1
+        return token.text
+
+    def _value(self) -> str:
+        token = self._tokens[self._next]
+        if token.kind not in ("word", "quoted"):
+            raise self._error('a value; one with other characters stands in "double quotes"')
+        self._next += 1
+        return token.text
+
+    def _mark(self, mark: str, wanted: str) -> None:
+        if not self._try_mark(mark):
+            raise self._error(wanted)
+
+    def _try_mark(self, mark: str) -> bool:
+        return self._try("mark", mark)
+
+    def _try_word(self, word: str) -> bool:
+        return self._try("word", word)
+
+    def _skip_end(self) -> bool:
+        return self._try("end", "")
+
+    def _try(self, kind: str, text: str) -> bool:
+        token = self._tokens[self._next]
+        if (token.kind, token.text) != (kind, text):
+            return False
+        self._next += token.kind != "end"
+        return True
+
+    def _error(self, wanted: str) -> SelectorError:
+        return _error_at(self._text, self._tokens[self._next].at, wanted)
+
+
+def _tokens(text: str) -> list[_Token]:
+    tokens: list[_Token] = []
+    at = 0
+    while text[at:].strip():
+        match = _TOKEN.match(text, at)
+        if match is None:
+            at += len(text[at:]) - len(text[at:].lstrip())
+            wanted = (
+                'the end of the "quoted value"' if text[at] == '"' else "a label or an operator"
+            )
+            raise _error_at(text, at, wanted)
+        kind = str(match.lastgroup)
+        written = match.group(kind)
+        value = re.sub(r"\\(.)", r"\1", written) if kind == "quoted" else written
+        tokens.append(_Token(kind, value, match.start(kind)))
+        at = match.end()
+    tokens.append(_Token("end", "", len(text)))
+    return tokens
+
+
+def _error_at(text: str, at: int, wanted: str) -> SelectorError:
+    found = repr(text[at:][:20]) if at < len(text) else "the end"
+    return SelectorError(
+        f"selector {text[:80]!r}: at position {at + 1} expected {wanted}, found {found}",
+        'write "all", or terms joined by commas: site=berlin, model!=x1, zone in (a, b), !spare',
+    )
+
+
+def _written(value: str) -> str:
+    if _WORD.fullmatch(value):
+        return value
+    escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'

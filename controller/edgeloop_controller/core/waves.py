@@ -4,26 +4,86 @@ Invariants: bounds never shrink from wave to wave; a wave's bound is at least on
 in which devices enter depends only on the rollout, the device and whether it is online.
 """
 
+import hashlib
+import math
+import re
 from collections.abc import Sequence
+from typing import Final
 
 from edgeloop_controller.core.rollout_types import DeviceView, Wave
+from edgeloop_controller.errors import WaveError
+
+WAVES_MAX: Final = 32
+"""More waves than this are refused; each costs at least one soak."""
+
+_WAVE: Final = re.compile(r"(?P<count>[0-9]{1,9})|(?P<percent>[0-9]{1,3}(\.[0-9]{1,4})?)%")
+_HINT: Final = "write cumulative sizes, such as 1,25%,100%"
 
 
 def parse_waves(text: str) -> tuple[Wave, ...]:
-    """`"1,25%,100%"` -> waves, cumulative. Raises WaveError naming the wave and the mend."""
-    raise NotImplementedError
+    """`"1,25%,100%"` -> waves, cumulative. Raises WaveError naming the wave and the mend.
+
+    Counts stand before percentages, so that bounds never shrink whatever the size of the fleet.
+    """
+    written = [part.strip() for part in text.split(",")]
+    if len(written) > WAVES_MAX:
+        raise WaveError(f"{len(written)} waves; at most {WAVES_MAX} are possible", _HINT)
+    waves = tuple(_wave(part, number) for number, part in enumerate(written, start=1))
+    for number in range(1, len(waves)):
+        _check_grows(waves[number - 1], waves[number], number + 1)
+    return waves
 
 
 def format_waves(waves: Sequence[Wave]) -> list[str]:
     """`["1", "25%", "100%"]`: the stored form; `parse_waves(",".join(...))` gives it back."""
-    raise NotImplementedError
+    return [str(wave.count) if wave.count is not None else f"{wave.percent:g}%" for wave in waves]
 
 
 def bound(wave: Wave, matching: int) -> int:
     """How many of `matching` devices may be members at this wave: rounded up, at least 1."""
-    raise NotImplementedError
+    if wave.count is not None:
+        return max(1, wave.count)
+    # Rounding first: 7 % of 100 is 7.000000000000001 in floating point and must not become 8.
+    return max(1, math.ceil(round((wave.percent or 0) * matching / 100, 6)))
 
 
 def entry_order(rollout_id: int, devices: Sequence[DeviceView]) -> list[DeviceView]:
     """Online ones first, then by a stable hash of (rollout, device): no one is always canary."""
-    raise NotImplementedError
+    return sorted(
+        devices,
+        key=lambda device: (
+            not device.online,
+            hashlib.sha256(f"{rollout_id}/{device.id}".encode()).digest(),
+        ),
+    )
+
+
+def _wave(written: str, number: int) -> Wave:
+    match = _WAVE.fullmatch(written)
+    if match is None:
+        raise WaveError(f"wave {number}: {written!r} is neither a count nor a percentage", _HINT)
+    if match["count"] is not None:
+        count = int(match["count"])
+        if count == 0:
+            raise WaveError(f"wave {number}: a wave has at least 1 device", _HINT)
+        return Wave(count=count)
+    percent = float(match["percent"])
+    if not 0 < percent <= 100:
+        raise WaveError(f"wave {number}: {written} is not above 0% and at most 100%", _HINT)
+    return Wave(percent=percent)
+
+
+def _check_grows(before: Wave, after: Wave, number: int) -> None:
+    if before.percent is not None and after.count is not None:
+        raise WaveError(f"wave {number}: a count cannot follow a percentage", _HINT)
+    shrinks = (
+        before.count > after.count
+        if before.count is not None and after.count is not None
+        else before.percent is not None
+        and after.percent is not None
+        and before.percent > after.percent
+    )
+    if shrinks:
+        raise WaveError(
+            f"wave {number} is smaller than the one before: sizes are cumulative", _HINT
+        )

@@ -1,0 +1,100 @@
+"""The selector grammar: meaning, round trip, and errors that say where."""
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from edgeloop_controller.core.selector import Selector, Term, parse
+from edgeloop_controller.errors import SelectorError
+
+LABELS = {"site": "berlin", "zone": "a", "spare": "no"}
+
+
+@pytest.mark.parametrize(
+    ("text", "matches"),
+    [
+        ("all", True),
+        ("site=berlin", True),
+        ("site=paris", False),
+        ("site!=paris", True),
+        ("colour!=red", True),
+        ("site=berlin,zone=a", True),
+        ("site=berlin, zone=b", False),
+        ("zone in (a, b)", True),
+        ("zone not in (a,b)", False),
+        ("colour not in (red)", True),
+        ("zone", True),
+        ("colour", False),
+        ("!colour", True),
+        ("!zone", False),
+        ("device=watch-01", True),
+        ("device in (watch-02, watch-03)", False),
+        ("device!=watch-01", False),
+        ('site="berlin"', True),
+    ],
+)
+def test_meaning(text: str, matches: bool) -> None:
+    assert parse(text).matches("watch-01", LABELS) is matches
+
+
+def test_a_label_called_device_does_not_hide_the_id() -> None:
+    assert parse("device=w1").matches("w1", {"device": "other"})
+
+
+@pytest.mark.parametrize(
+    ("text", "position", "wanted"),
+    [
+        ("", 1, "a label's name"),
+        ("site=", 6, "a value"),
+        ("site berlin", 6, "a comma"),
+        ("site=a,", 8, "a label's name"),
+        ("site=a,,b", 8, "a label's name"),
+        ("site in a", 9, "a list"),
+        ("site in (a", 11, "a comma"),
+        ("site in ()", 10, "a value"),
+        ("site not (a)", 10, '"in"'),
+        ("site=ber;lin", 9, "operator"),
+        ('site="ber', 6, "quoted value"),
+        ("all, site=a", 1, "a label's name"),
+        ("=a", 1, "a label's name"),
+    ],
+)
+def test_errors_name_the_position_and_the_mend(text: str, position: int, wanted: str) -> None:
+    with pytest.raises(SelectorError) as caught:
+        parse(text)
+    assert f"at position {position} expected" in str(caught.value)
+    assert wanted in str(caught.value)
+    assert "all" in caught.value.hint
+
+
+def test_an_overlong_selector_is_refused() -> None:
+    with pytest.raises(SelectorError, match="limit is 4096"):
+        parse("a," * 4096)
+
+
+keys = st.from_regex(r"[A-Za-z0-9_.-]{1,8}", fullmatch=True).filter(
+    lambda key: key not in {"all", "in", "not"}
+)
+values = st.one_of(st.from_regex(r"[a-z0-9_.+-]{1,6}", fullmatch=True), st.text(max_size=6))
+terms = st.builds(Term, keys, st.lists(values, max_size=3).map(tuple), st.booleans())
+
+
+@given(st.lists(terms, max_size=4).map(tuple).map(Selector))
+def test_writing_and_parsing_round_trips(selector: Selector) -> None:
+    assert parse(str(selector)) == selector
+
+
+@given(st.text(max_size=30))
+def test_any_text_parses_or_raises_a_selector_error(text: str) -> None:
+    try:
+        selector = parse(text)
+    except SelectorError:
+        return
+    assert parse(str(selector)) == selector
+
+
+@given(keys, values, st.dictionaries(keys, values, max_size=3))
+def test_a_term_and_its_negation_disagree(key: str, value: str, labels: dict[str, str]) -> None:
+    assume(key != "device")
+    found = Selector((Term(key, (value,)),)).matches("d", labels)
+    assert Selector((Term(key, (value,), negated=True),)).matches("d", labels) is not found
