@@ -1,0 +1,108 @@
+"""Messages: what decodes is valid, what is not is one MessageError (EL-MSG-1 … EL-MSG-3)."""
+
+import contextlib
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgeloop_protocol.errors import MessageError
+from edgeloop_protocol.limits import PAYLOAD_MAX_BYTES
+from edgeloop_protocol.messages import (
+    Ack,
+    Comparison,
+    Desired,
+    DeviceEvent,
+    Hello,
+    Presence,
+    Record,
+    Reported,
+    TelemetryBatch,
+    VersionRef,
+    decode,
+    encode,
+)
+
+EPOCH = "0123456789abcdef"
+TYPES = [Hello, Reported, TelemetryBatch, Presence, Desired, Ack]
+
+
+def _record(sequence: int, detail: str = "") -> Record:
+    return Record(sequence=sequence, body=DeviceEvent(at=1.5, name="started", detail=detail))
+
+
+@given(st.binary(max_size=200))
+@pytest.mark.parametrize("message_type", TYPES)
+def test_any_bytes_decode_or_raise_a_message_error(message_type: type, payload: bytes) -> None:
+    with contextlib.suppress(MessageError):
+        decode(message_type, payload)
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner),
+    max_leaves=8,
+)
+
+
+@given(
+    st.dictionaries(st.sampled_from(["epoch", "through", "kind", "records", "slots"]), json_values)
+)
+@pytest.mark.parametrize("message_type", TYPES)
+def test_any_json_decodes_or_raises_a_message_error(message_type: type, document: dict) -> None:
+    with contextlib.suppress(MessageError):
+        decode(message_type, json.dumps(document).encode())
+
+
+def test_what_is_encoded_decodes_to_the_same() -> None:
+    batch = TelemetryBatch(epoch=EPOCH, base=3, records=(_record(4), _record(5, "ä")))
+    assert decode(TelemetryBatch, encode(batch)) == batch
+
+
+def test_unknown_keys_are_ignored() -> None:
+    """EL-MSG-3."""
+    payload = json.dumps({"epoch": EPOCH, "through": 7, "from_the_future": [1]}).encode()
+    assert decode(Ack, payload) == Ack(epoch=EPOCH, through=7)
+
+
+def test_oversized_is_refused_on_both_sides() -> None:
+    """EL-MSG-1."""
+    records = tuple(_record(n, "x" * 500) for n in range(1, 400))
+    with pytest.raises(MessageError, match=f"the limit is {PAYLOAD_MAX_BYTES}"):
+        encode(TelemetryBatch(epoch=EPOCH, base=1, records=records))
+    with pytest.raises(MessageError, match="the limit is"):
+        decode(Ack, b" " * (PAYLOAD_MAX_BYTES + 1))
+
+
+def test_a_deeply_nested_document_is_one_error() -> None:
+    with pytest.raises(MessageError):
+        decode(Ack, b'{"epoch":' + b"[" * 60_000)
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "1e999"])
+def test_no_nan_on_the_wire(number: str) -> None:
+    """EL-MSG-2."""
+    payload = f'{{"epoch":"{EPOCH}","base":1,"records":[{{"sequence":1,"body":' + (
+        f'{{"kind":"event","at":{number},"name":"x"}}}}]}}'
+    )
+    with pytest.raises(MessageError):
+        decode(TelemetryBatch, payload.encode())
+
+
+def test_errors_name_the_key() -> None:
+    with pytest.raises(MessageError, match=r"Ack: epoch: .*pattern"):
+        decode(Ack, b'{"epoch":"nope","through":1}')
+
+
+def test_holes_in_a_batch_are_refused() -> None:
+    with pytest.raises(ValueError, match="consecutive"):
+        TelemetryBatch(epoch=EPOCH, base=1, records=(_record(1), _record(3)))
+    with pytest.raises(ValueError, match="base lies above"):
+        TelemetryBatch(epoch=EPOCH, base=2, records=(_record(1),))
+
+
+def test_a_comparison_cannot_disagree_more_often_than_it_compared() -> None:
+    ref = VersionRef(name="m", version="1", manifest_digest="0" * 64)
+    with pytest.raises(ValueError, match="disagreements exceed"):
+        Comparison(shadow=ref, count=1, disagreements=2)
