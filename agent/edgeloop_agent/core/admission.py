@@ -1,0 +1,74 @@
+"""May this device run this version? The manifest against the offer and against the inventory.
+
+Invariant: what may change by itself (free memory, free disk) makes an install wait; what cannot
+change without a new device or a new agent (architecture, runtime, opset) refuses it.
+"""
+
+from dataclasses import dataclass
+from enum import Enum, auto
+
+from edgeloop_protocol.manifest import Manifest
+from edgeloop_protocol.messages import Inventory, Offer
+
+
+class Admission(Enum):
+    ADMITTED = auto()
+    WAIT = auto()
+    REFUSED = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    admission: Admission
+    cause: str = ""
+    detail: str = ""
+
+
+ADMITTED = Verdict(Admission.ADMITTED)
+
+
+def check_offer(manifest: Manifest, offer: Offer) -> Verdict:
+    """A manifest that says something else than the offer that named it is never installed."""
+    said = (manifest.name, manifest.version, manifest.artifact.digest, manifest.artifact.size_bytes)
+    offered = (offer.name, offer.version, offer.artifact_digest, offer.artifact_size_bytes)
+    if said == offered:
+        return ADMITTED
+    return _refused("manifest contradicts the offer", f"manifest: {said}, offer: {offered}")
+
+
+def check_inventory(manifest: Manifest, inventory: Inventory, on_disk: bool) -> Verdict:
+    """`on_disk`: the artifact is there already, so that going back never waits for disk."""
+    artifact, requires = manifest.artifact, manifest.requires
+    if requires.architectures and inventory.architecture not in requires.architectures:
+        return _refused(
+            "wrong architecture",
+            f"the device is {inventory.architecture}, the model wants "
+            + " or ".join(requires.architectures),
+        )
+    runtime = next((r for r in inventory.runtimes if r.name == artifact.runtime), None)
+    if runtime is None:
+        have = ", ".join(r.name for r in inventory.runtimes) or "none"
+        return _refused("no runtime", f"the model wants {artifact.runtime}, the device has {have}")
+    for what, wanted, most in (
+        ("opset", artifact.opset, runtime.max_opset),
+        ("IR version", artifact.ir_version, runtime.max_ir_version),
+    ):
+        if wanted is not None and most is not None and wanted > most:
+            return _refused(
+                f"{what} too new",
+                f"the model has {what} {wanted}, {runtime.name} {runtime.version} knows {most}",
+            )
+    if requires.memory_bytes > inventory.memory_bytes:
+        return _wait(f"memory: {inventory.memory_bytes} bytes free, {requires.memory_bytes} wanted")
+    disk_bytes = max(requires.disk_bytes, artifact.size_bytes)
+    if not on_disk and disk_bytes > inventory.disk_free_bytes:
+        return _wait(f"disk: {inventory.disk_free_bytes} bytes free, {disk_bytes} wanted")
+    return ADMITTED
+
+
+def _refused(cause: str, detail: str) -> Verdict:
+    return Verdict(Admission.REFUSED, cause, detail)
+
+
+def _wait(cause: str) -> Verdict:
+    return Verdict(Admission.WAIT, cause)

@@ -1,0 +1,133 @@
+"""A device: all its slots, the revision it has, and what it tells the controller.
+
+Invariants: `handle` is the only way in; the revision only grows; the journal's effect stands
+before every other one; what the controller would see is reported when, and only when, it changed.
+"""
+
+from collections.abc import Callable, Iterable
+
+from edgeloop_agent.core.effects import (
+    AppendEvent,
+    CollectGarbage,
+    Effect,
+    PersistJournal,
+    SendHello,
+    SendReported,
+)
+from edgeloop_agent.core.events import (
+    BrokerConnected,
+    BrokerDisconnected,
+    DesiredReceived,
+    Event,
+    Started,
+    Tick,
+)
+from edgeloop_agent.core.settings import CoreSettings
+from edgeloop_agent.core.slot import Slot
+from edgeloop_agent.core.snapshot import DeviceSnapshot, SlotSnapshot
+from edgeloop_protocol.messages import Desired, SlotDesired, SlotReported
+
+
+class Device:
+    """`slots`: the configured names; the journal may know others, which are kept but rest."""
+
+    def __init__(
+        self,
+        slots: Iterable[str],
+        snapshot: DeviceSnapshot,
+        settings: CoreSettings,
+        jitter: Callable[[], float],
+    ) -> None:
+        known = {slot.slot: slot for slot in snapshot.slots}
+        names = list(dict.fromkeys(slots))
+        self._slots = {
+            name: Slot(known.get(name, SlotSnapshot(slot=name)), settings, jitter) for name in names
+        }
+        self._resting = tuple(slot for name, slot in known.items() if name not in self._slots)
+        self._revision = snapshot.revision
+        self._persisted = snapshot
+        self._kept = self._garbage()
+        self._said: tuple[int, tuple[SlotReported, ...]] = (self._revision, ())
+        self._connected = False
+        self.stale_desired = 0
+
+    @property
+    def revision(self) -> int:
+        return self._revision
+
+    def handle(self, event: Event, now: float) -> tuple[Effect, ...]:
+        """What is to be done, in this order; `now` is monotonic, in seconds."""
+        effects: list[Effect] = []
+        if isinstance(event, Started):
+            for slot in self._slots.values():
+                slot.recover(now)
+            effects.append(self._kept)
+        elif isinstance(event, Tick):
+            for slot in self._slots.values():
+                slot.tick(now)
+        elif isinstance(event, BrokerConnected):
+            self._connected = True
+            self._said = (self._revision, self.reported())
+            effects.append(SendHello(*self._said))
+        elif isinstance(event, BrokerDisconnected):
+            self._connected = False
+        elif isinstance(event, DesiredReceived):
+            effects += self._desire(event.desired, now)
+        elif event.slot in self._slots:
+            self._slots[event.slot].handle(event, now)
+        return self._in_order(effects, now)
+
+    def next_deadline(self) -> float | None:
+        """When to call `handle(Tick())` at the latest; None: nothing is timed."""
+        times = [slot.next_deadline() for slot in self._slots.values()]
+        return min((time for time in times if time is not None), default=None)
+
+    def reported(self) -> tuple[SlotReported, ...]:
+        return tuple(slot.reported() for slot in self._slots.values())
+
+    def snapshot(self) -> DeviceSnapshot:
+        slots = tuple(slot.durable for slot in self._slots.values())
+        return DeviceSnapshot(revision=self._revision, slots=slots + self._resting)
+
+    def _desire(self, desired: Desired, now: float) -> list[Effect]:
+        if desired.revision <= self._revision:
+            self.stale_desired += 1
+            return []
+        self._revision = desired.revision
+        wanted = {slot.slot: slot for slot in desired.slots}
+        for name, slot in self._slots.items():
+            slot.desire(wanted.get(name, SlotDesired(slot=name)), now)
+        unknown = sorted(set(wanted) - set(self._slots))
+        return [
+            AppendEvent("unknown_slot", name, None, "no such slot is configured on this device")
+            for name in unknown
+        ]
+
+    def _in_order(self, effects: list[Effect], now: float) -> tuple[Effect, ...]:
+        for slot in self._slots.values():
+            effects += slot.settle(now)
+        garbage = self._garbage()
+        if garbage != self._kept:
+            self._kept = garbage
+            effects.append(garbage)
+        snapshot = self.snapshot()
+        if snapshot != self._persisted:
+            self._persisted = snapshot
+            effects.insert(0, PersistJournal(snapshot))
+        says = (self._revision, self.reported())
+        if self._connected and says != self._said:
+            self._said = says
+            effects.append(SendReported(*says))
+        return tuple(effects)
+
+    def _garbage(self) -> CollectGarbage:
+        manifests: set[str] = set()
+        artifacts: set[str] = set()
+        for slot in (*(slot.durable for slot in self._slots.values()), *self._resting):
+            for version in (slot.champion, slot.previous):
+                if version is not None:
+                    manifests.add(version.manifest_digest)
+            if slot.candidate is not None:
+                manifests.add(slot.candidate.offer.manifest_digest)
+                artifacts.add(slot.candidate.offer.artifact_digest)
+        return CollectGarbage(frozenset(manifests), frozenset(artifacts))

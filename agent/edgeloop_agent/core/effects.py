@@ -1,0 +1,108 @@
+"""What the core wants done, as frozen values; the shell performs them in the order given.
+
+Invariant: a PersistJournal stands before every effect of the transition that it records.
+"""
+
+from dataclasses import dataclass
+
+from edgeloop_agent.core.snapshot import DeviceSnapshot
+from edgeloop_protocol.messages import Offer, SlotReported, VersionRef
+
+
+@dataclass(frozen=True, slots=True)
+class PersistJournal:
+    snapshot: DeviceSnapshot
+
+
+@dataclass(frozen=True, slots=True)
+class FetchManifest:
+    """Answered by ManifestFetched or FetchFailed; from disk where it is there already."""
+
+    slot: str
+    offer: Offer
+
+
+@dataclass(frozen=True, slots=True)
+class FetchArtifact:
+    """Answered by ArtifactFetched or FetchFailed; resumed, or from disk, where possible."""
+
+    slot: str
+    offer: Offer
+
+
+@dataclass(frozen=True, slots=True)
+class StartRunner:
+    """Start a runner process that loads, self-tests and waits for Go. `runner` is its number."""
+
+    slot: str
+    runner: int
+    version: VersionRef
+    shadow: VersionRef | None
+
+
+@dataclass(frozen=True, slots=True)
+class Go:
+    """Let the runner open the source: no other runner of the slot has it."""
+
+    slot: str
+    runner: int
+
+
+@dataclass(frozen=True, slots=True)
+class DropShadow:
+    slot: str
+    runner: int
+
+
+@dataclass(frozen=True, slots=True)
+class StopRunner:
+    """Ask the runner to finish; with `kill` (it hangs) end it at once. RunnerExited follows."""
+
+    slot: str
+    runner: int
+    kill: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SendHello:
+    revision: int
+    slots: tuple[SlotReported, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SendReported:
+    revision: int
+    slots: tuple[SlotReported, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AppendEvent:
+    """A DeviceEvent for the outbox; the shell adds the wall clock."""
+
+    name: str
+    slot: str | None = None
+    version: VersionRef | None = None
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class CollectGarbage:
+    """Remove from the store every version that is not kept."""
+
+    keep_manifests: frozenset[str]
+    keep_artifacts: frozenset[str]
+
+
+Effect = (
+    PersistJournal
+    | FetchManifest
+    | FetchArtifact
+    | StartRunner
+    | Go
+    | DropShadow
+    | StopRunner
+    | SendHello
+    | SendReported
+    | AppendEvent
+    | CollectGarbage
+)

@@ -1,0 +1,136 @@
+"""What can happen to a device, as frozen values: the only input of the core beside `now`."""
+
+from dataclasses import dataclass
+from enum import Enum, auto
+
+from edgeloop_protocol.manifest import Manifest
+from edgeloop_protocol.messages import Desired, Inventory
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """The agent has booted: recover from the journalled state."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """A deadline of `Device.next_deadline` has passed."""
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerConnected:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerDisconnected:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class DesiredReceived:
+    desired: Desired
+
+
+@dataclass(frozen=True, slots=True)
+class ManifestFetched:
+    """The manifest is on disk and its digest is right; the inventory is as of now."""
+
+    slot: str
+    digest: str
+    manifest: Manifest
+    inventory: Inventory
+    artifact_on_disk: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ArtifactFetched:
+    """The artifact of manifest `digest` is on disk, verified and synced."""
+
+    slot: str
+    digest: str
+
+
+class FetchProblem(Enum):
+    WAIT = auto()  # no link, no disk: try again later, for ever
+    CORRUPT = auto()  # the bytes are not what the digest names: a counted try
+    UNUSABLE = auto()  # the right bytes, but not a manifest: no try will mend it
+
+
+@dataclass(frozen=True, slots=True)
+class FetchFailed:
+    slot: str
+    digest: str
+    problem: FetchProblem
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What a serving runner did since its source was opened; sent every second, as a heartbeat.
+
+    `errors` the model is answerable for; `source_errors` are malformed examples. Latencies are of
+    inference alone, in microseconds, over the latest examples; None before the first.
+    """
+
+    examples: int = 0
+    errors: int = 0
+    source_errors: int = 0
+    nonfinite: int = 0
+    latency_p95_us: float | None = None
+    shadow_latency_p95_us: float | None = None
+    memory_bytes: int = 0
+    first_error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RunnerSelfTested:
+    slot: str
+    runner: int
+    passed: bool
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunnerServing:
+    slot: str
+    runner: int
+
+
+@dataclass(frozen=True, slots=True)
+class RunnerProgressed:
+    slot: str
+    runner: int
+    progress: Progress
+
+
+@dataclass(frozen=True, slots=True)
+class RunnerExited:
+    slot: str
+    runner: int
+    detail: str
+
+
+Event = (
+    Started
+    | Tick
+    | BrokerConnected
+    | BrokerDisconnected
+    | DesiredReceived
+    | ManifestFetched
+    | ArtifactFetched
+    | FetchFailed
+    | RunnerSelfTested
+    | RunnerServing
+    | RunnerProgressed
+    | RunnerExited
+)
+SlotEvent = (
+    ManifestFetched
+    | ArtifactFetched
+    | FetchFailed
+    | RunnerSelfTested
+    | RunnerServing
+    | RunnerProgressed
+    | RunnerExited
+)

@@ -1,0 +1,62 @@
+"""The verdict over a new version on this device, from its runner's progress (DESIGN §4).
+
+Invariants: a crash and a hang are judged elsewhere (the runner is gone); here are NaN and Inf,
+wrong shapes and errors, latency, and time. NaN or Inf once is enough. The error rate and the
+latency are judged when there are enough examples, so that one hiccup decides nothing.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+from edgeloop_agent.core.events import Progress
+from edgeloop_protocol.messages import Probation
+
+LATENCY_FLOOR_US: Final = 2000.0
+"""A p95 below this is never a slowdown: on a busy device the scheduler alone makes as much."""
+
+
+@dataclass(frozen=True, slots=True)
+class Proven:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    cause: str
+    detail: str
+
+
+Verdict = Proven | Failed | None
+
+
+def judge(
+    terms: Probation, progress: Progress, elapsed_s: float, old_latency_p95_us: float | None
+) -> Verdict:
+    """None: go on. `old_latency_p95_us`: the old version's in shadow, or what it last reported."""
+    if progress.nonfinite:
+        return Failed("nan or inf", f"{progress.nonfinite} of {progress.examples} answers")
+    judged = progress.examples + progress.errors
+    enough = judged >= max(terms.min_examples, 1)
+    if enough and progress.errors > terms.max_error_rate * judged:
+        return Failed("errors", f"{progress.errors} of {judged} examples: {progress.first_error}")
+    if enough and elapsed_s >= terms.min_s and progress.examples >= terms.min_examples:
+        return _slower(terms, progress, old_latency_p95_us) or Proven()
+    if elapsed_s >= terms.max_s:
+        return Failed(
+            "not proven in time",
+            f"{progress.examples} of {terms.min_examples} examples in {terms.max_s:g} s"
+            + (f"; {progress.first_error}" if progress.first_error else ""),
+        )
+    return None
+
+
+def _slower(terms: Probation, progress: Progress, old_us: float | None) -> Failed | None:
+    new_us = progress.latency_p95_us
+    if new_us is None or old_us is None or new_us <= LATENCY_FLOOR_US:
+        return None
+    if new_us <= terms.max_latency_ratio * old_us:
+        return None
+    return Failed(
+        "slower",
+        f"p95 {new_us:.0f} us against {old_us:.0f} us; the limit is {terms.max_latency_ratio:g}x",
+    )

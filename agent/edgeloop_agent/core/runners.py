@@ -1,0 +1,208 @@
+"""The runner processes of one slot, as the core sees them: who runs, who has the source, who hangs.
+
+Invariants: at most one runner has the source, and the next gets it only after the former is gone;
+at most one runner a role is wanted; a champion that dies is started again after a backoff with
+jitter; a runner that misses its deadline is killed and counts as lost at once.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import Enum, auto
+from typing import Final
+
+from edgeloop_agent.core.effects import DropShadow, Effect, Go, StartRunner, StopRunner
+from edgeloop_agent.core.events import Progress
+from edgeloop_agent.core.settings import CoreSettings
+from edgeloop_protocol.backoff import backoff_s
+from edgeloop_protocol.messages import VersionRef
+
+STOP_GRACE_S: Final = 5.0
+"""How long a runner may take to answer what it has read and to end, before it is killed."""
+
+
+class Role(Enum):
+    CHAMPION = auto()
+    CANDIDATE = auto()
+
+
+class Phase(Enum):
+    STARTING = auto()
+    READY = auto()
+    SERVING = auto()
+    STOPPING = auto()
+
+
+@dataclass(slots=True)
+class Runner:
+    number: int
+    role: Role
+    version: VersionRef
+    deadline: float
+    phase: Phase = Phase.STARTING
+    has_source: bool = False
+    serving_since: float | None = None
+    shadow: VersionRef | None = None
+    shadow_until: float | None = None
+    progress: Progress = field(default_factory=Progress)
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a slot wants to run. With `candidate_serves` the champion makes way."""
+
+    champion: VersionRef | None
+    candidate: VersionRef | None
+    shadow: VersionRef | None
+    candidate_serves: bool
+
+
+@dataclass(slots=True)
+class RunnerSet:
+    slot: str
+    settings: CoreSettings
+    jitter: Callable[[], float]
+    runners: dict[int, Runner] = field(default_factory=dict)
+    restarts: int = 0
+    last_number: int = 0
+    champion_latency_p95_us: float | None = None
+    _failures: int = 0
+    _restart_at: float | None = None
+
+    def get(self, role: Role) -> Runner | None:
+        """The runner of this role that is not on its way out."""
+        for runner in self.runners.values():
+            if runner.role is role and runner.phase is not Phase.STOPPING:
+                return runner
+        return None
+
+    def live(self, number: int) -> Runner | None:
+        """The runner of this number, unless it is stopping or gone: then its word is stale."""
+        runner = self.runners.get(number)
+        return None if runner is None or runner.phase is Phase.STOPPING else runner
+
+    @property
+    def alive(self) -> bool:
+        return any(runner.phase is Phase.SERVING for runner in self.runners.values())
+
+    def settle(self, wanted: Wanted, now: float) -> list[Effect]:
+        """Start, stop and switch until what runs is what is wanted; idempotent."""
+        effects: list[Effect] = []
+        for role, version in (
+            (Role.CHAMPION, None if wanted.candidate_serves else wanted.champion),
+            (Role.CANDIDATE, wanted.candidate),
+        ):
+            runner = self.get(role)
+            if runner is not None and not _is(runner.version, version):
+                effects += self._stop(runner, now, kill=False)
+                runner = None
+            if runner is None and version is not None and self._may_start(role, now):
+                effects.append(self._start(role, version, wanted, now))
+        serving = self.get(Role.CANDIDATE if wanted.candidate_serves else Role.CHAMPION)
+        if serving is not None and serving.phase is Phase.READY and self._source_is_free():
+            serving.has_source = True
+            serving.deadline = now + self.settings.heartbeat_timeout_s
+            effects.append(Go(self.slot, serving.number))
+        return effects
+
+    def promote(self, now: float) -> None:
+        """The candidate was committed: its runner goes on as the champion's."""
+        runner = self.get(Role.CANDIDATE)
+        if runner is not None:
+            runner.role = Role.CHAMPION
+            self.champion_latency_p95_us = runner.progress.latency_p95_us
+            if runner.shadow is not None:
+                runner.shadow_until = now + self.settings.shadow_after_commit_s
+        self._failures, self._restart_at = 0, None
+
+    def ready(self, runner: Runner, now: float) -> None:
+        if runner.phase is Phase.STARTING:
+            runner.phase = Phase.READY
+            runner.deadline = now + self.settings.heartbeat_timeout_s
+
+    def serving(self, runner: Runner, now: float) -> None:
+        runner.phase = Phase.SERVING
+        runner.serving_since = now
+        runner.deadline = now + self.settings.heartbeat_timeout_s
+
+    def progressed(self, runner: Runner, progress: Progress, now: float) -> None:
+        runner.progress = progress
+        runner.deadline = now + self.settings.heartbeat_timeout_s
+        if runner.role is Role.CHAMPION and progress.latency_p95_us is not None:
+            self.champion_latency_p95_us = progress.latency_p95_us
+
+    def exited(self, number: int, now: float) -> Runner | None:
+        """Forget a runner; returns it if it was lost, None if it was to stop anyway."""
+        runner = self.runners.pop(number, None)
+        if runner is None or runner.phase is Phase.STOPPING:
+            return None
+        self._count_loss(runner, now)
+        return runner
+
+    def overdue(self, now: float) -> tuple[list[Effect], list[tuple[Runner, str]]]:
+        """Kill what missed its deadline, end shadows that are due; returns who was lost and why."""
+        effects: list[Effect] = []
+        lost: list[tuple[Runner, str]] = []
+        for runner in list(self.runners.values()):
+            if runner.shadow_until is not None and now >= runner.shadow_until:
+                runner.shadow_until = runner.shadow = None
+                effects.append(DropShadow(self.slot, runner.number))
+            if now < runner.deadline:
+                continue
+            if runner.phase is not Phase.STOPPING:
+                lost.append((runner, self._why(runner)))
+                self._count_loss(runner, now)
+            effects += self._stop(runner, now, kill=True)
+        return effects, lost
+
+    def deadlines(self) -> list[float]:
+        times = [runner.deadline for runner in self.runners.values()]
+        times += [r.shadow_until for r in self.runners.values() if r.shadow_until is not None]
+        if self._restart_at is not None and self.get(Role.CHAMPION) is None:
+            times.append(self._restart_at)
+        return times
+
+    def _may_start(self, role: Role, now: float) -> bool:
+        return role is Role.CANDIDATE or self._restart_at is None or now >= self._restart_at
+
+    def _start(self, role: Role, version: VersionRef, wanted: Wanted, now: float) -> Effect:
+        self.last_number += 1
+        shadow = wanted.shadow if role is Role.CANDIDATE else None
+        if role is Role.CHAMPION:
+            self._restart_at = None
+        self.runners[self.last_number] = Runner(
+            self.last_number,
+            role,
+            version,
+            deadline=now + self.settings.self_test_timeout_s,
+            shadow=shadow,
+        )
+        return StartRunner(self.slot, self.last_number, version, shadow)
+
+    def _stop(self, runner: Runner, now: float, kill: bool) -> list[Effect]:
+        runner.phase = Phase.STOPPING
+        runner.deadline = now + STOP_GRACE_S
+        return [StopRunner(self.slot, runner.number, kill)]
+
+    def _source_is_free(self) -> bool:
+        return not any(runner.has_source for runner in self.runners.values())
+
+    def _count_loss(self, runner: Runner, now: float) -> None:
+        if runner.role is not Role.CHAMPION:
+            return
+        since = runner.serving_since
+        stable = since is not None and now - since >= self.settings.stable_after_s
+        self._failures = 1 if stable else self._failures + 1
+        self.restarts += 1
+        wait_s = backoff_s(
+            self._failures, self.jitter(), ceiling_s=self.settings.restart_backoff_s_max
+        )
+        self._restart_at = now + wait_s
+
+    def _why(self, runner: Runner) -> str:
+        if runner.phase is Phase.STARTING:
+            return f"hung: no self-test result after {self.settings.self_test_timeout_s:g} s"
+        return f"hung: no heartbeat for {self.settings.heartbeat_timeout_s:g} s"
+
+
+def _is(version: VersionRef, wanted: VersionRef | None) -> bool:
+    return wanted is not None and version.manifest_digest == wanted.manifest_digest

@@ -1,0 +1,311 @@
+"""One slot: the durable state of its versions, moved along the transition table by events.
+
+Invariants: a candidate reaches the source only by ADMITTED → … → PASSED; attempts are counted
+before the try; success is a commit, after probation; every failure names a cause, bars the digest
+and leaves the champion to run. What can mend itself (link, disk, memory) waits, for ever.
+"""
+
+from collections.abc import Callable
+
+from edgeloop_agent.core import admission, probation
+from edgeloop_agent.core.effects import AppendEvent, Effect, FetchArtifact, FetchManifest
+from edgeloop_agent.core.events import (
+    ArtifactFetched,
+    FetchFailed,
+    FetchProblem,
+    ManifestFetched,
+    RunnerExited,
+    RunnerProgressed,
+    RunnerSelfTested,
+    RunnerServing,
+    SlotEvent,
+)
+from edgeloop_agent.core.lifecycle import Signal, after
+from edgeloop_agent.core.runners import Role, Runner, RunnerSet, Wanted
+from edgeloop_agent.core.settings import CoreSettings
+from edgeloop_agent.core.snapshot import Candidate, SlotSnapshot
+from edgeloop_agent.core.waiting import Waiting
+from edgeloop_protocol.lifecycle import RESTING, SlotState
+from edgeloop_protocol.limits import TEXT_MAX_CHARS
+from edgeloop_protocol.messages import Refusal, SlotDesired, SlotReported
+
+_TRYING = frozenset({SlotState.SELF_TEST, SlotState.ACTIVATING, SlotState.PROBATION})
+_SERVES = frozenset({SlotState.ACTIVATING, SlotState.PROBATION})
+
+
+class Slot:
+    """Feed it and take its `effects`; `durable` is what the journal must hold before them."""
+
+    def __init__(
+        self, durable: SlotSnapshot, settings: CoreSettings, jitter: Callable[[], float]
+    ) -> None:
+        self.durable = durable
+        self.runners = RunnerSet(durable.slot, settings, jitter)
+        self._settings = settings
+        self._effects: list[Effect] = []
+        self._waiting = Waiting(jitter)
+        self._probation_since = 0.0
+
+    # ---- inputs -------------------------------------------------------------------------------
+
+    def recover(self, now: float) -> None:
+        """After a boot: no runner is left, so a try that was underway begins anew, counted."""
+        if self.durable.candidate is not None:
+            if self.durable.state in _TRYING:
+                self._move(Signal.INTERRUPTED)
+            self._proceed()
+
+    def desire(self, desired: SlotDesired, now: float) -> None:
+        """What the controller wants here now; nothing new is no reason to stop the champion."""
+        offer, candidate, champion = desired.offer, self.durable.candidate, self.durable.champion
+        if offer is None:
+            if candidate is not None:
+                self._withdraw("withdrawn", "the controller wants nothing new here any more")
+            return
+        digest = offer.manifest_digest
+        if digest == self.durable.barred_digest:
+            return
+        self._set(barred_digest=None)
+        if candidate is not None and digest == candidate.offer.manifest_digest:
+            self._set(
+                candidate=candidate.model_copy(
+                    update={"offer": offer, "probation": desired.probation}
+                )
+            )
+            return
+        if candidate is not None:
+            cause = "withdrawn" if champion and digest == champion.manifest_digest else "superseded"
+            self._withdraw(cause, f"the controller wants {offer.ref} here now")
+        if champion is not None and digest == champion.manifest_digest:
+            return
+        self._set(candidate=Candidate(offer=offer, probation=desired.probation), refused=None)
+        self._note("offer_accepted", str(offer.ref))
+        self._proceed()
+
+    def handle(self, event: SlotEvent, now: float) -> None:
+        """An event of a fetch that is no longer wanted, or of a runner that is gone, is stale."""
+        if isinstance(event, ManifestFetched | ArtifactFetched | FetchFailed):
+            candidate = self.durable.candidate
+            if candidate is not None and candidate.offer.manifest_digest == event.digest:
+                self._fetched(event, candidate, now)
+        elif isinstance(event, RunnerExited):
+            lost = self.runners.exited(event.runner, now)
+            if lost is not None:
+                self._lost(lost, event.detail, now)
+        else:
+            runner = self.runners.live(event.runner)
+            if runner is not None:
+                self._said(event, runner, now)
+
+    def tick(self, now: float) -> None:
+        effects, lost = self.runners.overdue(now)
+        self._effects += effects
+        for runner, detail in lost:
+            self._lost(runner, detail, now)
+        if self._waiting.is_over(now):
+            self._proceed()
+        if self.durable.state is SlotState.PROBATION:
+            self._judge(now)
+
+    # ---- outputs ------------------------------------------------------------------------------
+
+    def settle(self, now: float) -> list[Effect]:
+        """Make the runners follow the state, and hand over all effects since the last call."""
+        candidate, state = self.durable.candidate, self.durable.state
+        trying = candidate is not None and state in _TRYING
+        wanted = Wanted(
+            champion=self.durable.champion,
+            candidate=candidate.offer.ref if candidate is not None and trying else None,
+            shadow=self.durable.champion if candidate and candidate.probation.compare else None,
+            candidate_serves=trying and state in _SERVES,
+        )
+        effects = self._effects + self.runners.settle(wanted, now)
+        self._effects = []
+        return effects
+
+    def next_deadline(self) -> float | None:
+        times = self.runners.deadlines()
+        if self._waiting.until is not None:
+            times.append(self._waiting.until)
+        candidate = self.durable.candidate
+        if candidate is not None and self.durable.state is SlotState.PROBATION:
+            times.append(self._probation_since + candidate.probation.max_s)
+        return min(times, default=None)
+
+    def reported(self) -> SlotReported:
+        durable = self.durable
+        return SlotReported(
+            slot=durable.slot,
+            state=durable.state,
+            champion=durable.champion,
+            previous=durable.previous,
+            candidate=durable.candidate.offer.ref if durable.candidate else None,
+            attempts=durable.candidate.attempts if durable.candidate else 0,
+            refused=durable.refused,
+            waiting=self._waiting.why,
+            runner_alive=self.runners.alive,
+            runner_restarts=self.runners.restarts,
+        )
+
+    # ---- an install, step by step -------------------------------------------------------------
+
+    def _proceed(self) -> None:
+        """Do what the candidate's state asks for next."""
+        self._waiting.until = None
+        candidate, state = self.durable.candidate, self.durable.state
+        if candidate is None:
+            return
+        if state in RESTING:
+            self._effects.append(FetchManifest(self.durable.slot, candidate.offer))
+            return
+        if state is SlotState.VERIFIED:
+            self._move(Signal.FETCHING)
+            state = self.durable.state
+        if state is SlotState.DOWNLOADING:
+            self._effects.append(FetchArtifact(self.durable.slot, candidate.offer))
+        elif state is SlotState.STAGED:
+            self._try(candidate)
+
+    def _fetched(
+        self,
+        event: ManifestFetched | ArtifactFetched | FetchFailed,
+        candidate: Candidate,
+        now: float,
+    ) -> None:
+        state = self.durable.state
+        if isinstance(event, FetchFailed):
+            if state in RESTING or state is SlotState.DOWNLOADING:
+                self._fetch_failed(event, candidate, now)
+        elif isinstance(event, ManifestFetched):
+            if state in RESTING:
+                self._admit(event, candidate, now)
+        elif state is SlotState.DOWNLOADING:
+            self._waiting.clear()
+            self._move(Signal.FETCHED)
+            self._proceed()
+
+    def _admit(self, event: ManifestFetched, candidate: Candidate, now: float) -> None:
+        verdict = admission.check_offer(event.manifest, candidate.offer)
+        if verdict.admission is admission.Admission.ADMITTED:
+            verdict = admission.check_inventory(
+                event.manifest, event.inventory, event.artifact_on_disk
+            )
+        if verdict.admission is admission.Admission.WAIT:
+            self._waiting.wait(verdict.cause, now)
+        elif verdict.admission is admission.Admission.REFUSED:
+            self._fail(verdict.cause, verdict.detail)
+        else:
+            self._waiting.clear()
+            self._move(Signal.ADMITTED)
+            self._proceed()
+
+    def _fetch_failed(self, event: FetchFailed, candidate: Candidate, now: float) -> None:
+        if event.problem is FetchProblem.WAIT:
+            self._waiting.wait(event.detail, now)
+            return
+        if event.problem is FetchProblem.UNUSABLE:
+            self._fail("unusable manifest", event.detail)
+            return
+        tries = candidate.corrupt_fetches + 1
+        self._set(candidate=candidate.model_copy(update={"corrupt_fetches": tries}))
+        if tries >= self._settings.corrupt_fetches_max:
+            self._fail("digest mismatch", f"{event.detail}, {tries} times")
+        else:
+            self._waiting.wait(event.detail, now)
+
+    def _try(self, candidate: Candidate) -> None:
+        if candidate.attempts >= self._settings.attempts_max:
+            self._fail("attempts exhausted", f"{candidate.attempts} tries were interrupted")
+            return
+        attempts = candidate.attempts + 1
+        self._set(candidate=candidate.model_copy(update={"attempts": attempts}))
+        self._move(Signal.TRYING)
+
+    def _said(
+        self, event: RunnerSelfTested | RunnerServing | RunnerProgressed, runner: Runner, now: float
+    ) -> None:
+        is_candidate = runner.role is Role.CANDIDATE
+        if isinstance(event, RunnerSelfTested):
+            self.runners.ready(runner, now)
+            if not event.passed and not is_candidate:
+                self._note("champion_self_test_failed", event.detail)
+            elif not event.passed:
+                self._fail("self-test failed", event.detail)
+            elif is_candidate and self.durable.state is SlotState.SELF_TEST:
+                self._move(Signal.PASSED)
+        elif isinstance(event, RunnerServing):
+            self.runners.serving(runner, now)
+            if is_candidate and self.durable.state is SlotState.ACTIVATING:
+                self._probation_since = now
+                self._move(Signal.SERVING)
+        else:
+            self.runners.progressed(runner, event.progress, now)
+            if is_candidate and self.durable.state is SlotState.PROBATION:
+                self._judge(now)
+
+    def _judge(self, now: float) -> None:
+        candidate, runner = self.durable.candidate, self.runners.get(Role.CANDIDATE)
+        if candidate is None or runner is None:
+            return
+        progress = runner.progress
+        old_us = progress.shadow_latency_p95_us or self.runners.champion_latency_p95_us
+        elapsed_s = now - self._probation_since
+        verdict = probation.judge(candidate.probation, progress, elapsed_s, old_us)
+        if isinstance(verdict, probation.Failed):
+            self._fail(verdict.cause, verdict.detail)
+        elif isinstance(verdict, probation.Proven):
+            self._set(champion=candidate.offer.ref, previous=self.durable.champion)
+            self._note("committed", f"after {elapsed_s:.1f} s and {progress.examples} examples")
+            self._move(Signal.PROVEN)
+            self._set(candidate=None)
+            self.runners.promote(now)
+
+    def _lost(self, runner: Runner, detail: str, now: float) -> None:
+        candidate = self.durable.candidate
+        if runner.role is Role.CHAMPION:
+            self._note("runner_lost", f"{runner.version}: {detail}")
+        elif candidate is None:
+            return
+        elif self.durable.state is SlotState.SELF_TEST:
+            self._note("runner_lost", f"{runner.version} in self-test: {detail}")
+            if candidate.attempts >= self._settings.attempts_max:
+                self._fail("self-test crashed", f"{detail}, {candidate.attempts} times")
+            else:
+                self._move(Signal.INTERRUPTED)
+                self._waiting.wait(f"retry after a lost self-test: {detail}", now)
+        elif self.durable.state in _SERVES:
+            self._fail("runner hung" if "hung" in detail else "runner crashed", detail)
+
+    # ---- small steps --------------------------------------------------------------------------
+
+    def _fail(self, cause: str, detail: str) -> None:
+        self._roll_back(Signal.FAILED, cause, detail)
+
+    def _withdraw(self, cause: str, detail: str) -> None:
+        self._roll_back(Signal.WITHDRAWN, cause, detail)
+
+    def _roll_back(self, signal: Signal, cause: str, detail: str) -> None:
+        candidate = self.durable.candidate
+        assert candidate is not None  # only what is underway can be rolled back
+        self._note("rolled_back", f"{cause}: {detail}")
+        self._move(signal)
+        version = candidate.offer.ref
+        refusal = Refusal(version=version, cause=_text(cause), detail=_text(detail))
+        barred = version.manifest_digest if signal is Signal.FAILED else None
+        self._set(candidate=None, refused=refusal, barred_digest=barred)
+        self._waiting.clear()
+
+    def _move(self, signal: Signal) -> None:
+        self._set(state=after(self.durable.state, signal))
+
+    def _set(self, **update: object) -> None:
+        self.durable = self.durable.model_copy(update=update)
+
+    def _note(self, name: str, detail: str) -> None:
+        candidate = self.durable.candidate
+        version = candidate.offer.ref if candidate else self.durable.champion
+        self._effects.append(AppendEvent(name, self.durable.slot, version, _text(detail)))
+
+
+def _text(words: str) -> str:
+    return words[:TEXT_MAX_CHARS]

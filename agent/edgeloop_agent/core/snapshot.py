@@ -1,0 +1,37 @@
+"""What the journal holds: all that a device must still know after a power cut.
+
+Invariants: frozen; everything not in here (runners, backoffs, what is being waited for) is rebuilt
+at start. Unknown keys are ignored, so that an older agent can read a newer one's journal.
+"""
+
+from pydantic import Field
+
+from edgeloop_protocol.lifecycle import SlotState
+from edgeloop_protocol.limits import SLOTS_MAX
+from edgeloop_protocol.messages import Count, Name, Offer, Probation, Refusal, VersionRef, Wire
+
+
+class Candidate(Wire):
+    """A version underway; both counters are journalled *before* the try that they count."""
+
+    offer: Offer
+    probation: Probation = Probation()
+    attempts: Count = 0
+    corrupt_fetches: Count = 0
+
+
+class SlotSnapshot(Wire):
+    slot: Name
+    state: SlotState = SlotState.IDLE
+    champion: VersionRef | None = None
+    previous: VersionRef | None = None
+    candidate: Candidate | None = None
+    refused: Refusal | None = None
+    barred_digest: str | None = Field(
+        default=None, description="rolled back, and refused until another digest is offered"
+    )
+
+
+class DeviceSnapshot(Wire):
+    revision: Count = 0
+    slots: tuple[SlotSnapshot, ...] = Field(default=(), max_length=SLOTS_MAX)

@@ -1,0 +1,49 @@
+"""The error root of the agent. An error's text says what, where and how to mend it."""
+
+
+class AgentError(Exception):
+    """Something that the agent cannot go on with, or that its caller must handle."""
+
+
+class LifecycleError(AgentError):
+    """A signal that the transition table rejects in the slot's state: a bug, never an input."""
+
+
+class StateDirInUseError(AgentError):
+    """Another agent holds the lock of this state directory."""
+
+
+class NotRunningError(AgentError):
+    """No agent runs on this state directory, so there is no status to show."""
+
+
+class DataSetError(AgentError):
+    """A replay file cannot be played: its form, its size or its numbers."""
+
+
+class ModelLoadError(AgentError):
+    """The runtime refused a model, or the files in the store are not what the manifest names."""
+
+
+class RecordTooLargeError(AgentError):
+    """A record that no message could carry; the outbox refuses it."""
+
+
+class RunnerLineError(AgentError):
+    """A line between supervisor and runner is too long, or is not a known message."""
+
+
+class FetchError(AgentError):
+    """Root of what can go wrong while an artifact is fetched."""
+
+
+class FetchUnreachableError(FetchError):
+    """The controller's HTTP does not answer, or not with these bytes: wait and try again."""
+
+
+class FetchNoSpaceError(FetchError):
+    """The disk cannot hold the artifact now: wait and try again."""
+
+
+class FetchCorruptError(FetchError):
+    """All bytes came, and they are not those that the digest names."""

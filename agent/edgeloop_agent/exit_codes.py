@@ -1,0 +1,11 @@
+"""Exit codes of `edgeloop-agent`, in one table."""
+
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    OK = 0
+    FAILED = 1
+    USAGE = 2  # argparse's own code, also for a configuration that cannot be used
+    STATE_DIR_IN_USE = 3
+    NOT_RUNNING = 4
