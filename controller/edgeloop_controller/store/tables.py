@@ -29,7 +29,8 @@ class Version(Base):
     artifact_size_bytes: Mapped[int]
     manifest_size_bytes: Mapped[int]
     published_at: Mapped[float]
-    training_run_id: Mapped[int | None] = mapped_column(ForeignKey("training_runs.id"))
+    training_run_id: Mapped[int | None]
+    """No foreign key: versions, alarms and runs would otherwise need each other to exist first."""
 
 
 class Device(Base):

@@ -1,0 +1,42 @@
+"""What the routes work with, put into the application's state by `api.app.create_app`."""
+
+from dataclasses import dataclass
+from typing import Annotated, cast
+
+from fastapi import Depends, Request
+
+from edgeloop_controller.artifacts import ArtifactStore
+from edgeloop_controller.broker import InboxListener
+from edgeloop_controller.clock import Clock
+from edgeloop_controller.config import ControllerConfig
+from edgeloop_controller.services.desired import DesiredPublisher
+from edgeloop_controller.services.inbox import Inbox
+from edgeloop_controller.services.ingest import Ingest
+from edgeloop_controller.services.publishing import Publishing
+from edgeloop_controller.services.registry import Registry
+from edgeloop_controller.services.rollouts import Rollouts
+from edgeloop_controller.store.engine import Database
+
+
+@dataclass(frozen=True)
+class Services:
+    """Everything that the composition root built."""
+
+    config: ControllerConfig
+    clock: Clock
+    database: Database
+    artifacts: ArtifactStore
+    registry: Registry
+    listener: InboxListener
+    inbox: Inbox
+    ingest: Ingest
+    desired: DesiredPublisher
+    publishing: Publishing
+    rollouts: Rollouts
+
+
+def _services(request: Request) -> Services:
+    return cast(Services, request.app.state.services)
+
+
+Context = Annotated[Services, Depends(_services)]

@@ -1,0 +1,156 @@
+"""The documents that the API gives, and so what every `--json` prints. Stable: keys are only added.
+
+Times are seconds since 1970 by the controller's clock unless the key says `device_`.
+"""
+
+from typing import Annotated, Any, Generic, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from edgeloop_protocol.manifest import Manifest
+from edgeloop_protocol.messages import Inventory, Refusal, VersionRef
+
+
+class Document(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+T = TypeVar("T")
+
+
+class Items(Document, Generic[T]):
+    items: list[T]
+
+
+class Page(Document, Generic[T]):
+    """`next`: give it as `after` for what follows; null when this was the end."""
+
+    items: list[T]
+    next: int | None
+
+
+class BrokerHealth(Document):
+    address: str
+    embedded: bool
+    connected: bool
+    reason: str = Field(description="why it is not connected")
+
+
+class IngestHealth(Document):
+    """Counted since this process started."""
+
+    waiting: int
+    messages: int
+    records: int
+    duplicates: int
+    lost: int
+    gaps: int
+    refused: int
+    ignored: int
+    dropped: int
+
+
+class DeviceCount(Document):
+    total: int
+    online: int
+
+
+class Health(Document):
+    status: Literal["ok", "degraded"]
+    version: str
+    wire_version: int
+    now: float
+    broker: BrokerHealth
+    ingest: IngestHealth
+    devices: DeviceCount
+
+
+class VersionSummary(Document):
+    name: str
+    version: str
+    manifest_digest: str
+    artifact_digest: str
+    artifact_size_bytes: int
+    published_at: float
+    training_run_id: int | None
+    devices: int = Field(description="devices that run it as a slot's champion")
+
+
+class VersionDetail(VersionSummary):
+    manifest: Manifest
+
+
+class ModelSummary(Document):
+    name: str
+    versions: int
+    latest: str
+    published_at: float
+    devices: int
+
+
+class ModelDetail(ModelSummary):
+    items: list[VersionSummary]
+
+
+class PublishedVersion(VersionDetail):
+    created: bool = Field(description="false: the same was published before")
+
+
+class SlotDocument(Document):
+    slot: str
+    state: str
+    champion: VersionRef | None
+    previous: VersionRef | None
+    candidate: VersionRef | None
+    assigned: VersionRef | None
+    refused: Refusal | None
+    waiting: str
+    attempts: int
+    runner_alive: bool
+    runner_restarts: int
+    updated_at: float | None
+
+
+class DeviceSummary(Document):
+    id: str
+    online: bool
+    labels: dict[str, str] = Field(description="the effective ones")
+    first_seen_at: float
+    last_seen_at: float
+    revision_desired: int
+    revision_seen: int
+    bytes_up: int
+    slots: list[SlotDocument]
+
+
+class TelemetryDocument(Document):
+    """Records 1 to `through` of one boot: each is stored, or among the `lost` ones."""
+
+    epoch: str
+    through: int
+    lost: int
+    duplicates: int
+
+
+class DeviceDetail(DeviceSummary):
+    epoch: str
+    labels_agent: dict[str, str]
+    labels_set: dict[str, str]
+    inventory: Inventory
+    telemetry: list[TelemetryDocument]
+
+
+class LabelsPatch(BaseModel):
+    """Null removes what was set here, so that the agent's own label counts again."""
+
+    model_config = ConfigDict(extra="forbid")
+    labels: Annotated[dict[str, str | None], Field(min_length=1, max_length=64)]
+
+
+class EventDocument(Document):
+    id: int
+    at: float
+    kind: str
+    subject: str
+    data: dict[str, Any]
+    device_id: str | None

@@ -1,0 +1,25 @@
+"""Artifacts and manifests by digest: bytes, by ranges, cacheable for ever."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Header, Response
+from fastapi.responses import FileResponse
+
+from edgeloop_controller.api.context import Context
+
+router = APIRouter(tags=["artifacts"])
+
+
+@router.api_route("/artifacts/{digest}", methods=["GET", "HEAD"], response_class=FileResponse)
+def artifact(
+    digest: str,
+    services: Context,
+    if_none_match: Annotated[str | None, Header()] = None,
+) -> Response:
+    """The ETag is the digest, so Range with If-Range resumes exactly this content."""
+    path = services.artifacts.local_path(digest)
+    headers = {"etag": f'"{digest}"', "cache-control": "public, max-age=31536000, immutable"}
+    asked = [tag.strip().removeprefix("W/") for tag in (if_none_match or "").split(",")]
+    if headers["etag"] in asked or "*" in asked:
+        return Response(status_code=304, headers=headers)
+    return FileResponse(path, media_type="application/octet-stream", headers=headers)

@@ -1,0 +1,128 @@
+"""Devices as they last described themselves, and what is wanted of them."""
+
+from fastapi import APIRouter
+from sqlalchemy.orm import Session
+
+from edgeloop_controller.api import documents
+from edgeloop_controller.api.context import Context
+from edgeloop_controller.errors import RefusedInputError
+from edgeloop_controller.services.desired import offer
+from edgeloop_controller.store import devices, events, telemetry, versions
+from edgeloop_controller.store.tables import Assignment, Device, DeviceSlot
+from edgeloop_protocol.lifecycle import SlotState
+from edgeloop_protocol.limits import NAME_MAX_CHARS, TEXT_MAX_CHARS
+from edgeloop_protocol.messages import Inventory, SlotReported, VersionRef
+
+router = APIRouter(prefix="/devices", tags=["devices"])
+
+
+@router.get("")
+def list_devices(services: Context) -> documents.Items[documents.DeviceSummary]:
+    with services.database.reading() as session:
+        return documents.Items(items=[_summary(session, d) for d in devices.every(session)])
+
+
+@router.get("/{device_id}")
+def show_device(device_id: str, services: Context) -> documents.DeviceDetail:
+    with services.database.reading() as session:
+        return _detail(session, devices.require(session, device_id))
+
+
+@router.patch("/{device_id}/labels")
+def set_labels(
+    device_id: str, patch: documents.LabelsPatch, services: Context
+) -> documents.DeviceDetail:
+    """Labels set here win over the agent's own."""
+    _check(patch.labels)
+    with services.database.writing() as session:
+        device = devices.require(session, device_id)
+        kept = {key: value for key, value in device.labels.items() if key not in patch.labels}
+        given = {key: value for key, value in patch.labels.items() if value is not None}
+        device.labels = kept | given
+        events.add(
+            session, services.clock.now(), "device.labelled", device.id, {"labels": device.labels}
+        )
+        return _detail(session, device)
+
+
+def _check(labels: dict[str, str | None]) -> None:
+    for key, value in labels.items():
+        if not key or len(key) > NAME_MAX_CHARS or not key[0].isalnum() or " " in key:
+            raise RefusedInputError(
+                f"label name {key!r} cannot be used", hint="letters, digits and _.+- , no spaces"
+            )
+        if value is not None and len(value) > TEXT_MAX_CHARS:
+            raise RefusedInputError(f"the value of label {key!r} is above {TEXT_MAX_CHARS}")
+        if key == "device":
+            raise RefusedInputError("`device` is built in: it is the device's id")
+
+
+def _summary(session: Session, device: Device) -> documents.DeviceSummary:
+    return documents.DeviceSummary(
+        id=device.id,
+        online=device.online,
+        labels=devices.effective_labels(device),
+        first_seen_at=device.first_seen_at,
+        last_seen_at=device.last_seen_at,
+        revision_desired=device.desired_revision,
+        revision_seen=device.revision_seen,
+        bytes_up=device.bytes_up,
+        slots=_slots(session, device.id),
+    )
+
+
+def _detail(session: Session, device: Device) -> documents.DeviceDetail:
+    summary = _summary(session, device)
+    return documents.DeviceDetail(
+        **{key: getattr(summary, key) for key in type(summary).model_fields},
+        epoch=device.epoch,
+        labels_agent=device.agent_labels,
+        labels_set=device.labels,
+        inventory=Inventory.model_validate(device.inventory),
+        telemetry=[
+            documents.TelemetryDocument(
+                epoch=row.epoch, through=row.through, lost=row.lost, duplicates=row.duplicates
+            )
+            for row in telemetry.cursors(session, device.id)
+        ],
+    )
+
+
+def _slots(session: Session, device_id: str) -> list[documents.SlotDocument]:
+    rows = {row.slot: row for row in devices.slots_of(session, device_id)}
+    assigned = {row.slot: row for row in devices.assignments_of(session, device_id)}
+    return [
+        _slot(session, name, rows.get(name), assigned.get(name))
+        for name in sorted(set(rows) | set(assigned))
+    ]
+
+
+def _slot(
+    session: Session, name: str, row: DeviceSlot | None, assigned: Assignment | None
+) -> documents.SlotDocument:
+    reported = (
+        SlotReported.model_validate(row.reported)
+        if row
+        else SlotReported(slot=name, state=SlotState.IDLE)
+    )
+    return documents.SlotDocument(
+        slot=name,
+        state=reported.state.value,
+        champion=reported.champion,
+        previous=reported.previous,
+        candidate=reported.candidate,
+        assigned=_assigned(session, assigned),
+        refused=reported.refused,
+        waiting=reported.waiting,
+        attempts=reported.attempts,
+        runner_alive=reported.runner_alive,
+        runner_restarts=reported.runner_restarts,
+        updated_at=row.updated_at if row else None,
+    )
+
+
+def _assigned(session: Session, assigned: Assignment | None) -> VersionRef | None:
+    if assigned is None or assigned.manifest_digest is None:
+        return None
+    version = versions.by_digest(session, assigned.manifest_digest)
+    return offer(version).ref if version else None

@@ -1,0 +1,35 @@
+"""The exit codes of `edgeloop`, in one table (the README shows it)."""
+
+from enum import IntEnum
+from typing import Final
+
+
+class ExitCode(IntEnum):
+    OK = 0
+    FAILED = 1
+    USAGE = 2
+    NOT_FOUND = 3
+    CONFLICT = 4
+    REFUSED_INPUT = 5
+    UNREACHABLE = 6
+    CANNOT_START = 7
+
+
+MEANINGS: Final = {
+    ExitCode.OK: "done",
+    ExitCode.FAILED: "the controller failed; its log says why",
+    ExitCode.USAGE: "wrong arguments or a wrong configuration file",
+    ExitCode.NOT_FOUND: "no such device, version, rollout, run, policy, or no match",
+    ExitCode.CONFLICT: "contradicts what is already so, e.g. a published version",
+    ExitCode.REFUSED_INPUT: "a file, selector, label or other input that cannot be used",
+    ExitCode.UNREACHABLE: "no controller answers at the URL",
+    ExitCode.CANNOT_START: "serve: a port or the data directory is in use",
+}
+
+# HTTP status of the controller's answer → exit code; any other is FAILED.
+BY_STATUS: Final = {
+    404: ExitCode.NOT_FOUND,
+    409: ExitCode.CONFLICT,
+    413: ExitCode.REFUSED_INPUT,
+    422: ExitCode.REFUSED_INPUT,
+}

@@ -1,0 +1,98 @@
+"""The controller's configuration: one TOML file, overlaid by EDGELOOP_ variables.
+
+Invariants: every limit that an operator may change is a field here, with its unit in its name.
+"""
+
+from pathlib import Path
+from typing import Final, Literal, Self
+
+from pydantic import Field, model_validator
+
+from edgeloop_protocol.config import Config
+from edgeloop_protocol.limits import ARTIFACT_MAX_BYTES, MIB
+
+MANIFEST_TOML_MAX_BYTES: Final = MIB
+BASELINE_MAX_BYTES: Final = 512 * MIB
+
+
+class HttpConfig(Config):
+    host: str = "127.0.0.1"
+    port: int = Field(default=8080, ge=0, le=65535, description="0: any free port")
+
+
+class BrokerConfig(Config):
+    """`embedded`: an iotcore broker is started on `host`:`port` and dies with the controller."""
+
+    embedded: bool = False
+    host: str = "127.0.0.1"
+    port: int = Field(default=1883, ge=1, le=65535)
+    username: str | None = None
+    password: str | None = None
+    client_id: str = "edgeloop-controller"
+
+    @model_validator(mode="after")
+    def _embedded_is_loopback(self) -> Self:
+        if self.embedded and self.host not in ("127.0.0.1", "localhost"):
+            raise ValueError(
+                "the embedded broker knows no users and listens on loopback only: set "
+                "host to 127.0.0.1, or embedded to false and run a broker of your own"
+            )
+        return self
+
+
+class DriftConfig(Config):
+    enabled: bool = True
+    interval_s: float = Field(default=5.0, gt=0)
+    window_examples: int | None = Field(
+        default=None, gt=0, description="examples a score is taken over; None: the manifest's"
+    )
+    max_age_s: float = Field(
+        default=7 * 86400.0, gt=0, description="windows older than that are out"
+    )
+    raise_after: int = Field(default=3, ge=1, description="consecutive findings")
+    clear_after: int = Field(default=5, ge=1, description="consecutive looks without a finding")
+
+
+class RetrainingConfig(Config):
+    policies_dir: Path | None = None
+    runs_dir: Path | None = Field(default=None, description="None: <data_dir>/runs")
+    interval_s: float = Field(default=2.0, gt=0)
+
+
+class LimitsConfig(Config):
+    """What the controller accepts and holds at most."""
+
+    upload_max_bytes: int = Field(default=256 * MIB, gt=0, le=ARTIFACT_MAX_BYTES)
+    baseline_max_bytes: int = Field(default=64 * MIB, gt=0, le=BASELINE_MAX_BYTES)
+    inbox_max_messages: int = Field(default=20_000, gt=0)
+    inbox_max_bytes: int = Field(default=64 * MIB, gt=0)
+    batch_max_messages: int = Field(default=200, gt=0, description="messages in one transaction")
+
+
+class ControllerConfig(Config):
+    """`edgeloop serve --config controller.toml`."""
+
+    data_dir: Path = Path("edgeloop-data")
+    http: HttpConfig = HttpConfig()
+    broker: BrokerConfig = BrokerConfig()
+    database_url: str | None = Field(default=None, description="None: SQLite in data_dir")
+    tick_s: float = Field(default=1.0, gt=0)
+    offline_after_s: float | None = Field(
+        default=None, gt=0, description="silence after which a device counts as offline"
+    )
+    drift: DriftConfig = DriftConfig()
+    retraining: RetrainingConfig = RetrainingConfig()
+    limits: LimitsConfig = LimitsConfig()
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    @property
+    def database(self) -> str:
+        return self.database_url or f"sqlite:///{self.data_dir / 'edgeloop.sqlite'}"
+
+    @property
+    def artifacts_dir(self) -> Path:
+        return self.data_dir / "artifacts"
+
+    @property
+    def runs_dir(self) -> Path:
+        return self.retraining.runs_dir or self.data_dir / "runs"

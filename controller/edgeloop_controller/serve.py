@@ -1,0 +1,214 @@
+"""`edgeloop serve`: the composition root. Builds the controller, runs it, stops it cleanly.
+
+Invariants: started in the order in which the parts need each other and stopped in reverse; one
+controller a data directory; a broker that is away is a warning, not an error: HTTP is served and
+the connection is tried for ever.
+"""
+
+import fcntl
+import logging
+import os
+import signal
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import uvicorn
+
+from edgeloop_controller.api.app import create_app
+from edgeloop_controller.api.context import Services
+from edgeloop_controller.artifacts import LocalArtifactStore
+from edgeloop_controller.broker import EmbeddedBroker, InboxListener, connect
+from edgeloop_controller.clock import SystemClock
+from edgeloop_controller.config import ControllerConfig, HttpConfig
+from edgeloop_controller.errors import StartError
+from edgeloop_controller.scheduler import Scheduler
+from edgeloop_controller.services.desired import DesiredPublisher
+from edgeloop_controller.services.inbox import Inbox
+from edgeloop_controller.services.ingest import Ingest
+from edgeloop_controller.services.publishing import Publishing
+from edgeloop_controller.services.reconcile import Reconciler
+from edgeloop_controller.services.registry import Registry
+from edgeloop_controller.services.rollouts import Rollouts
+from edgeloop_controller.store.engine import Database
+from edgeloop_protocol.mqtt import PahoBroker
+
+logger = logging.getLogger(__name__)
+
+INGEST_JOIN_S: Final = 10.0
+REQUESTS_END_S: Final = 5
+HTTP_BACKLOG: Final = 1024
+
+
+def serve(config: ControllerConfig) -> None:
+    """Run until SIGTERM or SIGINT. Raises StartError."""
+    _configure_logging(config.log_level)
+    with ExitStack() as stack:
+        _make_directory(config.data_dir)
+        stack.enter_context(_only_one(config.data_dir))
+        listening = stack.enter_context(_listen(config.http))
+        host, port = listening.getsockname()[:2]
+        stop = _Stop()
+        stack.enter_context(stop.on_signals())
+        services = stack.enter_context(running(config))
+        server = _Server(
+            uvicorn.Config(
+                create_app(services),
+                log_config=None,
+                access_log=False,
+                lifespan="off",
+                timeout_graceful_shutdown=REQUESTS_END_S,
+            )
+        )
+        stop.server = server
+        logger.info("serving on http://%s:%d, data in %s", host, port, config.data_dir)
+        server.run(sockets=[listening])
+        logger.info("stopping")
+
+
+@contextmanager
+def running(config: ControllerConfig) -> Iterator[Services]:
+    """All of the controller but HTTP: database, broker, ingest and scheduler, until the end."""
+    with ExitStack() as stack:
+        database = Database(config.database)
+        stack.callback(database.close)
+        if config.broker.embedded:
+            embedded = EmbeddedBroker(config.broker, config.data_dir)
+            embedded.start()
+            stack.callback(embedded.stop)
+        broker = connect(config.broker)
+        services, reconciler = _build(config, database, broker)
+        stack.enter_context(_ingesting(services.ingest))
+        stack.callback(broker.stop)
+        broker.start(services.listener)
+        scheduler = Scheduler()
+        scheduler.every(config.tick_s, "reconcile", reconciler.tick)
+        stack.callback(scheduler.stop)
+        scheduler.start()
+        yield services
+
+
+def _build(
+    config: ControllerConfig, database: Database, broker: PahoBroker
+) -> tuple[Services, Reconciler]:
+    clock = SystemClock()
+    artifacts = LocalArtifactStore(config.artifacts_dir)
+    registry = Registry(artifacts)
+    limits = config.limits
+    inbox = Inbox(limits.inbox_max_messages, limits.inbox_max_bytes)
+    desired = DesiredPublisher(database, broker, clock)
+    services = Services(
+        config=config,
+        clock=clock,
+        database=database,
+        artifacts=artifacts,
+        registry=registry,
+        listener=InboxListener(inbox),
+        inbox=inbox,
+        ingest=Ingest(database, inbox, broker, desired, clock, limits.batch_max_messages),
+        desired=desired,
+        publishing=Publishing(database, registry, clock),
+        rollouts=Rollouts(database, desired, clock),
+    )
+    reconciler = Reconciler(database, registry, desired, clock, config.offline_after_s)
+    return services, reconciler
+
+
+@contextmanager
+def _ingesting(ingest: Ingest) -> Iterator[None]:
+    thread = threading.Thread(target=ingest.run, name="ingest", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ingest.stop()
+        thread.join(INGEST_JOIN_S)
+
+
+@contextmanager
+def _listen(config: HttpConfig) -> Iterator[socket.socket]:
+    family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as listening:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listening.bind((config.host, config.port))
+            listening.listen(HTTP_BACKLOG)
+        except OSError as error:
+            raise StartError(
+                f"cannot listen on {config.host}:{config.port}: {error.strerror}",
+                hint="stop what uses the port, or set [http] port to a free one",
+            ) from error
+        yield listening
+
+
+def _make_directory(directory: Path) -> None:
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StartError(
+            f"cannot make the data directory {directory}: {error.strerror}",
+            hint="set data_dir to a directory that this user may write",
+        ) from error
+
+
+@contextmanager
+def _only_one(directory: Path) -> Iterator[None]:
+    """A lock that the kernel lets go when the process ends, however it ends."""
+    try:
+        descriptor = os.open(directory / "controller.lock", os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise StartError(f"cannot write in {directory}: {error.strerror}") from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError as error:
+        raise StartError(
+            f"another controller uses {directory}",
+            hint="stop it, or set another data_dir",
+        ) from error
+    finally:
+        os.close(descriptor)
+
+
+class _Server(uvicorn.Server):
+    """uvicorn re-raises the signals that it caught, which would cut our own stopping short."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+class _Stop:
+    """SIGTERM and SIGINT end the server; a signal before it runs ends the start."""
+
+    def __init__(self) -> None:
+        self.server: _Server | None = None
+        self._asked = False
+
+    @contextmanager
+    def on_signals(self) -> Iterator[None]:
+        before = {s: signal.signal(s, self._ask) for s in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _ask(self, _number: int, _frame: Any) -> None:
+        if self.server is None:
+            raise KeyboardInterrupt
+        if self._asked:
+            self.server.force_exit = True
+        self._asked = True
+        self.server.should_exit = True
+
+
+def _configure_logging(level: str) -> None:
+    logging.basicConfig(
+        level=level.upper(), format="%(asctime)s %(levelname)-7s %(name)s: %(message)s"
+    )
+    for noisy in ("httpx", "alembic", "uvicorn.error"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)

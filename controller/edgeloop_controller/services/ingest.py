@@ -1,0 +1,197 @@
+"""The one writer of what devices say: inbox → one transaction a batch → acknowledgements.
+
+Invariants: an acknowledgement is sent only after the commit of what it acknowledges; any message
+may come again, late or out of order without being counted twice; a message that cannot be used is
+counted, logged and dropped, and never holds up those behind it; a database that cannot be written
+now (disk full, locked) is tried again, and meanwhile nothing is acknowledged.
+"""
+
+import logging
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
+from sqlalchemy.orm import Session
+
+from edgeloop_controller.clock import Clock
+from edgeloop_controller.services import device_state
+from edgeloop_controller.services.decoding import Received, Refused, decode_inbound
+from edgeloop_controller.services.desired import DesiredPublisher, Outbound
+from edgeloop_controller.services.inbox import Inbound, Inbox
+from edgeloop_controller.store import events
+from edgeloop_controller.store.engine import Database
+from edgeloop_controller.store.tables import Device
+from edgeloop_controller.store.telemetry import Rows, insert_rows, take_batch
+from edgeloop_protocol.limits import TEXT_MAX_CHARS
+from edgeloop_protocol.messages import Ack, Hello, Presence, Reported, encode
+from edgeloop_protocol.topics import Down, down_topic
+
+logger = logging.getLogger(__name__)
+
+RETRY_S: Final = 1.0
+REFUSAL_SHOWN_EVERY_S: Final = 60.0
+SENDERS_REMEMBERED_MAX: Final = 10_000
+
+
+@dataclass
+class IngestCounters:
+    """Since the start of this process; the durable figures are in the database."""
+
+    messages: int = 0
+    records: int = 0
+    duplicates: int = 0
+    lost: int = 0
+    gaps: int = 0
+    refused: int = 0
+    ignored: int = 0
+    dropped: int = 0
+
+    def add(self, other: "IngestCounters") -> None:
+        for name, value in vars(other).items():
+            setattr(self, name, getattr(self, name) + value)
+
+
+@dataclass
+class _Outcome:
+    """What is to be said after the commit."""
+
+    counters: IngestCounters = field(default_factory=IngestCounters)
+    acks: dict[tuple[str, str], int] = field(default_factory=dict)
+    answer: set[str] = field(default_factory=set)
+
+
+class Ingest:
+    """`process` is the work; `run` does it on the calling thread until the inbox is closed."""
+
+    def __init__(
+        self,
+        database: Database,
+        inbox: Inbox,
+        outbound: Outbound,
+        desired: DesiredPublisher,
+        clock: Clock,
+        batch_max_messages: int,
+    ) -> None:
+        self._database = database
+        self._inbox = inbox
+        self._outbound = outbound
+        self._desired = desired
+        self._clock = clock
+        self._batch_max_messages = batch_max_messages
+        self._shown_at: dict[str, float] = {}
+        self._stopping = threading.Event()
+        self.counters = IngestCounters()
+
+    def run(self) -> None:
+        while True:
+            batch = self._inbox.take(self._batch_max_messages)
+            if not batch and self._inbox.closed:
+                return
+            self._process_until_written(batch)
+
+    def stop(self) -> None:
+        """End `run` after what is held; what cannot be written then stays unacknowledged."""
+        self._stopping.set()
+        self._inbox.close()
+
+    def process(self, batch: Sequence[Inbound]) -> None:
+        """Write one batch and say what follows from it. Raises OperationalError, nothing else."""
+        decoded = [decode_inbound(inbound) for inbound in batch]
+        try:
+            self._commit(decoded)
+        except OperationalError:
+            raise
+        except (SQLAlchemyError, ValueError, OverflowError):
+            logger.exception("a batch of %d cannot be stored together: one by one", len(decoded))
+            for one in decoded:
+                self._commit_alone(one)
+
+    def _process_until_written(self, batch: Sequence[Inbound]) -> None:
+        while True:
+            try:
+                self.process(batch)
+                return
+            except OperationalError as error:
+                logger.error("cannot write to the database, trying again: %s", error.orig)
+                if self._stopping.wait(RETRY_S):
+                    return
+            except Exception:
+                logger.exception("dropped %d messages, unacknowledged", len(batch))
+                self.counters.dropped += len(batch)
+                return
+
+    def _commit_alone(self, one: Received | Refused) -> None:
+        try:
+            self._commit([one])
+        except OperationalError:
+            raise
+        except (SQLAlchemyError, ValueError, OverflowError) as error:
+            sender = one.device_id if isinstance(one, Received) else one.sender
+            reason = f"cannot be stored: {type(error).__name__}: {error}"[:TEXT_MAX_CHARS]
+            self._commit([Refused(sender, reason, one.size_bytes)])
+
+    def _commit(self, decoded: Sequence[Received | Refused]) -> None:
+        now = self._clock.now()
+        outcome, rows = _Outcome(), Rows()
+        with self._database.writing() as session:
+            for one in decoded:
+                outcome.counters.messages += 1
+                if isinstance(one, Refused):
+                    self._refuse(session, one, now, outcome)
+                else:
+                    _take(session, one, now, outcome, rows)
+            insert_rows(session, rows)
+            _count_bytes(session, decoded)
+        self.counters.add(outcome.counters)
+        for (device_id, epoch), through in outcome.acks.items():
+            ack = Ack(epoch=epoch, through=through)
+            self._outbound.publish(down_topic(device_id, Down.ACK), encode(ack))
+        self._desired.publish(outcome.answer)
+
+    def _refuse(self, session: Session, refused: Refused, now: float, outcome: _Outcome) -> None:
+        outcome.counters.refused += 1
+        elapsed_s = self._clock.monotonic()
+        if elapsed_s - self._shown_at.get(refused.sender, -1e9) < REFUSAL_SHOWN_EVERY_S:
+            return
+        if len(self._shown_at) >= SENDERS_REMEMBERED_MAX:
+            self._shown_at.clear()
+        self._shown_at[refused.sender] = elapsed_s
+        logger.warning("refused a message of %s: %s", refused.sender, refused.reason)
+        data = {"reason": refused.reason, "size_bytes": refused.size_bytes}
+        events.add(session, now, "message.refused", refused.sender, data)
+
+
+def _take(session: Session, one: Received, now: float, outcome: _Outcome, rows: Rows) -> None:
+    device_id, message = one.device_id, one.message
+    if isinstance(message, Hello):
+        if device_state.take_hello(session, message, now):
+            outcome.answer.add(device_id)
+    elif isinstance(message, Reported):
+        taken = device_state.take_reported(session, device_id, message, now)
+        outcome.counters.ignored += not taken
+    elif isinstance(message, Presence):
+        taken = device_state.take_presence(session, device_id, message, now)
+        outcome.counters.ignored += not taken
+    else:
+        result = take_batch(session, device_id, message, now, rows)
+        outcome.acks[device_id, message.epoch] = result.through
+        outcome.counters.records += result.stored
+        outcome.counters.duplicates += result.duplicates
+        outcome.counters.lost += result.lost
+        outcome.counters.gaps += result.gap
+        device = session.get(Device, device_id)
+        if device is not None:
+            device_state.seen(session, device, now)
+
+
+def _count_bytes(session: Session, decoded: Sequence[Received | Refused]) -> None:
+    totals: dict[str, int] = {}
+    for one in decoded:
+        sender = one.device_id if isinstance(one, Received) else one.sender
+        totals[sender] = totals.get(sender, 0) + one.size_bytes
+    for sender, size_bytes in totals.items():
+        device = session.get(Device, sender)
+        if device is not None:
+            device.bytes_up += size_bytes

@@ -1,0 +1,79 @@
+"""The database: one engine, two kinds of transaction.
+
+Invariants: `writing()` transactions of this process never overlap (one lock, one SQLite writer),
+and are not nested; `reading()` sees one snapshot and cannot block a writer (WAL).
+
+SQLite runs with `synchronous=FULL`: an acknowledgement empties a device's outbox, so what is
+committed must survive a power cut, not only a kill -9; WAL with NORMAL may lose the last commits.
+Batching pays for the fsync.
+"""
+
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+from sqlalchemy import Connection, create_engine, event
+from sqlalchemy.engine import Engine, make_url
+from sqlalchemy.orm import Session
+
+from edgeloop_controller.store.migrate import upgrade
+
+BUSY_TIMEOUT_MS: Final = 30_000
+_WRITE_OPTION: Final = "edgeloop_write"
+
+
+class Database:
+    """`Database(url)` opens and migrates; `close()` when done."""
+
+    def __init__(self, url: str) -> None:
+        self._engine = _create_engine(url)
+        self._writer_engine = self._engine.execution_options(**{_WRITE_OPTION: True})
+        self._write_lock = threading.Lock()
+        upgrade(self._writer_engine)
+
+    @property
+    def engine(self) -> Engine:
+        return self._engine
+
+    @contextmanager
+    def reading(self) -> Iterator[Session]:
+        """A snapshot; whatever is changed in it is rolled back."""
+        with Session(self._engine, expire_on_commit=False) as session:
+            yield session
+
+    @contextmanager
+    def writing(self) -> Iterator[Session]:
+        """One transaction: commits at the end, rolls back on an exception."""
+        with (
+            self._write_lock,
+            Session(self._writer_engine, expire_on_commit=False) as session,
+            session.begin(),
+        ):
+            yield session
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+
+def _create_engine(url: str) -> Engine:
+    if make_url(url).get_backend_name() != "sqlite":
+        return create_engine(url, pool_pre_ping=True)
+    engine = create_engine(url, connect_args={"timeout": BUSY_TIMEOUT_MS / 1000})
+    event.listen(engine, "connect", _configure_sqlite)
+    event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _configure_sqlite(connection: sqlite3.Connection, _record: Any) -> None:
+    connection.isolation_level = None  # we say BEGIN ourselves, below
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+        connection.execute(f"PRAGMA {pragma}").close()
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    # A deferred transaction that reads first and writes later fails with SQLITE_BUSY_SNAPSHOT,
+    # which no busy timeout waits for; a writer therefore takes the write lock at its start.
+    writes = connection.get_execution_options().get(_WRITE_OPTION, False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")

@@ -1,0 +1,113 @@
+"""Rollouts and their members: rows, and the engine's values that they hold."""
+
+from collections.abc import Collection, Sequence
+from typing import Any, Final
+
+from pydantic import TypeAdapter
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from edgeloop_controller.core.rollout import (
+    Member,
+    MemberPhase,
+    RolloutState,
+    RolloutStatus,
+    RolloutTerms,
+)
+from edgeloop_controller.errors import NotFoundError
+from edgeloop_controller.store.tables import Rollout, RolloutMember
+
+ACTIVE: Final = (RolloutStatus.RUNNING.value, RolloutStatus.PAUSED.value)
+_TERMS: Final = TypeAdapter(RolloutTerms)
+
+
+def require(session: Session, rollout_id: int) -> Rollout:
+    rollout = session.get(Rollout, rollout_id)
+    if rollout is None:
+        raise NotFoundError(
+            f"no rollout {rollout_id}", hint="`edgeloop rollout list` shows those there are"
+        )
+    return rollout
+
+
+def every(session: Session, limit: int) -> Sequence[Rollout]:
+    """Newest first."""
+    return session.scalars(select(Rollout).order_by(Rollout.id.desc()).limit(limit)).all()
+
+
+def with_status(session: Session, statuses: Collection[str]) -> Sequence[Rollout]:
+    """Newest first."""
+    query = select(Rollout).where(Rollout.status.in_(statuses)).order_by(Rollout.id.desc())
+    return session.scalars(query).all()
+
+
+def members_of(session: Session, rollout_id: int) -> dict[str, RolloutMember]:
+    query = select(RolloutMember).where(RolloutMember.rollout_id == rollout_id)
+    return {row.device_id: row for row in session.scalars(query)}
+
+
+def held_devices(session: Session, slot: str) -> dict[str, int]:
+    """device id → the active rollout that has offered it something on `slot`."""
+    query = (
+        select(RolloutMember.device_id, RolloutMember.rollout_id)
+        .join(Rollout, Rollout.id == RolloutMember.rollout_id)
+        .where(
+            Rollout.slot == slot,
+            Rollout.status.in_(ACTIVE),
+            RolloutMember.phase.in_([MemberPhase.OFFERED.value, MemberPhase.COMMITTED.value]),
+        )
+    )
+    return {row.device_id: row.rollout_id for row in session.execute(query)}
+
+
+def terms_of(rollout: Rollout) -> RolloutTerms:
+    return _TERMS.validate_python(rollout.terms)
+
+
+def terms_document(terms: RolloutTerms) -> dict[str, Any]:
+    document: dict[str, Any] = _TERMS.dump_python(terms, mode="json")
+    return document
+
+
+def state_of(session: Session, rollout: Rollout) -> RolloutState:
+    members = {
+        row.device_id: Member(
+            device_id=row.device_id,
+            wave=row.wave,
+            phase=MemberPhase(row.phase),
+            offered_at=row.offered_at,
+            settled_at=row.settled_at,
+            before_digest=row.before_digest,
+            cause=row.cause,
+        )
+        for row in members_of(session, rollout.id).values()
+    }
+    return RolloutState(
+        status=RolloutStatus(rollout.status),
+        wave=rollout.wave,
+        wave_started_at=rollout.wave_started_at,
+        members=members,
+        verdict=rollout.verdict,
+    )
+
+
+def save_state(session: Session, rollout: Rollout, state: RolloutState, now: float) -> None:
+    """Write what changed; `ended_at` is set when the status leaves running and paused."""
+    rollout.status = state.status.value
+    rollout.wave = state.wave
+    rollout.wave_started_at = state.wave_started_at
+    rollout.verdict = state.verdict
+    if rollout.ended_at is None and rollout.status not in ACTIVE:
+        rollout.ended_at = now
+    rows = members_of(session, rollout.id)
+    for device_id, member in state.members.items():
+        row = rows.get(device_id)
+        if row is None:
+            row = RolloutMember(rollout_id=rollout.id, device_id=device_id)
+            session.add(row)
+        row.wave = member.wave
+        row.phase = member.phase.value
+        row.offered_at = member.offered_at
+        row.settled_at = member.settled_at
+        row.before_digest = member.before_digest
+        row.cause = member.cause

@@ -1,0 +1,98 @@
+"""Sampled examples and their labels."""
+
+from collections.abc import Collection, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from edgeloop_controller.store.tables import Label, Sample
+
+SampleAndLabel = tuple[Sample, Label | None]
+
+
+def features_of(sample: Sample) -> NDArray[np.float32]:
+    return np.frombuffer(sample.features, dtype="<f4").astype(np.float32)
+
+
+def page(
+    session: Session, after: int, limit: int, unlabelled: bool, device_id: str | None = None
+) -> Sequence[SampleAndLabel]:
+    """Samples with a greater id, in order; `unlabelled`: only those that wait for a label."""
+    query = select(Sample, Label).outerjoin(Label, Label.sample_id == Sample.id)
+    query = query.where(Sample.id > after).order_by(Sample.id).limit(limit)
+    if unlabelled:
+        query = query.where(Label.sample_id.is_(None))
+    if device_id is not None:
+        query = query.where(Sample.device_id == device_id)
+    return [(sample, label) for sample, label in session.execute(query)]
+
+
+def labelled(
+    session: Session, slot: str, digests: Collection[str], without_devices: Collection[str] = ()
+) -> Sequence[tuple[Sample, Label]]:
+    """Labelled samples of the given versions on a slot, in the order in which they came."""
+    query = (
+        select(Sample, Label)
+        .join(Label, Label.sample_id == Sample.id)
+        .where(Sample.slot == slot, Sample.manifest_digest.in_(list(digests)))
+        .order_by(Sample.id)
+    )
+    if without_devices:
+        query = query.where(Sample.device_id.not_in(list(without_devices)))
+    return [(sample, label) for sample, label in session.execute(query)]
+
+
+def count_labelled(
+    session: Session, slot: str, digests: Collection[str], taken_since: float, given_since: float
+) -> int:
+    """Labels given since one time, of samples that came since another."""
+    query = (
+        select(func.count())
+        .select_from(Label)
+        .join(Sample, Sample.id == Label.sample_id)
+        .where(
+            Sample.slot == slot,
+            Sample.manifest_digest.in_(list(digests)),
+            Sample.received_at >= taken_since,
+            Label.labelled_at >= given_since,
+        )
+    )
+    return session.scalar(query) or 0
+
+
+def shadowed(
+    session: Session, slot: str, manifest_digest: str, since: float
+) -> Sequence[tuple[Sample, Label]]:
+    """Labelled samples of a version that the version in shadow answered too."""
+    query = (
+        select(Sample, Label)
+        .join(Label, Label.sample_id == Sample.id)
+        .where(
+            Sample.manifest_digest == manifest_digest,
+            Sample.received_at >= since,
+            Sample.slot == slot,
+            Sample.shadow_digest.is_not(None),
+            Sample.shadow_prediction.is_not(None),
+        )
+        .order_by(Sample.id)
+    )
+    return [(sample, label) for sample, label in session.execute(query)]
+
+
+def put_label(
+    session: Session, sample_id: int, label: str, annotator: str, now: float
+) -> Sample | None:
+    """The last label given counts. None: no such sample."""
+    sample = session.get(Sample, sample_id)
+    if sample is None:
+        return None
+    row = session.get(Label, sample_id)
+    if row is None:
+        row = Label(sample_id=sample_id)
+        session.add(row)
+    row.label = label
+    row.annotator = annotator
+    row.labelled_at = now
+    return sample
