@@ -1,13 +1,43 @@
 """The rollout engine: given what is known, which devices are offered the version next, and when
 to stop. Pure: no clock, no IO, no database.
 
+    rollout    when                                                       becomes, with effects
+    running    a gate halts                                               halted; all go back
+    running    the wave shows what it must, and there is another          running, next wave; offers
+    running    the last wave shows what it must                           done
+    running    nobody committed, a member is past its deadline            running; it goes back
+    running    the wave has places, devices match, are free and fit       running; offers
+    paused     a gate halts                                               halted; all go back
+    done       devices come to match within the last wave's bound         done; offers, no gates
+    running    pause()                                                    paused
+    paused     resume()                                                   running
+    running, paused   abort()                                             aborted; unsettled go back
+    halted, aborted   anything                                            unchanged
+
+    member     when                                                       becomes
+    -          its inventory does not fit the manifest                    ineligible, never counted
+    ineligible its inventory fits now                                     - (a candidate again)
+    -          offered                                                    offered
+    offered    reports the target as its committed champion               committed
+    offered    reports that it refused the target                         failed
+    offered    overdue and nobody committed; halt; abort                  withdrawn
+    committed  halt                                                       withdrawn
+    withdrawn  the last wave (or done) has a place for it                 offered
+
+A wave shows what it must: no gate halts; somebody committed; no offered member is unsettled within
+its own deadline (in the last wave: no online one); `soak_s` since the wave began; `min_compared`
+examples compared, where comparison is on and a member had an old version.
+
 Invariants: `step` never offers beyond the current wave's bound; a halted, aborted or paused
 rollout offers nothing; a device is offered at most one version of a slot at a time; a device that
-is offline never holds a wave up beyond its deadline.
+is offline never holds a wave up beyond its deadline, and before the last wave takes no place.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
+from edgeloop_controller.core import gates
+from edgeloop_controller.core.rollout_turn import Turn
 from edgeloop_controller.core.rollout_types import (
     ComparedWindow,
     DeviceView,
@@ -26,6 +56,7 @@ from edgeloop_controller.core.rollout_types import (
     Wave,
     WithdrawFrom,
 )
+from edgeloop_controller.errors import ConflictError
 
 __all__ = [
     "ComparedWindow",
@@ -69,18 +100,35 @@ def step(
     `devices` are all that match the selector now, and all that are members. Call it for running
     and paused rollouts, and for the newest DONE one of each slot: that one goes on offering, with
     no gates, to devices that come to match or come back. The other states change nothing.
+    `state.verdict` says what a running rollout waits for, and why a halted one was halted.
     """
-    raise NotImplementedError
+    if state.status in (RolloutStatus.HALTED, RolloutStatus.ABORTED):
+        return Step(state, ())
+    turn = Turn(spec, state, devices, now)
+    turn.read_reports()
+    if state.status is RolloutStatus.DONE:
+        turn.offer_to_latecomers()
+        return turn.result()
+    verdicts = gates.judge(spec, turn.members, evidence)
+    halting = gates.halting(verdicts)
+    if halting is not None:
+        turn.halt(halting.sentence)
+    elif state.status is RolloutStatus.RUNNING:
+        turn.withdraw_overdue()
+        compared = next(verdict.looked for verdict in verdicts if verdict.gate == "disagreement")
+        turn.go_on(compared)
+        turn.explain(compared)
+    return turn.result()
 
 
 def pause(state: RolloutState) -> Step:
     """Stop offering; what was offered stays. Raises ConflictError unless running."""
-    raise NotImplementedError
+    return _set_status(state, (RolloutStatus.RUNNING,), RolloutStatus.PAUSED, "rollout.paused")
 
 
 def resume(state: RolloutState) -> Step:
     """Go on from a pause. Raises ConflictError unless paused."""
-    raise NotImplementedError
+    return _set_status(state, (RolloutStatus.PAUSED,), RolloutStatus.RUNNING, "rollout.resumed")
 
 
 def abort(state: RolloutState, reason: str, now: float) -> Step:
@@ -88,4 +136,27 @@ def abort(state: RolloutState, reason: str, now: float) -> Step:
 
     Raises ConflictError unless running or paused.
     """
-    raise NotImplementedError
+    unfinished = (RolloutStatus.RUNNING, RolloutStatus.PAUSED)
+    ended = _set_status(state, unfinished, RolloutStatus.ABORTED, "rollout.aborted", reason)
+    members, effects = dict(state.members), list(ended.effects)
+    for member in state.members.values():
+        if member.phase is MemberPhase.OFFERED:
+            effects.append(WithdrawFrom(member.device_id, member.before_digest, reason))
+            members[member.device_id] = replace(
+                member, phase=MemberPhase.WITHDRAWN, settled_at=now, cause=reason
+            )
+    return Step(replace(ended.state, members=members, verdict=reason), tuple(effects))
+
+
+def _set_status(
+    state: RolloutState,
+    allowed: tuple[RolloutStatus, ...],
+    status: RolloutStatus,
+    kind: str,
+    detail: str = "",
+) -> Step:
+    if state.status not in allowed:
+        raise ConflictError(
+            f"the rollout is {state.status}; it must be {' or '.join(allowed)} for this"
+        )
+    return Step(replace(state, status=status), (Note(kind, detail),))

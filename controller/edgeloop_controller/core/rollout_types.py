@@ -40,7 +40,11 @@ class Wave:
 
 @dataclass(frozen=True)
 class RolloutTerms:
-    """What a wave must show before the next one; seconds by the controller's clock."""
+    """What a wave must show before the next one; seconds by the controller's clock.
+
+    The old version runs in shadow during probation only, so where it is compared a probation
+    lasts at least `min_compared` examples: a smaller `probation.min_examples` is raised to that.
+    """
 
     soak_s: float = 30.0
     deadline_s: float = 3600.0
@@ -51,6 +55,11 @@ class RolloutTerms:
     max_accuracy_drop: float = 0.02
     false_halt_rate: float = 0.01
     probation: Probation = field(default_factory=Probation)
+
+    def __post_init__(self) -> None:
+        if self.probation.compare and self.probation.min_examples < self.min_compared:
+            raised = self.probation.model_copy(update={"min_examples": self.min_compared})
+            object.__setattr__(self, "probation", raised)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,261 @@
+"""One turn of the rollout engine, from reports to effects (the table is in `core.rollout`).
+
+Invariants: a Turn starts from one state and is thrown away after `result`; it never changes the
+state that it was given.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from edgeloop_controller.core.admission import unfit
+from edgeloop_controller.core.rollout_types import (
+    DeviceView,
+    Effect,
+    Member,
+    MemberPhase,
+    Note,
+    OfferTo,
+    RolloutSpec,
+    RolloutState,
+    RolloutStatus,
+    Step,
+    WithdrawFrom,
+)
+from edgeloop_controller.core.selector import parse
+from edgeloop_controller.core.waves import bound, entry_order
+from edgeloop_protocol.lifecycle import RESTING, SlotState
+
+EXPOSED = (MemberPhase.OFFERED, MemberPhase.COMMITTED, MemberPhase.FAILED)
+"""Phases of members that take one of a wave's places."""
+
+NAMES_SHOWN_MAX = 5
+
+
+class Turn:
+    """What one `step` works on: `members` and the wave as they become, and the effects so far."""
+
+    def __init__(
+        self, spec: RolloutSpec, state: RolloutState, devices: Sequence[DeviceView], now: float
+    ) -> None:
+        self.members: dict[str, Member] = dict(state.members)
+        self._spec = spec
+        self._state = state
+        self._views = {device.id: device for device in devices}
+        selector = parse(spec.selector)
+        self._matching = [d for d in devices if selector.matches(d.id, d.labels)]
+        self._now = now
+        self._effects: list[Effect] = []
+
+    def result(self) -> Step:
+        return Step(replace(self._state, members=self.members), tuple(self._effects))
+
+    # ---- what the devices report ----------------------------------------------------------------
+
+    def read_reports(self) -> None:
+        """Settle offered members by what they report; note who does not fit, and who does again."""
+        for member in list(self.members.values()):
+            view = self._views.get(member.device_id)
+            if view is not None and member.phase is MemberPhase.OFFERED:
+                self._settle(member, view)
+        for view in self._matching:
+            self._check_fit(view)
+
+    def _settle(self, member: Member, view: DeviceView) -> None:
+        reported = view.slots.get(self._spec.slot)
+        target = self._spec.target.manifest_digest
+        if reported is None:
+            return
+        champion, refused = reported.champion, reported.refused
+        if (
+            reported.state is SlotState.COMMITTED
+            and champion is not None
+            and champion.manifest_digest == target
+        ):
+            self._put(member, MemberPhase.COMMITTED)
+        elif refused is not None and refused.version.manifest_digest == target:
+            cause = f"{refused.cause}: {refused.detail}" if refused.detail else refused.cause
+            self._put(member, MemberPhase.FAILED, cause)
+            self._note("rollout.device_failed", f"{view.id}: {cause}")
+
+    def _check_fit(self, view: DeviceView) -> None:
+        known = self.members.get(view.id)
+        if known is not None and known.phase is not MemberPhase.INELIGIBLE:
+            return
+        cause = unfit(self._spec.manifest, view.inventory)
+        if not cause:
+            self.members.pop(view.id, None)
+        elif known is None or known.cause != cause:
+            self.members[view.id] = Member(
+                view.id, self._state.wave, MemberPhase.INELIGIBLE, cause=cause
+            )
+
+    # ---- going on, and stopping -----------------------------------------------------------------
+
+    def halt(self, sentence: str) -> None:
+        """Every member that was offered the version goes back; those that failed stay failed."""
+        for member in list(self.members.values()):
+            if member.phase not in EXPOSED:
+                continue
+            self._withdraw(member, sentence)
+            if member.phase is MemberPhase.FAILED:
+                self.members[member.device_id] = member
+        self._state = replace(self._state, status=RolloutStatus.HALTED, verdict=sentence)
+        self._note("rollout.halted", sentence)
+
+    def withdraw_overdue(self) -> None:
+        """While nobody has committed, a member that let its deadline pass gives its place back."""
+        if self._in_phase(MemberPhase.COMMITTED) or self._last_wave():
+            return
+        for member in self._in_phase(MemberPhase.OFFERED):
+            if self._overdue(member):
+                cause = f"did not commit within {self._spec.terms.deadline_s:g} s"
+                self._withdraw(member, cause)
+                self._note("rollout.device_overdue", f"{member.device_id}: {cause}")
+
+    def go_on(self, compared: int) -> None:
+        """Fill this wave's places; open the next wave, or end, as long as one shows what it must."""
+        self._offer()
+        while not self._lacks(compared):
+            if self._last_wave():
+                self._end()
+                return
+            self._state = replace(self._state, wave=self._state.wave + 1, wave_started_at=self._now)
+            if self._places() > 0 or self._last_wave():
+                self._note_wave()
+            self._offer()
+
+    def explain(self, compared: int) -> None:
+        """Say in the verdict what a running wave still has to show."""
+        if self._state.status is RolloutStatus.RUNNING:
+            verdict = f"{self._wave_name()} {self._lacks(compared)}"
+            self._state = replace(self._state, verdict=verdict)
+
+    def _end(self) -> None:
+        committed = len(self._in_phase(MemberPhase.COMMITTED))
+        verdict = f"{committed} of {len(self._fit())} matching devices run {self._spec.target}"
+        self._state = replace(self._state, status=RolloutStatus.DONE, verdict=verdict)
+        self._note("rollout.done", verdict)
+
+    def _lacks(self, compared: int) -> str:
+        """What the current wave still has to show, in words; empty when nothing."""
+        terms, started = self._spec.terms, self._state.wave_started_at
+        if started is None:
+            return "waits for a device that is online and free"
+        unsettled = sorted(
+            m.device_id for m in self._in_phase(MemberPhase.OFFERED) if self._holds(m)
+        )
+        if unsettled:
+            more = ", …" if len(unsettled) > NAMES_SHOWN_MAX else ""
+            return f"waits for {', '.join(unsettled[:NAMES_SHOWN_MAX])}{more}"
+        if not self._in_phase(MemberPhase.COMMITTED):
+            return "waits for a device to commit"
+        if self._must_compare() and compared < terms.min_compared:
+            return f"has compared {compared} of {terms.min_compared} examples"
+        if self._now < started + terms.soak_s:
+            return f"soaks for {terms.soak_s:g} s"
+        return ""
+
+    def _holds(self, member: Member) -> bool:
+        view = self._views.get(member.device_id)
+        online = view is not None and view.online
+        return not self._overdue(member) and (online or not self._last_wave())
+
+    def _overdue(self, member: Member) -> bool:
+        offered_at = member.offered_at if member.offered_at is not None else self._now
+        return self._now >= offered_at + self._spec.terms.deadline_s
+
+    def _must_compare(self) -> bool:
+        target = self._spec.target.manifest_digest
+        return self._spec.terms.probation.compare and any(
+            member.before_digest not in (None, target)
+            for member in self._in_phase(MemberPhase.COMMITTED)
+        )
+
+    # ---- offering -------------------------------------------------------------------------------
+
+    def offer_to_latecomers(self) -> None:
+        """What a done rollout goes on doing."""
+        self._offer()
+
+    def _offer(self) -> None:
+        """Fill the wave's places: online devices first, in the rollout's own order."""
+        chosen = self._candidates()[: max(0, self._places())]
+        if chosen and self._state.wave_started_at is None:
+            self._state = replace(self._state, wave_started_at=self._now)
+            self._note_wave()
+        for view in chosen:
+            known = self.members.get(view.id)
+            self.members[view.id] = Member(
+                view.id,
+                self._state.wave,
+                MemberPhase.OFFERED,
+                offered_at=self._now,
+                # One that was withdrawn may hold the target by now: it goes back to the old one.
+                before_digest=known.before_digest if known else _runs_now(view, self._spec.slot),
+            )
+            self._effects.append(OfferTo(view.id, self._state.wave))
+
+    def _candidates(self) -> list[DeviceView]:
+        last = self._last_wave()
+        free = [
+            view
+            for view in self._fit()
+            if view.busy_with is None
+            and (view.online or last)
+            and (view.id not in self.members or (last and self._withdrawn(view)))
+        ]
+        return entry_order(self._spec.id, free)
+
+    def _withdrawn(self, view: DeviceView) -> bool:
+        return self.members[view.id].phase is MemberPhase.WITHDRAWN
+
+    def _places(self) -> int:
+        """Places of the current wave that are not taken; never fewer than an earlier wave's."""
+        matching = len(self._fit())
+        reached = self._spec.waves[: self._state.wave + 1]
+        taken = sum(member.phase in EXPOSED for member in self.members.values())
+        return max(bound(wave, matching) for wave in reached) - taken
+
+    def _fit(self) -> list[DeviceView]:
+        return [view for view in self._matching if not self._ineligible(view)]
+
+    def _ineligible(self, view: DeviceView) -> bool:
+        member = self.members.get(view.id)
+        return member is not None and member.phase is MemberPhase.INELIGIBLE
+
+    # ---- small words ----------------------------------------------------------------------------
+
+    def _last_wave(self) -> bool:
+        return self._state.wave >= len(self._spec.waves) - 1
+
+    def _in_phase(self, phase: MemberPhase) -> list[Member]:
+        return [member for member in self.members.values() if member.phase is phase]
+
+    def _put(self, member: Member, phase: MemberPhase, cause: str = "") -> None:
+        self.members[member.device_id] = replace(
+            member, phase=phase, settled_at=self._now, cause=cause
+        )
+
+    def _withdraw(self, member: Member, cause: str) -> None:
+        self._put(member, MemberPhase.WITHDRAWN, cause)
+        self._effects.append(WithdrawFrom(member.device_id, member.before_digest, cause))
+
+    def _note(self, kind: str, detail: str) -> None:
+        self._effects.append(Note(kind, detail))
+
+    def _note_wave(self) -> None:
+        self._note("rollout.wave_started", self._wave_name())
+
+    def _wave_name(self) -> str:
+        return f"wave {self._state.wave + 1} of {len(self._spec.waves)}"
+
+
+def _runs_now(view: DeviceView, slot: str) -> str | None:
+    """What the device goes back to: what it runs when at rest, else what it is assigned.
+
+    Not simply the assignment: a device that refused what it was assigned runs the one before.
+    """
+    reported = view.slots.get(slot)
+    if reported is not None and reported.champion is not None and reported.state in RESTING:
+        return reported.champion.manifest_digest
+    return view.assigned_digest

@@ -1,0 +1,403 @@
+"""The rollout engine, transition by transition, and its laws over random fleets."""
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edgeloop_controller.core.rollout import (
+    ComparedWindow,
+    DeviceView,
+    Evidence,
+    LabelledPair,
+    MemberPhase,
+    Note,
+    OfferTo,
+    RolloutSpec,
+    RolloutState,
+    RolloutStatus,
+    RolloutTerms,
+    Step,
+    WithdrawFrom,
+    abort,
+    initial_state,
+    pause,
+    resume,
+    step,
+)
+from edgeloop_controller.core.waves import bound, parse_waves
+from edgeloop_controller.errors import ConflictError
+from edgeloop_protocol.lifecycle import SlotState
+from edgeloop_protocol.manifest import Artifact, Feature, Manifest, Requirements, TensorSpec
+from edgeloop_protocol.messages import Inventory, Refusal, RuntimeInfo, SlotReported, VersionRef
+
+OLD = VersionRef(name="gait", version="1", manifest_digest="1" * 64)
+TARGET_MANIFEST = Manifest(
+    name="gait",
+    version="2",
+    artifact=Artifact(digest="a" * 64, size_bytes=10, opset=17),
+    inputs=(TensorSpec(name="x", dtype="float32", shape=(None, 1)),),
+    outputs=(TensorSpec(name="p", dtype="float32", shape=(None, 2)),),
+    scores_output="p",
+    features=(Feature(name="f", sensor="f"),),
+    labels=("a", "b"),
+    requires=Requirements(architectures=("x86_64",)),
+)
+TARGET = TARGET_MANIFEST.ref()
+TERMS = RolloutTerms(soak_s=10, deadline_s=100, min_compared=50)
+FIT = Inventory(
+    agent_version="1",
+    architecture="x86_64",
+    python="3.11",
+    runtimes=(RuntimeInfo(name="onnx", version="1.20", max_opset=21),),
+    memory_bytes=1,
+    disk_free_bytes=1,
+    cpu_count=1,
+)
+UNFIT = FIT.model_copy(update={"architecture": "armv7l"})
+NOTHING = Evidence()
+
+
+class Fleet:
+    """Devices as the controller sees them; offers change assignments as the services do."""
+
+    def __init__(self, count: int, *, waves: str = "1,25%,100%", old: VersionRef | None = OLD):
+        self.spec = RolloutSpec(
+            7, TARGET, TARGET_MANIFEST, "main", "all", parse_waves(waves), TERMS
+        )
+        self.state: RolloutState = initial_state()
+        self.views: dict[str, DeviceView] = {}
+        self.evidence: list[ComparedWindow] = []
+        self.pairs: list[LabelledPair] = []
+        self.now = 0.0
+        for n in range(count):
+            self.add(f"d{n}", old=old)
+
+    def add(self, name: str, *, old: VersionRef | None = OLD, **changes: object) -> None:
+        slot = SlotReported(
+            slot="main", state=SlotState.COMMITTED if old else SlotState.IDLE, champion=old
+        )
+        view = DeviceView(
+            name, {}, True, FIT, {"main": slot}, old.manifest_digest if old else None, None
+        )
+        self.views[name] = replace(view, **changes)  # type: ignore[arg-type]
+
+    def change(self, name: str, **changes: object) -> None:
+        self.views[name] = replace(self.views[name], **changes)  # type: ignore[arg-type]
+
+    def turn(self, after_s: float = 1.0) -> Step:
+        self.now += after_s
+        result = step(
+            self.spec,
+            self.state,
+            list(self.views.values()),
+            Evidence(self.evidence, self.pairs),
+            self.now,
+        )
+        self.state = result.state
+        for effect in result.effects:
+            if isinstance(effect, OfferTo):
+                self.change(effect.device_id, assigned_digest=TARGET.manifest_digest)
+            elif isinstance(effect, WithdrawFrom):
+                self.change(effect.device_id, assigned_digest=effect.before_digest)
+        return result
+
+    def commit(self, *names: str, compared: int = 50, disagreements: int = 5) -> None:
+        for name in names:
+            if self.state.members[name].before_digest is not None:
+                self.evidence.append(
+                    ComparedWindow(name, OLD.manifest_digest, compared, disagreements)
+                )
+            slot = SlotReported(slot="main", state=SlotState.COMMITTED, champion=TARGET)
+            self.change(name, slots={"main": slot})
+
+    def refuse(self, name: str, cause: str) -> None:
+        slot = SlotReported(
+            slot="main",
+            state=SlotState.ROLLED_BACK,
+            champion=OLD,
+            refused=Refusal(version=TARGET, cause=cause),
+        )
+        self.change(name, slots={"main": slot})
+
+    def names(self, phase: MemberPhase) -> list[str]:
+        return [m.device_id for m in self.state.members.values() if m.phase is phase]
+
+    def to_wave(self, wave: int) -> None:
+        """Commit everything until the wave is open."""
+        while self.state.wave < wave:
+            self.turn(11)
+            self.commit(*self.names(MemberPhase.OFFERED))
+
+
+def offered(result: Step) -> list[str]:
+    return [e.device_id for e in result.effects if isinstance(e, OfferTo)]
+
+
+def withdrawn(result: Step) -> dict[str, str | None]:
+    return {e.device_id: e.before_digest for e in result.effects if isinstance(e, WithdrawFrom)}
+
+
+def notes(result: Step) -> list[str]:
+    return [e.kind for e in result.effects if isinstance(e, Note)]
+
+
+def test_the_first_wave_offers_one_device_and_then_waits_for_it() -> None:
+    fleet = Fleet(10)
+    first = fleet.turn()
+    assert len(offered(first)) == 1
+    assert notes(first) == ["rollout.wave_started"]
+    second = fleet.turn()
+    assert second.effects == ()
+    assert second.state.verdict == f"wave 1 of 3 waits for {offered(first)[0]}"
+
+
+def test_a_wave_opens_after_commit_comparison_and_soak() -> None:
+    fleet = Fleet(10)
+    (canary,) = offered(fleet.turn())
+    fleet.commit(canary, compared=30)
+    assert fleet.turn().state.verdict == "wave 1 of 3 has compared 30 of 50 examples"
+    fleet.commit(canary, compared=30)
+    assert fleet.turn().state.verdict == "wave 1 of 3 soaks for 10 s"
+    result = fleet.turn(10)
+    assert result.state.wave == 1
+    assert len(offered(result)) == 2  # 25 % of 10, rounded up, with the canary
+
+
+def test_it_ends_when_all_have_committed() -> None:
+    fleet = Fleet(10)
+    fleet.to_wave(2)
+    fleet.turn()
+    fleet.commit(*fleet.names(MemberPhase.OFFERED))
+    result = fleet.turn(11)
+    assert result.state.status is RolloutStatus.DONE
+    assert result.state.verdict == "10 of 10 matching devices run gait@2"
+    assert notes(result)[-1] == "rollout.done"
+
+
+def test_first_installs_need_no_comparison() -> None:
+    fleet = Fleet(3, waves="1,100%", old=None)
+    (canary,) = offered(fleet.turn())
+    fleet.commit(canary)
+    assert len(offered(fleet.turn(11))) == 2
+
+
+def test_a_failed_canary_halts_and_everyone_goes_back() -> None:
+    fleet = Fleet(10)
+    (canary,) = offered(fleet.turn())
+    fleet.refuse(canary, "output has NaN")
+    result = fleet.turn()
+    assert result.state.status is RolloutStatus.HALTED
+    assert withdrawn(result) == {canary: OLD.manifest_digest}
+    assert result.state.members[canary].phase is MemberPhase.FAILED
+    assert "output has NaN" in result.state.verdict
+    assert fleet.turn().effects == ()
+
+
+def test_disagreement_halts_and_committed_members_go_back() -> None:
+    fleet = Fleet(10)
+    (canary,) = offered(fleet.turn())
+    fleet.commit(canary, compared=60, disagreements=58)
+    result = fleet.turn()
+    assert result.state.status is RolloutStatus.HALTED
+    assert withdrawn(result) == {canary: OLD.manifest_digest}
+    assert result.state.members[canary].phase is MemberPhase.WITHDRAWN
+    assert "the bound is 50%" in result.state.verdict
+
+
+def test_late_labels_halt_a_later_wave() -> None:
+    fleet = Fleet(10)
+    fleet.to_wave(1)
+    fleet.pairs += [LabelledPair("d0", target_correct=False, shadow_correct=True)] * 30
+    result = fleet.turn()
+    assert result.state.status is RolloutStatus.HALTED
+    assert set(withdrawn(result)) >= set(offered(result))
+    assert len(withdrawn(result)) == 3
+
+
+def test_a_device_that_refused_its_assignment_goes_back_to_what_it_runs() -> None:
+    fleet = Fleet(1)
+    fleet.change("d0", assigned_digest="f" * 64)
+    fleet.turn()
+    assert fleet.state.members["d0"].before_digest == OLD.manifest_digest
+
+
+def test_offline_devices_take_no_place_before_the_last_wave() -> None:
+    fleet = Fleet(4, waves="2,100%")
+    for name in ("d0", "d1", "d2"):
+        fleet.change(name, online=False)
+    assert offered(fleet.turn()) == ["d3"]
+    fleet.commit("d3")
+    assert sorted(offered(fleet.turn(11))) == ["d0", "d1", "d2"]
+    assert fleet.turn(11).state.status is RolloutStatus.DONE
+
+
+def test_a_canary_that_goes_dark_gives_its_place_back_at_the_deadline() -> None:
+    fleet = Fleet(3)
+    (canary,) = offered(fleet.turn())
+    fleet.change(canary, online=False)
+    assert fleet.turn(99).effects == ()
+    result = fleet.turn(1)
+    assert withdrawn(result) == {canary: OLD.manifest_digest}
+    assert len(offered(result)) == 1
+    assert canary not in offered(result)
+
+
+def test_an_overdue_member_no_longer_holds_a_wave_up() -> None:
+    fleet = Fleet(10, waves="2,100%")
+    lost, good = offered(fleet.turn())
+    fleet.change(lost, online=False)
+    fleet.commit(good)
+    assert fleet.turn(50).state.wave == 0
+    assert fleet.turn(60).state.wave == 1
+
+
+def test_new_devices_join_within_the_bound() -> None:
+    fleet = Fleet(4, waves="50%,100%")
+    assert len(offered(fleet.turn())) == 2
+    fleet.add("late0")
+    fleet.add("late1")
+    assert len(offered(fleet.turn())) == 1
+
+
+def test_a_done_rollout_offers_to_devices_that_come_later() -> None:
+    fleet = Fleet(2, waves="100%")
+    fleet.turn()
+    fleet.commit("d0", "d1")
+    assert fleet.turn(11).state.status is RolloutStatus.DONE
+    fleet.add("late")
+    assert offered(fleet.turn()) == ["late"]
+    assert fleet.turn().effects == ()
+
+
+def test_ineligible_devices_are_named_and_never_counted() -> None:
+    fleet = Fleet(4, waves="50%,100%")
+    for name in ("d0", "d1"):
+        fleet.change(name, inventory=UNFIT)
+    result = fleet.turn()
+    assert len(offered(result)) == 1  # 50 % of the two that fit
+    assert fleet.state.members["d0"].phase is MemberPhase.INELIGIBLE
+    assert "armv7l" in fleet.state.members["d0"].cause
+    fleet.change("d0", inventory=FIT)
+    assert len(offered(fleet.turn())) == 1  # 50 % of three
+
+
+def test_a_device_held_by_another_rollout_is_not_offered() -> None:
+    fleet = Fleet(2, waves="100%")
+    fleet.change("d0", busy_with=3)
+    assert offered(fleet.turn()) == ["d1"]
+    fleet.change("d0", busy_with=None)
+    assert offered(fleet.turn()) == ["d0"]
+
+
+def test_devices_that_do_not_match_are_not_offered() -> None:
+    fleet = Fleet(2, waves="100%")
+    fleet.spec = replace(fleet.spec, selector="device=d1")
+    assert offered(fleet.turn()) == ["d1"]
+
+
+def test_pause_resume_and_abort() -> None:
+    fleet = Fleet(4, waves="2,100%")
+    settled, unsettled = offered(fleet.turn())
+    fleet.state = pause(fleet.state).state
+    fleet.commit(settled)
+    assert fleet.turn(20).effects == ()
+    assert fleet.state.members[settled].phase is MemberPhase.COMMITTED
+    with pytest.raises(ConflictError, match="is paused; it must be running"):
+        pause(fleet.state)
+    fleet.state = resume(fleet.state).state
+    ended = abort(fleet.state, "asked to", fleet.now)
+    assert withdrawn(ended) == {unsettled: OLD.manifest_digest}
+    assert ended.state.members[settled].phase is MemberPhase.COMMITTED
+    with pytest.raises(ConflictError):
+        resume(ended.state)
+
+
+def test_a_paused_rollout_still_halts() -> None:
+    fleet = Fleet(4)
+    (canary,) = offered(fleet.turn())
+    fleet.state = pause(fleet.state).state
+    fleet.refuse(canary, "crashed")
+    assert fleet.turn().state.status is RolloutStatus.HALTED
+
+
+EVENTS = ("commit", "refuse", "offline", "online", "join", "pause", "resume", "unfit", "wait")
+story = st.lists(st.tuples(st.sampled_from(EVENTS), st.integers(0, 30)), max_size=40)
+
+
+def happen(fleet: Fleet, event: str, number: int) -> None:
+    names = sorted(fleet.views)
+    name = names[number % len(names)]
+    waiting = fleet.names(MemberPhase.OFFERED)
+    if event == "commit" and waiting:
+        fleet.commit(waiting[number % len(waiting)])
+    elif event == "refuse" and waiting and number == 0:
+        fleet.refuse(waiting[0], "crashed")
+    elif event in ("offline", "online"):
+        fleet.change(name, online=event == "online")
+    elif event == "join":
+        fleet.add(f"late{len(names)}", online=number % 2 == 0)
+    elif event == "unfit" and name not in fleet.state.members:
+        fleet.change(name, inventory=UNFIT)
+    elif event == "pause" and fleet.state.status is RolloutStatus.RUNNING:
+        fleet.state = pause(fleet.state).state
+    elif event == "resume" and fleet.state.status is RolloutStatus.PAUSED:
+        fleet.state = resume(fleet.state).state
+
+
+@settings(max_examples=120, deadline=None)
+@given(
+    st.integers(1, 12),
+    st.sampled_from(["1,25%,100%", "100%", "2,50%", "1,3"]),
+    story,
+    st.sampled_from([0, 10]),
+)
+def test_laws(count: int, waves: str, events: list[tuple[str, int]], soak_s: float) -> None:
+    fleet = Fleet(count, waves=waves)
+    fleet.spec = replace(fleet.spec, terms=replace(TERMS, soak_s=soak_s))
+    for event, number in events:
+        happen(fleet, event, number)
+        before = fleet.state
+        result = fleet.turn(number)
+        if before.status not in (RolloutStatus.RUNNING, RolloutStatus.DONE):
+            assert offered(result) == []
+        phases = [member.phase for member in fleet.state.members.values()]
+        fit = len(fleet.views) - phases.count(MemberPhase.INELIGIBLE)
+        exposed = [
+            name
+            for name, view in fleet.views.items()
+            if view.assigned_digest == TARGET.manifest_digest
+        ]
+        reached = fleet.spec.waves[: fleet.state.wave + 1]
+        assert len(exposed) <= max(bound(wave, fit) for wave in reached)
+        assert len(set(offered(result))) == len(offered(result))
+        if fleet.state.status is RolloutStatus.HALTED:
+            assert exposed == []
+        again = step(
+            fleet.spec,
+            fleet.state,
+            list(fleet.views.values()),
+            Evidence(fleet.evidence, fleet.pairs),
+            fleet.now,
+        )
+        assert again.effects == ()
+        assert again.state == fleet.state
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 12), st.sampled_from(["1,25%,100%", "100%", "2,50%"]), story)
+def test_a_healthy_fleet_always_ends(count: int, waves: str, events: list[tuple[str, int]]) -> None:
+    fleet = Fleet(count, waves=waves)
+    for event, number in events:
+        if event not in ("refuse", "unfit"):
+            happen(fleet, event, number)
+        fleet.turn(number)
+    if fleet.state.status is RolloutStatus.PAUSED:
+        fleet.state = resume(fleet.state).state
+    for name in fleet.views:
+        fleet.change(name, online=True)
+    for _ in range(3 * (len(fleet.spec.waves) + len(fleet.views))):
+        fleet.turn(11)
+        fleet.commit(*fleet.names(MemberPhase.OFFERED))
+    assert fleet.state.status is RolloutStatus.DONE
