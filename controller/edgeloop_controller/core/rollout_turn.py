@@ -113,7 +113,7 @@ class Turn:
                 self._note("rollout.device_overdue", f"{member.device_id}: {cause}")
 
     def go_on(self, compared: int) -> None:
-        """Fill this wave's places; open the next wave, or end, as long as one shows what it must."""
+        """Fill the places; open the next wave, or end, as long as one shows what it must."""
         self._offer()
         while not self._lacks(compared):
             if self._last_wave():
