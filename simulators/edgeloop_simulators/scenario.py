@@ -93,7 +93,7 @@ class Telemetry(Config):
 
 
 class Annotator(Config):
-    """Labels a share of the samples, each `delay_s` after it was seen. fraction = 0: nobody does."""
+    """Labels a share of the samples, each `delay_s` after it was seen; fraction = 0: none."""
 
     fraction: Fraction = 0.65
     delay_s: float = Field(default=5.0, ge=0)

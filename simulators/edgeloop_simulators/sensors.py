@@ -11,6 +11,7 @@ import json
 import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any, Final
@@ -75,7 +76,7 @@ class Sensor:
 
 
 class SensorBank:
-    """All devices' sensors. `start`, then `change_world` and `break_sensor` at will, then `stop`."""
+    """All devices' sensors: `start`, change the world or break one at will, `stop`."""
 
     def __init__(
         self,
@@ -137,7 +138,7 @@ class SensorBank:
         self._stopping = asyncio.Event()
         servers = [
             await asyncio.start_unix_server(
-                lambda reader, writer, sensor=sensor: self._connected(sensor, reader, writer),
+                partial(self._connected, sensor),
                 self.path(device_id),
                 limit=ANSWER_MAX_BYTES,
             )

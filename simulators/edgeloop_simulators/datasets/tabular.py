@@ -7,7 +7,9 @@ Invariants: windows are cut only within stretches in which group, label and phas
 import csv
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -115,7 +117,7 @@ def _cut(table: _Table, data: TabularData, hop_rows: int) -> Iterator[tuple[str,
     keys = np.stack([table.label, table.group, table.phase])
     changes = np.flatnonzero((keys[:, 1:] != keys[:, :-1]).any(axis=0)) + 1
     bounds = [0, *changes.tolist(), len(table.label)]
-    for begin, end in zip(bounds, bounds[1:], strict=False):
+    for begin, end in pairwise(bounds):
         for start in range(begin, end - data.rows + 1, hop_rows):
             rows = table.values[start : start + data.rows]
             yield (
@@ -149,7 +151,7 @@ def _read(path: Path, data: TabularData, phase: str) -> _Table:
     return _Table(_channels(path, data, column), label, column(data.group).astype(str), phases)
 
 
-Column = Callable[[str], NDArray[np.generic]]
+Column = Callable[[str], NDArray[Any]]
 
 
 def _channels(path: Path, data: TabularData, column: Column) -> Floats:
@@ -169,7 +171,7 @@ def _channels(path: Path, data: TabularData, column: Column) -> Floats:
     return values
 
 
-def _numbers(path: Path, name: str, column: NDArray[np.generic]) -> Floats:
+def _numbers(path: Path, name: str, column: NDArray[Any]) -> Floats:
     try:
         return column.astype(np.float32)
     except ValueError as error:
@@ -186,7 +188,7 @@ def _csv_columns(path: Path) -> Column:
         if len(row) != len(header):
             raise DatasetError(f"{path}:{number}: {len(row)} fields; the header has {len(header)}")
 
-    def column(name: str) -> NDArray[np.generic]:
+    def column(name: str) -> NDArray[Any]:
         if name not in header:
             raise DatasetError(f"{path} has no column {name!r}; it has: {', '.join(header)}")
         at = header.index(name)
@@ -199,7 +201,7 @@ def _npy_columns(path: Path) -> Column:
     """Fields of a structured array, or arrays in files of their own beside it."""
     array = _npy(path)
 
-    def column(name: str) -> NDArray[np.generic]:
+    def column(name: str) -> NDArray[Any]:
         if array.dtype.names is not None:
             if name not in array.dtype.names:
                 known = ", ".join(array.dtype.names)
@@ -216,7 +218,7 @@ def _npy_columns(path: Path) -> Column:
     return column
 
 
-def _npy(path: Path) -> NDArray[np.generic]:
+def _npy(path: Path) -> NDArray[Any]:
     try:
         return np.asarray(np.load(path, allow_pickle=False))
     except (OSError, ValueError) as error:

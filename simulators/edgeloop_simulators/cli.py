@@ -1,0 +1,143 @@
+"""`edgeloop-sim`: run a scenario, or compute a run's figures again.
+
+Exit codes: 0 the story came to its end; 1 it did not (a deadline, a process that died); 2 the
+command line, the scenario or the data cannot be used; 130 interrupted.
+"""
+
+import json
+import logging
+import time
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from edgeloop_simulators.errors import SimulatorError, StoryError
+from edgeloop_simulators.finish import drain, keep_outboxes
+from edgeloop_simulators.progress import Progress
+from edgeloop_simulators.record import Record, read_record
+from edgeloop_simulators.report import render
+from edgeloop_simulators.scenario import Loaded, load_scenario, shipped
+from edgeloop_simulators.summary import summarize
+from edgeloop_simulators.testbed import Interrupted, testbed
+from edgeloop_simulators.world import World
+
+OK: Final = 0
+FAILED: Final = 1
+USAGE: Final = 2
+INTERRUPTED: Final = 130
+
+app = typer.Typer(
+    help="Edgeloop's testbed: real agents, replayed sensors, a scripted world.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+console = Console()
+errors = Console(stderr=True)
+
+Out = Annotated[Path, typer.Option(help="where summary.json and report.html go")]
+
+
+@app.command()
+def run(
+    scenario: Annotated[str, typer.Argument(help="a TOML file, or the name of a shipped one")],
+    out: Out = Path("demo-out"),
+    seed: Annotated[int | None, typer.Option(help="another world of the same kind")] = None,
+    verbose: Annotated[bool, typer.Option(help="log to stderr")] = False,
+) -> None:
+    """Play a scenario's story from beginning to end, then say what happened."""
+    logging.basicConfig(level=logging.DEBUG if verbose else logging.ERROR)
+    try:
+        loaded = load_scenario(scenario)
+        code = _play(loaded, out.absolute(), loaded.scenario.seed if seed is None else seed)
+    except Interrupted as interrupted:
+        errors.print(f"interrupted by {interrupted}: everything is stopped")
+        code = INTERRUPTED
+    except SimulatorError as error:
+        errors.print(str(error), style="red", markup=False, highlight=False)
+        code = USAGE
+    raise typer.Exit(code)
+
+
+@app.command(name="summarize")
+def summarize_command(out: Annotated[Path, typer.Argument(help="the --out of a run")]) -> None:
+    """Compute a run's figures again, and its report, from what it recorded."""
+    try:
+        record = read_record(out)
+    except SimulatorError as error:
+        errors.print(str(error), style="red", markup=False, highlight=False)
+        raise typer.Exit(USAGE) from error
+    _write(record, out)
+    _show(record, out)
+
+
+@app.command(name="list")
+def list_command() -> None:
+    """The scenarios that come with the package."""
+    for name in shipped():
+        console.print(f"{name}: {load_scenario(name).scenario.title}", highlight=False)
+
+
+def _play(loaded: Loaded, out: Path, seed: int) -> int:
+    """Returns the exit code; whatever happened after the start, there is a summary of it."""
+    code = OK
+    with testbed(loaded, out, seed) as bed:
+        devices = len(bed.device_ids)
+        with Progress(loaded.scenario, bed.truth, console, devices) as progress:
+            try:
+                World(bed, progress).play()
+            except StoryError as error:
+                code = FAILED
+                errors.print(f"the story stopped: {error}", style="red", markup=False)
+            drain(bed)
+        bed.truth.mark("run.ended", "the run ends", at=time.time())
+        bed.fleet.stop()
+        keep_outboxes(bed)
+    record = read_record(out)
+    _write(record, out)
+    _show(record, out)
+    return code
+
+
+def _write(record: Record, out: Path) -> None:
+    summary = summarize(record)
+    text = json.dumps(summary, indent=2, ensure_ascii=False) + "\n"
+    (out / "summary.json").write_text(text, encoding="utf-8")
+    (out / "report.html").write_text(render(record, summary), encoding="utf-8")
+
+
+def _show(record: Record, out: Path) -> None:
+    began = record.marks[0].at
+    happened = Table(title="What happened", title_justify="left", box=None, pad_edge=False)
+    happened.add_column("s", justify="right", style="dim")
+    happened.add_column("")
+    for mark in sorted(record.marks, key=lambda one: one.at):
+        happened.add_row(f"{mark.at - began:.0f}", mark.text)
+    figures = Table(title="Figures", title_justify="left", box=None, pad_edge=False)
+    figures.add_column("", style="dim")
+    figures.add_column("")
+    for name, value in summarize(record).items():
+        if not isinstance(value, dict):
+            figures.add_row(name, _figure(value))
+    console.print()
+    console.print(happened)
+    console.print()
+    console.print(figures)
+    console.print(f"\nfigures: {out / 'summary.json'}\nreport:  {out / 'report.html'}", style="bold")
+
+
+def _figure(value: Any) -> str:
+    if value is None:
+        return "did not happen"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def main() -> None:
+    app()
+
+
+if __name__ == "__main__":
+    main()
