@@ -126,7 +126,9 @@ def _show(record: Record, out: Path) -> None:
     console.print(happened)
     console.print()
     console.print(figures)
-    console.print(f"\nfigures: {out / 'summary.json'}\nreport:  {out / 'report.html'}", style="bold")
+    console.print(
+        f"\nfigures: {out / 'summary.json'}\nreport:  {out / 'report.html'}", style="bold"
+    )
 
 
 def _figure(value: Any) -> str:

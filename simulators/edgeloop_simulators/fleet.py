@@ -5,7 +5,6 @@ file; readiness is waited for by condition, never by time; `stop` leaves none of
 if the testbed itself is killed the kernel ends them (`launch`).
 """
 
-import json
 import os
 import signal
 import socket
@@ -157,18 +156,8 @@ class Fleet:
         for process in self._processes():
             process.check()
 
-    def agent_status(self, device_id: str) -> dict[str, Any] | None:
-        """What `edgeloop-agent status --json` says; None while there is nothing to say."""
-        config = self._directory / "devices" / device_id / "agent.toml"
-        done = subprocess.run(
-            [_program("edgeloop-agent"), "status", "--config", str(config), "--json"],
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=STOP_TIMEOUT_S,
-        )
-        document = json.loads(done.stdout) if done.returncode == 0 else None
-        return document if isinstance(document, dict) else None
+    def outbox_of(self, device_id: str) -> Path:
+        return self._directory / "devices" / device_id / "state" / "outbox.sqlite"
 
     def stop_agents(self) -> None:
         """A clean stop of every agent, at once; those that do not go are killed."""

@@ -97,7 +97,9 @@ def read_record(out: Path, database: Path | None = None) -> Record:
     directory = run_directory(out)
     path = database or database_of(out)
     if not (directory / "marks.jsonl").is_file() or not path.is_file():
-        raise RecordError(f"{out} holds no run: make one with edgeloop-sim run SCENARIO --out {out}")
+        raise RecordError(
+            f"{out} holds no run: make one with edgeloop-sim run SCENARIO --out {out}"
+        )
     with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
         connection.row_factory = sqlite3.Row
         tables = {

@@ -6,7 +6,7 @@ Invariants: computed from the controller's database and from the testbed's groun
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
 
 from edgeloop_simulators.record import Record, Row
@@ -82,7 +82,8 @@ def seconds_to_recover(record: Record) -> float | None:
     first = record.digest_of("first")
     if changed is None or before is None or not changed.data["devices"]:
         return None
-    for at, window in rolling(record):
+    answers = [answer for answer in record.answers if counts(answer, record.trained)]
+    for at, window in rolling(answers):
         if at < changed.at + RECENT_S or len(window) < RECOVERED_MIN_ANSWERS:
             continue
         share = sum(answer.correct for answer in window) / len(window)
@@ -92,15 +93,16 @@ def seconds_to_recover(record: Record) -> float | None:
     return None
 
 
-def rolling(record: Record, step_s: float = 1.0) -> Iterator[tuple[float, list[Answer]]]:
-    """At each step, the counted answers of the RECENT_S seconds before it."""
-    answers = [answer for answer in record.answers if counts(answer, record.trained)]
+def rolling(
+    answers: Sequence[Answer], step_s: float = 1.0
+) -> Iterator[tuple[float, Sequence[Answer]]]:
+    """At each step, those of the answers (in the order of time) that are RECENT_S old at most."""
     if not answers:
         return
     begin, at = 0, answers[0].at + step_s
     for end, answer in enumerate(answers):
         while answer.at >= at:
-            while answers[begin].at < at - RECENT_S:
+            while begin < end and answers[begin].at < at - RECENT_S:
                 begin += 1
             yield at, answers[begin:end]
             at += step_s

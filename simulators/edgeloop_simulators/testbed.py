@@ -125,9 +125,7 @@ def testbed(loaded: Loaded, out: Path, seed: int) -> Iterator[Testbed]:
         keeper = ScoreKeeper(console, directory / "scores.jsonl")
         stack.callback(keeper.stop)
         keeper.start()
-        yield Testbed(
-            loaded, seed, directory, dataset, truth, fleet, console, sensors, annotator
-        )
+        yield Testbed(loaded, seed, directory, dataset, truth, fleet, console, sensors, annotator)
 
 
 @contextmanager

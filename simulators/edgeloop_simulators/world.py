@@ -48,7 +48,10 @@ class World:
 
     def play(self) -> None:
         """Raises StoryError at the first step that does not come to its end in time."""
-        self._bed.truth.mark("run.started", self._bed.scenario.title)
+        scenario = self._bed.scenario
+        self._bed.truth.mark(
+            "run.started", scenario.title, phases=[scenario.before, scenario.after]
+        )
         for index, step in enumerate(self._bed.scenario.steps):
             self._listener.step_started(index)
             try:
@@ -260,9 +263,7 @@ class World:
         bed, model = self._bed, self._bed.scenario.training.model
         good_is = "retrained" if "retrained" in bed.published else "first"
         good = next(
-            v
-            for v in bed.console.versions(model)
-            if v["manifest_digest"] == bed.published[good_is]
+            v for v in bed.console.versions(model) if v["manifest_digest"] == bed.published[good_is]
         )
         number = str(max(int(v["version"]) for v in bed.console.versions(model)) + 1)
         scores = bed.console.version(model, str(good["version"]))["manifest"]["scores_output"]
