@@ -114,7 +114,9 @@ def ks(one: kll_floats_sketch, other: kll_floats_sketch) -> float | None:
     if one.is_empty() or other.is_empty():
         return None
     ranks = np.linspace(0, 1, KS_QUANTILES).tolist()
-    points = np.unique(np.float32([*one.get_quantiles(ranks), *other.get_quantiles(ranks)]))
+    points = np.unique(
+        np.array([*one.get_quantiles(ranks), *other.get_quantiles(ranks)], dtype=np.float32)
+    )
     gaps = np.abs(
         np.subtract(one.get_cdf(points.tolist(), True), other.get_cdf(points.tolist(), True))
     )

@@ -1,28 +1,57 @@
 """One ONNX file and what a person wrote about it -> the manifest of a version.
 
-Invariants: what the file says wins nothing silently: a draft that contradicts it is an error that
-names both sides; the model has run on an example before it is packaged.
+Invariants: a draft never wins silently over the file: where they contradict, the error names both
+sides; the model has run, and answered with finite numbers, before it is packaged.
 """
 
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
+from pydantic import ValidationError
 
-from edgeloop_controller.packaging.runtime import RunModel, run_model
-from edgeloop_protocol.manifest import Evaluation, Lineage, Manifest, ManifestDraft
+from edgeloop_controller.errors import PackagingError
+from edgeloop_controller.packaging.baseline import make_baseline
+from edgeloop_controller.packaging.calibration import calibrate
+from edgeloop_controller.packaging.draft import (
+    BaselineTable,
+    baseline_rows,
+    draft_like,
+    feature_columns,
+    load_draft,
+    read_baseline,
+)
+from edgeloop_controller.packaging.golden import spread_rows, synthetic_rows
+from edgeloop_controller.packaging.introspect import ModelFacts, introspect
+from edgeloop_controller.packaging.runtime import Outputs, RunModel, run_model
+from edgeloop_protocol.manifest import (
+    Artifact,
+    Evaluation,
+    Feature,
+    Golden,
+    Lineage,
+    Manifest,
+    ManifestDraft,
+    TensorSpec,
+)
+
+__all__ = ["draft_like", "load_draft", "package", "read_baseline"]
+
+Floats = NDArray[np.float32]
+
+FLOAT_DTYPES = ("float16", "float32", "float64")
+NAMES_SHOWN_MAX = 5
 
 
-def load_draft(toml_text: str, where: str) -> ManifestDraft:
-    """Read model.toml; `where` names it in errors. Raises PackagingError."""
-    raise NotImplementedError
+@dataclass(frozen=True)
+class _Trial:
+    """What the model answered: `scores` (n, labels) for `inputs` (n, features)."""
 
-
-def draft_like(manifest: Manifest) -> ManifestDraft:
-    """The draft for a retrained successor of `manifest`: all that its file does not say."""
-    raise NotImplementedError
-
-
-def read_baseline(parquet: bytes, where: str) -> pa.Table:
-    """Read an uploaded baseline Parquet. Raises PackagingError."""
-    raise NotImplementedError
+    inputs: Floats
+    scores: NDArray[np.float64]
+    scores_output: str
 
 
 def package(
@@ -42,4 +71,238 @@ def package(
     the row came from: thresholds are calibrated by leaving groups out; rows in time order within a
     group) and `label`. Without it the version has no baseline and its drift is not watched.
     """
-    raise NotImplementedError
+    facts = introspect(model)
+    _check_draft(draft, facts)
+    features = _features(draft, facts, baseline_table)
+    rows = baseline_rows(baseline_table, features) if baseline_table is not None else None
+    trial = _try(model, draft, facts, rows, len(features), run)
+    labels = draft.labels or tuple(str(n) for n in range(trial.scores.shape[1]))
+    if len(labels) != trial.scores.shape[1]:
+        raise PackagingError(
+            f"the draft names {len(labels)} labels ({_shown(labels)}), but the model's output "
+            f"{trial.scores_output!r} gives {trial.scores.shape[1]} scores",
+            "name one label per score, in the order of the scores",
+        )
+    try:
+        manifest = Manifest(
+            name=name,
+            version=version,
+            description=draft.description,
+            artifact=Artifact(
+                digest=hashlib.sha256(model).hexdigest(),
+                size_bytes=len(model),
+                opset=facts.opset,
+                ir_version=facts.ir_version,
+                operators=facts.operators,
+            ),
+            inputs=facts.inputs,
+            outputs=facts.outputs,
+            scores_output=trial.scores_output,
+            preprocessing=draft.preprocessing,
+            features=tuple(Feature(name=f, sensor=_sensor(draft, f)) for f in features),
+            labels=labels,
+            requires=draft.requires,
+            golden=_golden(draft, trial, model, run),
+            evaluation=evaluation,
+            lineage=_lineage(lineage, draft),
+        )
+        return _with_baseline(manifest, rows, trial)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(part) for part in first["loc"]) or "manifest"
+        raise PackagingError(f"{name}@{version}: {where}: {first['msg']}") from error
+
+
+# ---- draft against file -------------------------------------------------------------------------
+
+
+def _check_draft(draft: ManifestDraft, facts: ModelFacts) -> None:
+    """What the draft says of the file must be what the file says."""
+    if draft.runtime not in (None, "onnx"):
+        raise PackagingError(
+            f"the draft says runtime {draft.runtime}, but the file is ONNX",
+            "leave runtime out, or publish the file that was meant",
+        )
+    if draft.opset is not None and draft.opset != facts.opset:
+        raise PackagingError(
+            f"the draft says opset {draft.opset}, but the file has opset {facts.opset}",
+            "leave opset out, or publish the file that was meant",
+        )
+    sides = (("inputs", draft.inputs, facts.inputs), ("outputs", draft.outputs, facts.outputs))
+    for what, drafted, found in sides:
+        if drafted is not None and not _agree(drafted, found):
+            raise PackagingError(
+                f"the draft says {what} {_tensors(drafted)}, but the file has {_tensors(found)}",
+                f"leave {what} out, or publish the file that was meant",
+            )
+    (input_,) = facts.inputs
+    if input_.dtype != "float32" or len(input_.shape) != 2 or input_.shape[0] not in (None, 1):
+        raise PackagingError(
+            f"the model's input is {_tensors(facts.inputs)}; supported is float32 of shape "
+            "(batch, features), the batch free or 1",
+            "export it with such an input",
+        )
+
+
+def _agree(drafted: tuple[TensorSpec, ...], found: tuple[TensorSpec, ...]) -> bool:
+    """Same names, types and ranks, and the same sizes where both give one."""
+    return len(drafted) == len(found) and all(
+        (one.name, one.dtype, len(one.shape)) == (other.name, other.dtype, len(other.shape))
+        and all(a == b or None in (a, b) for a, b in zip(one.shape, other.shape, strict=True))
+        for one, other in zip(drafted, found, strict=True)
+    )
+
+
+def _features(
+    draft: ManifestDraft, facts: ModelFacts, baseline_table: pa.Table | None
+) -> tuple[str, ...]:
+    """The features' names: the draft's, the preprocessing's, the baseline's, or f0, f1, …"""
+    computed, width = draft.preprocessing.feature_names(), facts.inputs[0].shape[1]
+    if draft.features is not None and computed and draft.features != computed:
+        raise PackagingError(
+            f"the draft names features {_shown(draft.features)}, but its preprocessing computes "
+            f"{_shown(computed)}",
+            "leave features out: preprocessing names them",
+        )
+    columns = feature_columns(baseline_table) if baseline_table is not None else ()
+    numbered = tuple(f"f{n}" for n in range(width or 0))
+    features = draft.features or computed or columns or numbered
+    if not features:
+        raise PackagingError(
+            "the model's input has no fixed width and nothing names its features",
+            "name the features in the draft, or give a baseline",
+        )
+    if width is not None and len(features) != width:
+        raise PackagingError(
+            f"there are {len(features)} features ({_shown(features)}), but the model's input "
+            f"{facts.inputs[0].name!r} takes {width}",
+            "name one feature per input column",
+        )
+    unknown = sorted(set(draft.sensors) - set(features))
+    if unknown:
+        raise PackagingError(
+            f"sensors are given for {_shown(tuple(unknown))}, which are not features",
+            f"the features are {_shown(features)}",
+        )
+    return features
+
+
+def _sensor(draft: ManifestDraft, feature: str) -> str:
+    """The drafted one; else the channel that the feature is a statistic of; else the feature."""
+    if feature in draft.sensors:
+        return draft.sensors[feature]
+    preprocessing = draft.preprocessing
+    for channel in preprocessing.channels:
+        if feature in {f"{channel}_{statistic}" for statistic in preprocessing.statistics}:
+            return channel
+    return feature
+
+
+# ---- the trial ----------------------------------------------------------------------------------
+
+
+def _try(
+    model: bytes,
+    draft: ManifestDraft,
+    facts: ModelFacts,
+    rows: BaselineTable | None,
+    width: int,
+    run: RunModel,
+) -> _Trial:
+    """Run the model on the baseline's rows, or on made-up ones where there is none."""
+    inputs = rows.features if rows is not None else synthetic_rows(width)
+    outputs = run(model, inputs)
+    name = _scores_output(draft, facts, outputs)
+    scores = np.asarray(outputs[name], dtype=np.float64)
+    finite = np.isfinite(scores).all(axis=1)
+    if not finite.any() or (rows is not None and not finite.all()):
+        raise PackagingError(
+            f"the model's output {name!r} has NaN or Inf for {int((~finite).sum())} of "
+            f"{len(inputs)} {'baseline rows' if rows is not None else 'made-up inputs'}",
+            "a model must answer its own training data with finite scores",
+        )
+    return _Trial(inputs[finite], scores[finite], name)
+
+
+def _scores_output(draft: ManifestDraft, facts: ModelFacts, outputs: Outputs) -> str:
+    """The output with one score per label: as drafted, or the only one that can be it."""
+    fitting = [
+        spec.name
+        for spec in facts.outputs
+        if spec.dtype in FLOAT_DTYPES and spec.name in outputs and outputs[spec.name].ndim == 2
+    ]
+    if draft.scores_output is not None:
+        if draft.scores_output not in fitting:
+            raise PackagingError(
+                f"the draft says scores_output {draft.scores_output!r}, but the file's outputs "
+                f"are {_tensors(facts.outputs)}",
+                f"it must be a float output of shape (batch, labels): {_shown(tuple(fitting))}",
+            )
+        return draft.scores_output
+    if len(fitting) != 1:
+        raise PackagingError(
+            f"the model has {len(fitting)} float outputs of shape (batch, labels) among "
+            f"{_tensors(facts.outputs)}: one must be told to hold the scores",
+            "set scores_output in the draft",
+        )
+    return fitting[0]
+
+
+def _golden(draft: ManifestDraft, trial: _Trial, model: bytes, run: RunModel) -> Golden:
+    """The drafted examples, which the model must reproduce; else some that are far apart."""
+    if draft.golden is None:
+        chosen = spread_rows(trial.inputs)
+        return Golden(
+            inputs=tuple(tuple(map(float, trial.inputs[i])) for i in chosen),
+            outputs=tuple(tuple(map(float, trial.scores[i])) for i in chosen),
+        )
+    golden = draft.golden
+    widths = {len(row) for row in golden.inputs}, {len(row) for row in golden.outputs}
+    expected = {trial.inputs.shape[1]}, {trial.scores.shape[1]}
+    if golden.inputs and widths != expected:
+        raise PackagingError(
+            f"the draft's golden inputs and outputs have {widths[0]} and {widths[1]} numbers, but "
+            f"the model takes {expected[0]} and gives {expected[1]}"
+        )
+    if golden.inputs:
+        found = run(model, np.array(golden.inputs, dtype=np.float32))[trial.scores_output]
+        apart = float(np.abs(np.asarray(found, dtype=np.float64) - np.array(golden.outputs)).max())
+        if not apart <= golden.tolerance:
+            raise PackagingError(
+                f"the model's answers lie {apart:g} from the draft's golden outputs; its "
+                f"tolerance is {golden.tolerance:g}",
+                "publish the file that was meant, or leave golden out",
+            )
+    return golden
+
+
+def _with_baseline(manifest: Manifest, rows: BaselineTable | None, trial: _Trial) -> Manifest:
+    if rows is None:
+        return manifest
+    thresholds = (
+        calibrate(rows.features, rows.groups, rows.labels, manifest)
+        if rows.groups is not None
+        else None
+    )
+    baseline = make_baseline(rows.features, trial.scores, thresholds)
+    return manifest.model_copy(update={"baseline": baseline})
+
+
+def _lineage(lineage: Lineage | None, draft: ManifestDraft) -> Lineage:
+    found = lineage or Lineage()
+    return found.model_copy(update={"note": draft.note}) if draft.note else found
+
+
+# ---- words --------------------------------------------------------------------------------------
+
+
+def _tensors(specs: tuple[TensorSpec, ...]) -> str:
+    return ", ".join(
+        f"{s.name} {s.dtype}({', '.join('?' if d is None else str(d) for d in s.shape)})"
+        for s in specs
+    )
+
+
+def _shown(names: tuple[str, ...]) -> str:
+    more = f" and {len(names) - NAMES_SHOWN_MAX} more" if len(names) > NAMES_SHOWN_MAX else ""
+    return ", ".join(names[:NAMES_SHOWN_MAX]) + more
