@@ -43,9 +43,6 @@ class BrokerConfig(Config):
 class DriftConfig(Config):
     enabled: bool = True
     interval_s: float = Field(default=5.0, gt=0)
-    window_examples: int | None = Field(
-        default=None, gt=0, description="examples a score is taken over; None: the manifest's"
-    )
     max_age_s: float = Field(
         default=7 * 86400.0, gt=0, description="windows older than that are out"
     )

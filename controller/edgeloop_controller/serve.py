@@ -1,8 +1,7 @@
-"""`edgeloop serve`: the composition root. Builds the controller, runs it, stops it cleanly.
+"""`edgeloop serve`: the process. Takes its port and its directory, serves, stops on a signal.
 
-Invariants: started in the order in which the parts need each other and stopped in reverse; one
-controller a data directory; a broker that is away is a warning, not an error: HTTP is served and
-the connection is tried for ever.
+Invariants: one controller a data directory; a port that is in use is an error before anything is
+started; SIGTERM and SIGINT stop everything in order.
 """
 
 import fcntl
@@ -10,7 +9,6 @@ import logging
 import os
 import signal
 import socket
-import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -19,26 +17,12 @@ from typing import Any, Final
 import uvicorn
 
 from edgeloop_controller.api.app import create_app
-from edgeloop_controller.api.context import Services
-from edgeloop_controller.artifacts import LocalArtifactStore
-from edgeloop_controller.broker import EmbeddedBroker, InboxListener, connect
-from edgeloop_controller.clock import SystemClock
+from edgeloop_controller.composition import running
 from edgeloop_controller.config import ControllerConfig, HttpConfig
 from edgeloop_controller.errors import StartError
-from edgeloop_controller.scheduler import Scheduler
-from edgeloop_controller.services.desired import DesiredPublisher
-from edgeloop_controller.services.inbox import Inbox
-from edgeloop_controller.services.ingest import Ingest
-from edgeloop_controller.services.publishing import Publishing
-from edgeloop_controller.services.reconcile import Reconciler
-from edgeloop_controller.services.registry import Registry
-from edgeloop_controller.services.rollouts import Rollouts
-from edgeloop_controller.store.engine import Database
-from edgeloop_protocol.mqtt import PahoBroker
 
 logger = logging.getLogger(__name__)
 
-INGEST_JOIN_S: Final = 10.0
 REQUESTS_END_S: Final = 5
 HTTP_BACKLOG: Final = 1024
 
@@ -67,65 +51,6 @@ def serve(config: ControllerConfig) -> None:
         logger.info("serving on http://%s:%d, data in %s", host, port, config.data_dir)
         server.run(sockets=[listening])
         logger.info("stopping")
-
-
-@contextmanager
-def running(config: ControllerConfig) -> Iterator[Services]:
-    """All of the controller but HTTP: database, broker, ingest and scheduler, until the end."""
-    with ExitStack() as stack:
-        database = Database(config.database)
-        stack.callback(database.close)
-        if config.broker.embedded:
-            embedded = EmbeddedBroker(config.broker, config.data_dir)
-            embedded.start()
-            stack.callback(embedded.stop)
-        broker = connect(config.broker)
-        services, reconciler = _build(config, database, broker)
-        stack.enter_context(_ingesting(services.ingest))
-        stack.callback(broker.stop)
-        broker.start(services.listener)
-        scheduler = Scheduler()
-        scheduler.every(config.tick_s, "reconcile", reconciler.tick)
-        stack.callback(scheduler.stop)
-        scheduler.start()
-        yield services
-
-
-def _build(
-    config: ControllerConfig, database: Database, broker: PahoBroker
-) -> tuple[Services, Reconciler]:
-    clock = SystemClock()
-    artifacts = LocalArtifactStore(config.artifacts_dir)
-    registry = Registry(artifacts)
-    limits = config.limits
-    inbox = Inbox(limits.inbox_max_messages, limits.inbox_max_bytes)
-    desired = DesiredPublisher(database, broker, clock)
-    services = Services(
-        config=config,
-        clock=clock,
-        database=database,
-        artifacts=artifacts,
-        registry=registry,
-        listener=InboxListener(inbox),
-        inbox=inbox,
-        ingest=Ingest(database, inbox, broker, desired, clock, limits.batch_max_messages),
-        desired=desired,
-        publishing=Publishing(database, registry, clock),
-        rollouts=Rollouts(database, desired, clock),
-    )
-    reconciler = Reconciler(database, registry, desired, clock, config.offline_after_s)
-    return services, reconciler
-
-
-@contextmanager
-def _ingesting(ingest: Ingest) -> Iterator[None]:
-    thread = threading.Thread(target=ingest.run, name="ingest", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        ingest.stop()
-        thread.join(INGEST_JOIN_S)
 
 
 @contextmanager

@@ -10,10 +10,13 @@ from edgeloop_controller.broker import InboxListener
 from edgeloop_controller.clock import Clock
 from edgeloop_controller.config import ControllerConfig
 from edgeloop_controller.services.desired import DesiredPublisher
+from edgeloop_controller.services.drift_watch import DriftWatch
 from edgeloop_controller.services.inbox import Inbox
 from edgeloop_controller.services.ingest import Ingest
+from edgeloop_controller.services.labelling import Labelling
 from edgeloop_controller.services.publishing import Publishing
 from edgeloop_controller.services.registry import Registry
+from edgeloop_controller.services.retrain import Retraining
 from edgeloop_controller.services.rollouts import Rollouts
 from edgeloop_controller.store.engine import Database
 
@@ -33,6 +36,9 @@ class Services:
     desired: DesiredPublisher
     publishing: Publishing
     rollouts: Rollouts
+    drift_watch: DriftWatch
+    labelling: Labelling
+    retraining: Retraining
 
 
 def _services(request: Request) -> Services:

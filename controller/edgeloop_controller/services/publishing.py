@@ -52,12 +52,16 @@ class Publishing:
     ) -> Published:
         """Store a packaged version. Raises VersionConflictError."""
         canonical = manifest.canonical()
+        with self._database.reading() as session:
+            row = versions.find(session, manifest.name, manifest.version)
+        if row is not None:
+            return self._published_before(row, manifest)
+        self._registry.artifacts.put(model)
+        digest = self._registry.artifacts.put(canonical)
         with self._database.writing() as session:
             row = versions.find(session, manifest.name, manifest.version)
-            if row is not None:
+            if row is not None:  # somebody was faster
                 return self._published_before(row, manifest)
-            self._registry.artifacts.put(model)
-            digest = self._registry.artifacts.put(canonical)
             self._add_row(session, digest, manifest, len(canonical), training_run_id)
         return Published(manifest, created=True)
 

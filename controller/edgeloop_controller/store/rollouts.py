@@ -41,6 +41,17 @@ def with_status(session: Session, statuses: Collection[str]) -> Sequence[Rollout
     return session.scalars(query).all()
 
 
+def of_run(session: Session, run_id: int) -> Rollout | None:
+    """The newest rollout that a training run's candidate was given."""
+    query = select(Rollout).where(Rollout.training_run_id == run_id).order_by(Rollout.id.desc())
+    return session.scalars(query).first()
+
+
+def active_of_run(session: Session, run_id: int) -> bool:
+    rollout = of_run(session, run_id)
+    return rollout is not None and rollout.status in ACTIVE
+
+
 def members_of(session: Session, rollout_id: int) -> dict[str, RolloutMember]:
     query = select(RolloutMember).where(RolloutMember.rollout_id == rollout_id)
     return {row.device_id: row for row in session.scalars(query)}

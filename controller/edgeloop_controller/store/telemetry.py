@@ -84,15 +84,16 @@ def cursors(session: Session, device_id: str) -> Sequence[TelemetryCursor]:
     return session.scalars(query.order_by(TelemetryCursor.epoch)).all()
 
 
-def recent_windows(
-    session: Session, slot: str, manifest_digest: str, since: float
+def windows_after(
+    session: Session, slot: str, manifest_digest: str, window_id: int, since: float
 ) -> Sequence[Window]:
-    """Windows of a version on a slot that came since `since`, oldest first."""
+    """Windows of a version on a slot with a greater id that came since `since`, in order."""
     query = (
         select(Window)
         .where(
             Window.manifest_digest == manifest_digest,
             Window.received_at >= since,
+            Window.id > window_id,
             Window.slot == slot,
         )
         .order_by(Window.id)

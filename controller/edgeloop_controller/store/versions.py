@@ -48,6 +48,11 @@ def by_digest(session: Session, manifest_digest: str) -> Version | None:
     return session.get(Version, manifest_digest)
 
 
+def of_run(session: Session, run_id: int) -> Version | None:
+    """The version that a training run published."""
+    return session.scalar(select(Version).where(Version.training_run_id == run_id))
+
+
 def _no_model(session: Session, name: str) -> NotFoundError:
     names = sorted(set(session.scalars(select(Version.name).distinct())))
     shown = ", ".join(names[:10]) or "none yet: edgeloop model publish"

@@ -5,13 +5,13 @@ from sqlalchemy.orm import Session
 
 from edgeloop_controller.api import documents
 from edgeloop_controller.api.context import Context
+from edgeloop_controller.api.version_refs import version_ref
 from edgeloop_controller.errors import RefusedInputError
-from edgeloop_controller.services.desired import offer
-from edgeloop_controller.store import devices, events, telemetry, versions
+from edgeloop_controller.store import devices, events, telemetry
 from edgeloop_controller.store.tables import Assignment, Device, DeviceSlot
 from edgeloop_protocol.lifecycle import SlotState
 from edgeloop_protocol.limits import NAME_MAX_CHARS, TEXT_MAX_CHARS
-from edgeloop_protocol.messages import Inventory, SlotReported, VersionRef
+from edgeloop_protocol.messages import Inventory, SlotReported
 
 router = APIRouter(prefix="/devices", tags=["devices"])
 
@@ -111,7 +111,7 @@ def _slot(
         champion=reported.champion,
         previous=reported.previous,
         candidate=reported.candidate,
-        assigned=_assigned(session, assigned),
+        assigned=version_ref(session, assigned.manifest_digest) if assigned else None,
         refused=reported.refused,
         waiting=reported.waiting,
         attempts=reported.attempts,
@@ -119,10 +119,3 @@ def _slot(
         runner_restarts=reported.runner_restarts,
         updated_at=row.updated_at if row else None,
     )
-
-
-def _assigned(session: Session, assigned: Assignment | None) -> VersionRef | None:
-    if assigned is None or assigned.manifest_digest is None:
-        return None
-    version = versions.by_digest(session, assigned.manifest_digest)
-    return offer(version).ref if version else None

@@ -7,9 +7,11 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from edgeloop_controller.api import documents
+from edgeloop_controller.api import loop_documents as shapes
 from edgeloop_controller.api.context import Context
 from edgeloop_controller.config import MANIFEST_TOML_MAX_BYTES
 from edgeloop_controller.errors import RefusedInputError, TooLargeError
+from edgeloop_controller.services.lineage import trace
 from edgeloop_controller.store import versions
 from edgeloop_controller.store.tables import DeviceSlot, Version
 
@@ -67,6 +69,20 @@ def show_version(name: str, version: str, services: Context) -> documents.Versio
         summary = version_summary(row, _devices_by_digest(session))
     manifest = services.registry.manifest(row.manifest_digest)
     return documents.VersionDetail(manifest=manifest, **_fields(summary))
+
+
+@router.get("/{name}/versions/{version}/lineage")
+def show_lineage(name: str, version: str, services: Context) -> shapes.LineageDocument:
+    """Where the version comes from, read backwards."""
+    with services.database.reading() as session:
+        links = trace(session, services.registry, name, version)
+    return shapes.LineageDocument(
+        chain=[
+            shapes.LinkDocument(kind=link.kind, text=link.text, document=link.document)
+            for link in links
+        ],
+        text="\n".join(link.text for link in links),
+    )
 
 
 def version_summary(row: Version, counts: dict[str, int]) -> documents.VersionSummary:

@@ -1,0 +1,100 @@
+"""Retraining policies and training runs."""
+
+from pathlib import Path
+from typing import Annotated, Final
+
+from fastapi import APIRouter, Query
+from fastapi.responses import PlainTextResponse
+from sqlalchemy.orm import Session
+
+from edgeloop_controller.api import loop_documents as shapes
+from edgeloop_controller.api.context import Context
+from edgeloop_controller.api.documents import Items
+from edgeloop_controller.api.version_refs import version_ref
+from edgeloop_controller.services.desired import offer
+from edgeloop_controller.services.retrain import PolicyStatus
+from edgeloop_controller.store import rollouts, runs
+from edgeloop_controller.store.tables import TrainingRun
+
+router = APIRouter(prefix="/retraining", tags=["retraining"])
+
+LOG_SHOWN_MAX_BYTES: Final = 1024 * 1024
+
+
+@router.get("/policies")
+def list_policies(services: Context) -> shapes.PoliciesDocument:
+    """`errors` are the files that cannot be used, and why."""
+    errors = services.retraining.policies().errors
+    return shapes.PoliciesDocument(
+        items=[_policy(status) for status in services.retraining.status()],
+        errors=[shapes.BadPolicy(file=str(p), error=text) for p, text in errors.items()],
+    )
+
+
+@router.post("/policies/{name}/runs", status_code=201)
+def run_policy(name: str, services: Context) -> shapes.RunDocument:
+    """A run by hand; it starts when the one before it has ended."""
+    return show_run(services.retraining.request(name), services)
+
+
+@router.get("/runs")
+def list_runs(
+    services: Context, limit: Annotated[int, Query(ge=1, le=1000)] = 100
+) -> Items[shapes.RunDocument]:
+    """Newest first."""
+    with services.database.reading() as session:
+        return Items(items=[_run(session, row) for row in runs.latest(session, limit)])
+
+
+@router.get("/runs/{run_id}")
+def show_run(run_id: int, services: Context) -> shapes.RunDocument:
+    with services.database.reading() as session:
+        return _run(session, runs.require(session, run_id))
+
+
+@router.get("/runs/{run_id}/log", response_class=PlainTextResponse)
+def show_log(run_id: int, services: Context) -> str:
+    """What the script printed; the last MiB of it. Empty before it started."""
+    with services.database.reading() as session:
+        path = Path(runs.require(session, run_id).directory) / "log.txt"
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - LOG_SHOWN_MAX_BYTES))
+            return file.read(LOG_SHOWN_MAX_BYTES).decode(errors="replace")
+    except FileNotFoundError:
+        return ""
+
+
+def _run(session: Session, row: TrainingRun) -> shapes.RunDocument:
+    rollout = rollouts.of_run(session, row.id)
+    return shapes.RunDocument(
+        id=row.id,
+        policy=row.policy,
+        status=row.status,
+        trigger=row.trigger,
+        drift_alarm_id=row.drift_alarm_id,
+        parent=version_ref(session, row.parent_digest),
+        candidate=version_ref(session, row.candidate_digest),
+        rollout_id=rollout.id if rollout else None,
+        requested_at=row.requested_at,
+        started_at=row.started_at,
+        ended_at=row.ended_at,
+        directory=row.directory,
+        result=row.result,
+        error=row.error,
+    )
+
+
+def _policy(status: PolicyStatus) -> shapes.PolicyDocument:
+    policy = status.policy
+    return shapes.PolicyDocument(
+        name=policy.name,
+        model=policy.model,
+        slot=policy.slot,
+        on=list(policy.on),
+        script=policy.script,
+        champion=offer(status.champion).ref if status.champion else None,
+        labels_since_alarm=status.view.labels_since_alarm,
+        labels_since_last_run=status.view.labels_since_last_run,
+        says=status.says,
+    )

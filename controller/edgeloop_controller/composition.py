@@ -1,0 +1,123 @@
+"""The composition root: builds the controller's parts, starts them, and stops them in reverse.
+
+Invariants: a part is started after those that it needs; a broker that is away is a warning, not an
+error: the connection is tried for ever; training scripts end with the controller.
+"""
+
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Final
+
+from edgeloop_controller.api.context import Services
+from edgeloop_controller.artifacts import LocalArtifactStore
+from edgeloop_controller.broker import EmbeddedBroker, InboxListener, connect
+from edgeloop_controller.clock import SystemClock
+from edgeloop_controller.config import ControllerConfig
+from edgeloop_controller.scheduler import Scheduler
+from edgeloop_controller.services.candidate import Candidates
+from edgeloop_controller.services.desired import DesiredPublisher, Outbound
+from edgeloop_controller.services.drift_watch import DriftWatch
+from edgeloop_controller.services.inbox import Inbox
+from edgeloop_controller.services.ingest import Ingest
+from edgeloop_controller.services.labelling import Labelling
+from edgeloop_controller.services.publishing import Publishing
+from edgeloop_controller.services.reconcile import Reconciler
+from edgeloop_controller.services.registry import Registry
+from edgeloop_controller.services.retrain import Retraining
+from edgeloop_controller.services.rollouts import Rollouts
+from edgeloop_controller.services.training_runs import TrainingRuns
+from edgeloop_controller.store.engine import Database
+from edgeloop_controller.training.executor import LocalExecutor
+
+INGEST_JOIN_S: Final = 10.0
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What is built: what the API needs, and what only the scheduler calls."""
+
+    services: Services
+    reconciler: Reconciler
+    training_runs: TrainingRuns
+
+
+@contextmanager
+def running(config: ControllerConfig) -> Iterator[Services]:
+    """All of the controller but HTTP: database, broker, ingest and scheduler, until the end."""
+    with ExitStack() as stack:
+        database = Database(config.database)
+        stack.callback(database.close)
+        if config.broker.embedded:
+            embedded = EmbeddedBroker(config.broker, config.data_dir)
+            embedded.start()
+            stack.callback(embedded.stop)
+        broker = connect(config.broker)
+        parts = build(config, database, broker)
+        parts.services.retraining.end_interrupted()
+        stack.enter_context(_ingesting(parts.services.ingest))
+        stack.callback(broker.stop)
+        broker.start(parts.services.listener)
+        scheduler = _schedule(config, parts)
+        stack.callback(scheduler.stop)
+        stack.callback(parts.training_runs.cancel)
+        scheduler.start()
+        yield parts.services
+
+
+def build(config: ControllerConfig, database: Database, outbound: Outbound) -> Parts:
+    clock = SystemClock()
+    artifacts = LocalArtifactStore(config.artifacts_dir)
+    registry = Registry(artifacts)
+    limits = config.limits
+    inbox = Inbox(limits.inbox_max_messages, limits.inbox_max_bytes)
+    desired = DesiredPublisher(database, outbound, clock)
+    publishing = Publishing(database, registry, clock)
+    rollouts = Rollouts(database, desired, clock)
+    retraining = Retraining(database, clock, config.retraining, config.runs_dir)
+    services = Services(
+        config=config,
+        clock=clock,
+        database=database,
+        artifacts=artifacts,
+        registry=registry,
+        listener=InboxListener(inbox),
+        inbox=inbox,
+        ingest=Ingest(database, inbox, outbound, desired, clock, limits.batch_max_messages),
+        desired=desired,
+        publishing=publishing,
+        rollouts=rollouts,
+        drift_watch=DriftWatch(database, registry, clock, config.drift),
+        labelling=Labelling(database, registry, clock),
+        retraining=retraining,
+    )
+    candidates = Candidates(
+        database, registry, publishing, limits.upload_max_bytes, limits.baseline_max_bytes
+    )
+    training_runs = TrainingRuns(
+        database, registry, LocalExecutor(), candidates, rollouts, retraining.policies, clock
+    )
+    reconciler = Reconciler(database, registry, desired, clock, config.offline_after_s)
+    return Parts(services, reconciler, training_runs)
+
+
+def _schedule(config: ControllerConfig, parts: Parts) -> Scheduler:
+    scheduler = Scheduler()
+    scheduler.every(config.tick_s, "reconcile", parts.reconciler.tick)
+    if config.drift.enabled:
+        scheduler.every(config.drift.interval_s, "drift", parts.services.drift_watch.look)
+    scheduler.every(config.retraining.interval_s, "policies", parts.services.retraining.look)
+    scheduler.every(config.retraining.interval_s, "training", parts.training_runs.work)
+    return scheduler
+
+
+@contextmanager
+def _ingesting(ingest: Ingest) -> Iterator[None]:
+    thread = threading.Thread(target=ingest.run, name="ingest", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ingest.stop()
+        thread.join(INGEST_JOIN_S)

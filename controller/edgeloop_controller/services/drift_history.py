@@ -1,0 +1,78 @@
+"""What each device said under a version, kept as the windows come: its first ones and its last.
+
+Invariants: each window is read from the database once; at most the windows that cover the needed
+examples twice are kept for a device; a process that starts again reads them again.
+"""
+
+from collections import deque
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from edgeloop_controller.core.drift import DeviceHistory, DriftWindow
+from edgeloop_controller.store.tables import Window
+from edgeloop_protocol.messages import Sketches
+
+
+@dataclass
+class _Device:
+    first: list[DriftWindow] = field(default_factory=list)
+    first_examples: int = 0
+    last: deque[DriftWindow] = field(default_factory=deque)
+    last_examples: int = 0
+
+    def add(self, window: DriftWindow, needed: int) -> None:
+        if self.first_examples < needed:
+            self.first.append(window)
+            self.first_examples += window.count
+        self.last.append(window)
+        self.last_examples += window.count
+        while self.last_examples - self.last[0].count >= needed:
+            self.last_examples -= self.last.popleft().count
+
+
+@dataclass
+class VersionHistory:
+    """Of one version on one slot; `needed` examples make a part (core.drift.examples_needed)."""
+
+    needed: int
+    read_through: int = 0
+    _devices: dict[str, _Device] = field(default_factory=dict)
+
+    def add(self, rows: Iterable[Window]) -> None:
+        """Rows in the order of their ids, each above `read_through`."""
+        for row in rows:
+            self.read_through = row.id
+            if row.count > 0:
+                device = self._devices.setdefault(row.device_id, _Device())
+                device.add(_drift_window(row), self.needed)
+
+    def of_devices(
+        self, labels: Mapping[str, Mapping[str, str]], faulty: Iterable[str]
+    ) -> list[DeviceHistory]:
+        """Histories of the devices in `labels` (id → effective labels); others are forgotten."""
+        for gone in set(self._devices) - set(labels):
+            del self._devices[gone]
+        broken = set(faulty)
+        return [
+            DeviceHistory(
+                device_id=device_id,
+                labels=labels[device_id],
+                first=tuple(device.first),
+                last=tuple(device.last),
+                sensor_fault_open=device_id in broken,
+            )
+            for device_id, device in sorted(self._devices.items())
+        ]
+
+
+def _drift_window(row: Window) -> DriftWindow:
+    body: dict[str, Any] = row.body
+    return DriftWindow(
+        id=row.id,
+        count=row.count,
+        features=tuple(tuple(counts) for counts in body["features"]),
+        predictions=tuple(body["predictions"]),
+        confidence=tuple(body["confidence"]),
+        sketches=Sketches.model_validate(row.sketches) if row.sketches else None,
+    )

@@ -1,0 +1,214 @@
+"""The drift watch: recent windows of what runs → findings → alarms, raised and cleared.
+
+Invariants: an alarm's row and its event are one transaction; at most one alarm of a (slot,
+version, scope, key, cause) is open; streaks live in memory, so a restart only delays; an alarm of
+a version that its scope no longer runs is closed, and says so.
+"""
+
+import logging
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, NamedTuple
+
+from sqlalchemy.orm import Session
+
+from edgeloop_controller.clock import Clock
+from edgeloop_controller.config import DriftConfig
+from edgeloop_controller.core.alarms import AlarmKey, Streak, advance
+from edgeloop_controller.core.drift import Cause, Finding, Scope, assess, examples_needed
+from edgeloop_controller.services.drift_history import VersionHistory
+from edgeloop_controller.services.registry import Registry
+from edgeloop_controller.store import devices, drift, events, telemetry
+from edgeloop_controller.store.engine import Database
+from edgeloop_controller.store.tables import DriftAlarm
+from edgeloop_protocol.manifest import Manifest
+
+logger = logging.getLogger(__name__)
+
+FEATURES_IN_EVIDENCE_MAX: Final = 12
+
+
+class Watched(NamedTuple):
+    slot: str
+    manifest_digest: str
+
+
+@dataclass(frozen=True)
+class Look:
+    """The findings of the last look at one version on one slot."""
+
+    watched: Watched
+    at: float
+    findings: tuple[Finding, ...]
+
+
+@dataclass
+class _Memory:
+    history: VersionHistory
+    streaks: Mapping[AlarmKey, Streak] = field(default_factory=dict)
+
+
+class DriftWatch:
+    """`look` is called by the scheduler, never twice at once."""
+
+    def __init__(
+        self, database: Database, registry: Registry, clock: Clock, config: DriftConfig
+    ) -> None:
+        self._database = database
+        self._registry = registry
+        self._clock = clock
+        self._config = config
+        self._memory: dict[Watched, _Memory] = {}
+        self._looks: dict[Watched, Look] = {}
+        self._lock = threading.Lock()
+
+    def looks(self) -> list[Look]:
+        """What the last look found, for people."""
+        with self._lock:
+            return list(self._looks.values())
+
+    def look(self) -> None:
+        running = self._running()
+        with self._lock:
+            self._looks = {key: look for key, look in self._looks.items() if key in running}
+        self._memory = {key: memory for key, memory in self._memory.items() if key in running}
+        self._close_left_behind(running)
+        for watched, labels in running.items():
+            try:
+                self._look_at(watched, labels)
+            except Exception:
+                logger.exception("drift of %s on slot %s", watched.manifest_digest, watched.slot)
+
+    def _running(self) -> dict[Watched, dict[str, dict[str, str]]]:
+        """What runs somewhere as champion → the devices it runs on, with their labels."""
+        with self._database.reading() as session:
+            labels = {d.id: devices.effective_labels(d) for d in devices.every(session)}
+            running: dict[Watched, dict[str, dict[str, str]]] = {}
+            for device_id, slots in devices.slots_by_device(session).items():
+                for slot, row in slots.items():
+                    if row.champion_digest is not None:
+                        watched = Watched(slot, row.champion_digest)
+                        running.setdefault(watched, {})[device_id] = labels[device_id]
+        return running
+
+    def _look_at(self, watched: Watched, labels: dict[str, dict[str, str]]) -> None:
+        manifest = self._registry.manifest(watched.manifest_digest)
+        if manifest.baseline is None:
+            return
+        memory = self._memory.setdefault(
+            watched, _Memory(VersionHistory(examples_needed(manifest)))
+        )
+        now = self._clock.now()
+        with self._database.reading() as session:
+            memory.history.add(
+                telemetry.windows_after(
+                    session, *watched, memory.history.read_through, now - self._config.max_age_s
+                )
+            )
+            alarms = _open_of(session, watched)
+        faulty = [key.key for key in alarms if key.cause is Cause.SENSOR_FAULT]
+        findings = assess(memory.history.of_devices(labels, faulty), manifest)
+        change = advance(
+            set(alarms),
+            memory.streaks,
+            findings,
+            self._config.raise_after,
+            self._config.clear_after,
+        )
+        memory.streaks = change.streaks
+        if change.raised or change.cleared:
+            self._write(watched, manifest, change.raised, change.cleared)
+        with self._lock:
+            self._looks[watched] = Look(watched, now, findings)
+
+    def _write(
+        self,
+        watched: Watched,
+        manifest: Manifest,
+        raised: Sequence[Finding],
+        cleared: Sequence[AlarmKey],
+    ) -> None:
+        now = self._clock.now()
+        with self._database.writing() as session:
+            alarms = _open_of(session, watched)
+            for key in cleared:
+                if key in alarms:
+                    _clear(session, alarms[key], now, "the finding is gone")
+            for finding in raised:
+                _raise(session, watched, manifest, finding, now)
+
+    def _close_left_behind(self, running: Mapping[Watched, Mapping[str, object]]) -> None:
+        now = self._clock.now()
+        with self._database.writing() as session:
+            for alarm in drift.open_alarms(session):
+                on = running.get(Watched(alarm.slot, alarm.manifest_digest), {})
+                if not on:
+                    _clear(session, alarm, now, "no device runs this version any more")
+                elif alarm.scope == Scope.DEVICE and alarm.key not in on:
+                    _clear(session, alarm, now, "the device runs another version")
+
+
+def _open_of(session: Session, watched: Watched) -> dict[AlarmKey, DriftAlarm]:
+    return {
+        AlarmKey(Scope(alarm.scope), alarm.key, Cause(alarm.cause)): alarm
+        for alarm in drift.open_alarms(session)
+        if (alarm.slot, alarm.manifest_digest) == watched
+    }
+
+
+def _raise(
+    session: Session, watched: Watched, manifest: Manifest, finding: Finding, now: float
+) -> None:
+    assert finding.cause is not None  # only findings with a cause are raised
+    alarm = DriftAlarm(
+        slot=watched.slot,
+        manifest_digest=watched.manifest_digest,
+        scope=finding.scope.value,
+        key=finding.key,
+        cause=finding.cause.value,
+        sensor=finding.sensor,
+        score=finding.score.value,
+        threshold=finding.threshold,
+        raised_at=now,
+        cleared_at=None,
+        evidence=_evidence(finding),
+    )
+    session.add(alarm)
+    session.flush()
+    data = _event(alarm) | {"version": str(manifest.ref()), "explanation": finding.explanation}
+    events.add(session, now, "drift.raised", finding.key, data)
+
+
+def _clear(session: Session, alarm: DriftAlarm, now: float, why: str) -> None:
+    alarm.cleared_at = now
+    events.add(session, now, "drift.cleared", alarm.key, _event(alarm) | {"why": why})
+
+
+def _event(alarm: DriftAlarm) -> dict[str, Any]:
+    return {
+        "alarm": alarm.id,
+        "slot": alarm.slot,
+        "scope": alarm.scope,
+        "cause": alarm.cause,
+        "sensor": alarm.sensor,
+        "score": alarm.score,
+        "threshold": alarm.threshold,
+    }
+
+
+def _evidence(finding: Finding) -> dict[str, Any]:
+    score = finding.score
+    strongest = sorted(score.features, key=lambda feature: -feature.psi)
+    return {
+        "explanation": finding.explanation,
+        "examples": score.examples,
+        "features": [
+            {"name": f.name, "sensor": f.sensor, "psi": f.psi, "ks": f.ks}
+            for f in strongest[:FEATURES_IN_EVIDENCE_MAX]
+        ],
+        "sensors": dict(score.sensors),
+        "predictions_psi": score.predictions_psi,
+        "confidence_psi": score.confidence_psi,
+        **dict(finding.evidence or {}),
+    }

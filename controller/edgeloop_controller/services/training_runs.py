@@ -1,0 +1,232 @@
+"""One training run from its row to its end: data, script, candidate, publication, rollout.
+
+Invariants: one run at a time; every ending is written down with its cause; nothing is published
+that the policy's acceptance did not pass; held-back samples never reach the script.
+"""
+
+import logging
+import threading
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from edgeloop_controller.clock import Clock
+from edgeloop_controller.core.retraining import Policy, RunStatus
+from edgeloop_controller.core.rollout import RolloutTerms
+from edgeloop_controller.errors import ConflictError, ControllerError, TrainingError
+from edgeloop_controller.services.candidate import Candidates
+from edgeloop_controller.services.policies import Policies
+from edgeloop_controller.services.registry import Registry
+from edgeloop_controller.services.rollouts import RolloutRequest, Rollouts
+from edgeloop_controller.services.training_data import TrainingData, collect
+from edgeloop_controller.store import events, rollouts, runs, versions
+from edgeloop_controller.store.engine import Database
+from edgeloop_controller.store.tables import DriftAlarm, TrainingRun
+from edgeloop_controller.training.dataset import HeldBack, held_back, split, write_training_input
+from edgeloop_controller.training.evaluation import reason_to_reject
+from edgeloop_controller.training.executor import Ending, Executor, Outcome, TrainingJob
+from edgeloop_protocol.errors import ProtocolError
+from edgeloop_protocol.manifest import Manifest
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class _Ended:
+    status: RunStatus
+    result: dict[str, Any]
+    error: str = ""
+    candidate_digest: str | None = None
+
+
+class TrainingRuns:
+    """`work` is called by the scheduler, never twice at once; `cancel` ends a script."""
+
+    def __init__(
+        self,
+        database: Database,
+        registry: Registry,
+        executor: Executor,
+        candidates: Candidates,
+        rollout_service: Rollouts,
+        policies: Callable[[], Policies],
+        clock: Clock,
+    ) -> None:
+        self._database = database
+        self._registry = registry
+        self._executor = executor
+        self._candidates = candidates
+        self._rollouts = rollout_service
+        self._policies = policies
+        self._clock = clock
+        self._cancelled = threading.Event()
+
+    def cancel(self) -> None:
+        """The controller stops: end the script, so that no process outlives it."""
+        self._cancelled.set()
+
+    def work(self) -> None:
+        """Run the oldest pending run, if any, then start rollouts that waited."""
+        run = self._take_pending()
+        if run is not None:
+            self._end(run, self._run(run))
+        self._start_waiting_rollouts()
+
+    def _take_pending(self) -> TrainingRun | None:
+        if self._cancelled.is_set():
+            return None
+        with self._database.writing() as session:
+            pending = runs.with_status(session, RunStatus.PENDING)
+            if not pending:
+                return None
+            run = pending[0]
+            run.status = RunStatus.RUNNING.value
+            run.started_at = self._clock.now()
+            events.add(session, run.started_at, "training.started", run.policy, {"run": run.id})
+            return run
+
+    def _run(self, run: TrainingRun) -> _Ended:
+        result = dict(run.result)
+        try:
+            return self._train(run, self._policies().require(run.policy), result)
+        except (ControllerError, ProtocolError, OSError) as error:
+            return _Ended(RunStatus.FAILED, result, str(error))
+        except Exception as error:
+            logger.exception("run %d failed by an error of ours", run.id)
+            return _Ended(RunStatus.FAILED, result, f"{type(error).__name__}: {error}")
+
+    def _train(self, run: TrainingRun, policy: Policy, result: dict[str, Any]) -> _Ended:
+        parent = self._registry.manifest(run.parent_digest)
+        data = self._collect(run, policy, parent)
+        result["data"] = data.describe()
+        examples = self._write_input(run, policy, parent, data, result)
+        outcome = self._executor.run(
+            TrainingJob(
+                script=Path(policy.script).absolute(),
+                directory=Path(run.directory),
+                timeout_s=policy.timeout_s,
+                memory_max_bytes=policy.memory_max_bytes,
+            ),
+            self._cancelled,
+        )
+        result["script"] = {"ending": outcome.ending.value, "duration_s": outcome.duration_s}
+        if outcome.ending is not Ending.SUCCEEDED:
+            return _Ended(RunStatus.FAILED, result, outcome.message)
+        return self._judge(run, policy, parent, outcome, examples, result)
+
+    def _collect(self, run: TrainingRun, policy: Policy, parent: Manifest) -> TrainingData:
+        with self._database.reading() as session:
+            alarm = session.get(DriftAlarm, run.drift_alarm_id) if run.drift_alarm_id else None
+            return collect(session, policy.slot, parent, alarm)
+
+    def _write_input(
+        self,
+        run: TrainingRun,
+        policy: Policy,
+        parent: Manifest,
+        data: TrainingData,
+        result: dict[str, Any],
+    ) -> HeldBack:
+        names = [feature.name for feature in parent.features]
+        parts = split(data.samples, policy.acceptance.held_back_fraction)
+        if not parts.train or not parts.held_back:
+            raise TrainingError(
+                f"{len(data.samples)} labelled samples leave {len(parts.train)} to train on and "
+                f"{len(parts.held_back)} to judge by: label more of them"
+            )
+        write_training_input(
+            Path(run.directory),
+            parts.train,
+            names,
+            parent.labels,
+            run_id=run.id,
+            policy=policy.name,
+            model=policy.model,
+            slot=policy.slot,
+            parent=parent.ref(),
+            inputs=policy.inputs,
+        )
+        result["data"] |= {"train": len(parts.train), "held_back": len(parts.held_back)}
+        return held_back(parts.held_back, names)
+
+    def _judge(
+        self,
+        run: TrainingRun,
+        policy: Policy,
+        parent: Manifest,
+        outcome: Outcome,
+        examples: HeldBack,
+        result: dict[str, Any],
+    ) -> _Ended:
+        candidate = self._candidates.make(run, parent, outcome, examples)
+        result["evaluation"] = candidate.comparison.evaluation.model_dump(mode="json")
+        result["subsets"] = {
+            name: asdict(count) for name, count in candidate.comparison.subsets.items()
+        }
+        reason = reason_to_reject(candidate.comparison.evaluation, policy.acceptance)
+        if reason is not None:
+            return _Ended(RunStatus.REJECTED, result, reason)
+        published = self._candidates.publish(run, candidate)
+        result["version"] = {"name": published.name, "version": published.version}
+        return _Ended(RunStatus.SUCCEEDED, result, candidate_digest=published.digest())
+
+    def _end(self, run: TrainingRun, ended: _Ended) -> None:
+        now = self._clock.now()
+        logger.info("run %d of policy %s: %s %s", run.id, run.policy, ended.status, ended.error)
+        with self._database.writing() as session:
+            row = runs.require(session, run.id)
+            row.status = ended.status.value
+            row.ended_at = now
+            row.result = ended.result
+            row.error = ended.error
+            row.candidate_digest = ended.candidate_digest
+            data = {"run": run.id, "status": ended.status.value, "error": ended.error}
+            data |= {key: ended.result[key] for key in ("version",) if key in ended.result}
+            events.add(session, now, "training.ended", run.policy, data)
+
+    def _start_waiting_rollouts(self) -> None:
+        """A candidate's rollout waits while another one has its devices; it is tried each time."""
+        for run, request in self._waiting_rollouts():
+            try:
+                rollout_id = self._rollouts.start(request)
+                note: dict[str, Any] = {"rollout": rollout_id}
+            except ConflictError as error:
+                note = {"rollout_waits": str(error)}
+            except ControllerError as error:
+                logger.error("run %d: its rollout cannot start: %s", run.id, error)
+                note = {"rollout_refused": str(error)}
+            with self._database.writing() as session:
+                row = runs.require(session, run.id)
+                kept = {k: v for k, v in row.result.items() if k != "rollout_waits"}
+                row.result = kept | note
+
+    def _waiting_rollouts(self) -> list[tuple[TrainingRun, RolloutRequest]]:
+        policies = self._policies().found
+        waiting = []
+        with self._database.reading() as session:
+            for run in runs.with_status(session, RunStatus.SUCCEEDED):
+                policy = policies.get(run.policy)
+                if policy is None or policy.rollout is None or "rollout_refused" in run.result:
+                    continue
+                candidate = versions.of_run(session, run.id)
+                if candidate is None or rollouts.of_run(session, run.id) is not None:
+                    continue
+                newest = versions.of_model(session, candidate.name)[-1]
+                if newest.manifest_digest == candidate.manifest_digest:
+                    waiting.append((run, _request(policy, candidate.version, run.id)))
+        return waiting
+
+
+def _request(policy: Policy, version: str, run_id: int) -> RolloutRequest:
+    assert policy.rollout is not None
+    soak_s = policy.rollout.soak_s
+    return RolloutRequest(
+        name=policy.model,
+        version=version,
+        selector=policy.rollout.selector,
+        waves=policy.rollout.waves,
+        terms=RolloutTerms() if soak_s is None else RolloutTerms(soak_s=soak_s),
+        slot=policy.slot,
+        training_run_id=run_id,
+    )
