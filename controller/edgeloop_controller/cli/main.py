@@ -1,7 +1,8 @@
 """`edgeloop`: the controller, and the client of its HTTP API.
 
 Invariants: a command imports nothing of the server but `serve`, lazily; results go to stdout,
-errors with their hint to stderr; no traceback for an error that has a name.
+errors with their hint to stderr; no traceback for an error that has a name; exit codes as in
+`cli.exit_codes`.
 """
 
 from pathlib import Path
@@ -9,17 +10,31 @@ from typing import Annotated
 
 import typer
 
+from edgeloop_controller.cli import connection, devices, loop, models, rollouts
 from edgeloop_controller.cli.exit_codes import ExitCode
 from edgeloop_controller.cli.output import fail
+from edgeloop_controller.client import DEFAULT_URL
 from edgeloop_controller.errors import ControllerError
 from edgeloop_protocol.errors import ConfigError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+app.add_typer(models.app, name="model")
+app.add_typer(devices.app, name="device")
+app.add_typer(rollouts.app, name="rollout")
+app.add_typer(loop.drift_app, name="drift")
+app.add_typer(loop.retrain_app, name="retrain")
+app.command("lineage")(models.lineage)
+app.command("events")(loop.events)
 
 
 @app.callback()
-def edgeloop() -> None:
+def edgeloop(
+    url: Annotated[
+        str, typer.Option(envvar="EDGELOOP_URL", help="the controller's address")
+    ] = DEFAULT_URL,
+) -> None:
     """Edgeloop: put a model on a fleet, watch it, retrain it, replace it."""
+    connection.target.url = url
 
 
 @app.command()

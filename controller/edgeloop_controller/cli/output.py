@@ -1,20 +1,48 @@
-"""What commands print: JSON documents or tables to stdout, errors to stderr."""
+"""What commands print: JSON documents or tables to stdout, errors to stderr.
+
+Invariants: a table fits WIDTH columns however wide the terminal; nothing from a device or a file
+is taken for markup.
+"""
 
 import json
-from typing import Any, NoReturn
+import time
+from collections.abc import Iterable, Sequence
+from typing import Any, Final, NoReturn
 
 import typer
+from rich import box
 from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
 
 from edgeloop_controller.cli.exit_codes import ExitCode
 
+WIDTH: Final = 100
+
 errors = Console(stderr=True, highlight=False, soft_wrap=True)
+
+_COLOURS: Final = {
+    "running": "cyan",
+    "pending": "cyan",
+    "online": "green",
+    "done": "green",
+    "committed": "green",
+    "succeeded": "green",
+    "paused": "yellow",
+    "withdrawn": "yellow",
+    "rejected": "yellow",
+    "halted": "red",
+    "failed": "red",
+    "rolled_back": "red",
+    "aborted": "red",
+    "offline": "red",
+}
 
 
 def fail(message: str, hint: str, code: ExitCode) -> NoReturn:
-    errors.print(f"[bold red]error:[/] {_plain(message)}")
+    errors.print(f"[bold red]error:[/] {escape(message)}")
     if hint:
-        errors.print(f"[dim]hint:[/] {_plain(hint)}")
+        errors.print(f"[dim]hint:[/] {escape(hint)}")
     raise typer.Exit(code)
 
 
@@ -22,5 +50,74 @@ def print_json(document: Any) -> None:
     typer.echo(json.dumps(document, indent=2, ensure_ascii=False))
 
 
-def _plain(text: str) -> str:
-    return text.replace("[", "\\[")
+def say(text: str = "") -> None:
+    """A line; a state's name in it is not coloured. Wraps at WIDTH."""
+    _console().print(escape(text), soft_wrap=False)
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], empty: str) -> None:
+    """`columns` that start with `>` are figures, to the right."""
+    shown = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
+    for column in columns:
+        right = column.startswith(">")
+        shown.add_column(column.lstrip(">"), justify="right" if right else "left", overflow="fold")
+    for row in rows:
+        shown.add_row(*(_cell(value) for value in row))
+    if shown.row_count:
+        _console().print(shown)
+    else:
+        say(empty)
+
+
+def facts(pairs: Iterable[tuple[str, Any]]) -> None:
+    """Names and values, one a line."""
+    shown = Table(box=None, show_header=False, pad_edge=False)
+    shown.add_column(style="bold", no_wrap=True)
+    shown.add_column(overflow="fold")
+    for name, value in pairs:
+        shown.add_row(name, _cell(value))
+    _console().print(shown)
+
+
+def when(seconds: float | None) -> str:
+    """Local time, short."""
+    if seconds is None:
+        return "-"
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
+
+
+def ago(seconds: float | None) -> str:
+    """`12 s`, `5 min`, `3 h`, `2 d` before now."""
+    if seconds is None:
+        return "-"
+    elapsed_s = max(0.0, time.time() - seconds)
+    for limit_s, unit_s, unit in ((120, 1, "s"), (7200, 60, "min"), (172800, 3600, "h")):
+        if elapsed_s < limit_s:
+            return f"{elapsed_s / unit_s:.0f} {unit} ago"
+    return f"{elapsed_s / 86400:.0f} d ago"
+
+
+def size(size_bytes: float) -> str:
+    for unit in ("B", "KiB", "MiB"):
+        if size_bytes < 1024:
+            return f"{size_bytes:.0f} {unit}" if unit == "B" else f"{size_bytes:.1f} {unit}"
+        size_bytes /= 1024
+    return f"{size_bytes:.1f} GiB"
+
+
+def version_name(ref: Any) -> str:
+    return f"{ref['name']}@{ref['version']}" if ref else "-"
+
+
+def _cell(value: Any) -> str:
+    if value is None or value == "":
+        return "-"
+    text = f"{value:.3f}" if isinstance(value, float) else str(value)
+    colour = _COLOURS.get(text)
+    return f"[{colour}]{text}[/]" if colour else escape(text)
+
+
+def _console() -> Console:
+    return Console(
+        width=min(WIDTH, Console().width) if Console().is_terminal else WIDTH, highlight=False
+    )

@@ -1,0 +1,53 @@
+"""How a command reaches the controller, and how its refusals end the command."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Annotated
+
+import typer
+
+from edgeloop_controller.cli.exit_codes import BY_STATUS, ExitCode
+from edgeloop_controller.cli.output import fail
+from edgeloop_controller.client import DEFAULT_URL, ApiError, Client
+
+Json = Annotated[bool, typer.Option("--json", help="print the API's own document")]
+VersionArgument = Annotated[str, typer.Argument(metavar="NAME@VERSION")]
+
+
+@dataclass
+class Target:
+    """Set by the global option."""
+
+    url: str = DEFAULT_URL
+
+
+target = Target()
+
+
+@contextmanager
+def connected() -> Iterator[Client]:
+    """A client; its refusals are printed with their hint and give the exit code."""
+    with Client(target.url) as client:
+        try:
+            yield client
+        except ApiError as error:
+            code = ExitCode.UNREACHABLE
+            if error.status is not None:
+                code = BY_STATUS.get(error.status, ExitCode.FAILED)
+            fail(str(error), error.hint, code)
+
+
+def split_version(text: str) -> tuple[str, str]:
+    """NAME@VERSION; ends the command when it is neither."""
+    name, at, version = text.partition("@")
+    if not (name and at and version) or "/" in text:
+        fail(f"{text!r} is not NAME@VERSION", "for example watch@3", ExitCode.USAGE)
+    return name, version
+
+
+def quoted(part: str) -> str:
+    """A name in a URL's path."""
+    from urllib.parse import quote
+
+    return quote(part, safe="")

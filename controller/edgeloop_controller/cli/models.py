@@ -1,0 +1,153 @@
+"""`edgeloop model` and `edgeloop lineage`."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from edgeloop_controller.cli import output
+from edgeloop_controller.cli.connection import (
+    Json,
+    VersionArgument,
+    connected,
+    quoted,
+    split_version,
+)
+from edgeloop_controller.cli.exit_codes import ExitCode
+
+app = typer.Typer(no_args_is_help=True, help="Publish model versions and look at them.")
+
+
+@app.command()
+def publish(
+    file: Annotated[Path, typer.Argument(help="the ONNX file")],
+    name: Annotated[str, typer.Option(help="the model's name")],
+    version: Annotated[str, typer.Option(help="the version's name; it can never be changed")],
+    manifest: Annotated[
+        Path | None, typer.Option(help="model.toml: what the file cannot say")
+    ] = None,
+    baseline: Annotated[
+        Path | None, typer.Option(help="Parquet of training features: drift is measured from it")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Publish a version. Publishing the same again changes nothing."""
+    for path in (file, manifest, baseline):
+        if path is not None and not path.is_file():
+            output.fail(f"no file {path}", "", ExitCode.USAGE)
+    with connected() as client:
+        document = client.publish(file, quoted(name), quoted(version), manifest, baseline)
+    if json:
+        output.print_json(document)
+        return
+    done = "published" if document["created"] else "was published before, the same"
+    output.say(f"{document['name']}@{document['version']} {done}")
+    _show_version(document)
+    if document["manifest"]["baseline"] is None:
+        output.say("no baseline: its drift will not be watched (give --baseline)")
+
+
+@app.command("list")
+def list_models(json: Json = False) -> None:
+    """Every model."""
+    with connected() as client:
+        document = client.get("/models")
+    if json:
+        output.print_json(document)
+        return
+    output.table(
+        ("model", ">versions", "latest", "published", ">devices"),
+        (
+            (m["name"], m["versions"], m["latest"], output.ago(m["published_at"]), m["devices"])
+            for m in document["items"]
+        ),
+        "no model is published: edgeloop model publish FILE --name N --version V",
+    )
+
+
+@app.command()
+def show(
+    model: Annotated[str, typer.Argument(metavar="NAME[@VERSION]")], json: Json = False
+) -> None:
+    """A model's versions, or one version with its manifest."""
+    if "@" in model:
+        name, version = split_version(model)
+        path = f"/models/{quoted(name)}/versions/{quoted(version)}"
+    else:
+        path = f"/models/{quoted(model)}"
+    with connected() as client:
+        document = client.get(path)
+    if json:
+        output.print_json(document)
+    elif "@" in model:
+        _show_version(document)
+    else:
+        _show_model(document)
+
+
+def lineage(version: VersionArgument, json: Json = False) -> None:
+    """Where a version comes from: runs, data, drift and devices, read backwards."""
+    name, number = split_version(version)
+    with connected() as client:
+        document = client.get(f"/models/{quoted(name)}/versions/{quoted(number)}/lineage")
+    if json:
+        output.print_json(document)
+        return
+    for link in document["chain"]:
+        indent = "" if link["kind"] == "version" else "  <- "
+        output.say(f"{indent}{link['text']}")
+
+
+def _show_model(document: dict[str, Any]) -> None:
+    output.table(
+        ("version", "published", ">size", ">devices", "run", "manifest"),
+        (
+            (
+                v["version"],
+                output.when(v["published_at"]),
+                output.size(v["artifact_size_bytes"]),
+                v["devices"],
+                v["training_run_id"],
+                v["manifest_digest"][:12],
+            )
+            for v in document["items"]
+        ),
+        "no version",
+    )
+
+
+def _show_version(document: dict[str, Any]) -> None:
+    manifest = document["manifest"]
+    artifact, evaluation, baseline = (
+        manifest["artifact"],
+        manifest["evaluation"],
+        manifest["baseline"],
+    )
+    pairs = [
+        ("manifest", document["manifest_digest"]),
+        ("artifact", f"{artifact['digest'][:16]}…, {output.size(artifact['size_bytes'])}"),
+        ("runtime", f"{artifact['runtime']}, opset {artifact['opset']}"),
+        ("inputs", _tensors(manifest["inputs"])),
+        ("outputs", f"{_tensors(manifest['outputs'])}; scores: {manifest['scores_output']}"),
+        ("features", f"{len(manifest['features'])}, of {_sensors(manifest)}"),
+        ("labels", ", ".join(manifest["labels"])),
+        ("golden", f"{len((manifest['golden'] or {}).get('inputs', []))} examples"),
+        ("baseline", f"{baseline['count']} examples" if baseline else "none"),
+        ("devices", document["devices"]),
+        ("published", output.when(document["published_at"])),
+    ]
+    if evaluation:
+        text = f"accuracy {evaluation['accuracy']:.3f} on {evaluation['examples']} examples"
+        pairs.append(("evaluation", text))
+    output.facts(pairs)
+
+
+def _tensors(tensors: list[dict[str, Any]]) -> str:
+    return ", ".join(
+        f"{t['name']} {t['dtype']}[{', '.join('?' if d is None else str(d) for d in t['shape'])}]"
+        for t in tensors
+    )
+
+
+def _sensors(manifest: dict[str, Any]) -> str:
+    return ", ".join(sorted({feature["sensor"] for feature in manifest["features"]}))
