@@ -55,12 +55,16 @@ class Device:
     def revision(self) -> int:
         return self._revision
 
+    @property
+    def connected(self) -> bool:
+        return self._connected
+
     def handle(self, event: Event, now: float) -> tuple[Effect, ...]:
         """What is to be done, in this order; `now` is monotonic, in seconds."""
         effects: list[Effect] = []
         if isinstance(event, Started):
             for slot in self._slots.values():
-                slot.recover(now)
+                slot.recover()
             effects.append(self._kept)
         elif isinstance(event, Tick):
             for slot in self._slots.values():
@@ -72,7 +76,7 @@ class Device:
         elif isinstance(event, BrokerDisconnected):
             self._connected = False
         elif isinstance(event, DesiredReceived):
-            effects += self._desire(event.desired, now)
+            effects += self._desire(event.desired)
         elif event.slot in self._slots:
             self._slots[event.slot].handle(event, now)
         return self._in_order(effects, now)
@@ -89,14 +93,14 @@ class Device:
         slots = tuple(slot.durable for slot in self._slots.values())
         return DeviceSnapshot(revision=self._revision, slots=slots + self._resting)
 
-    def _desire(self, desired: Desired, now: float) -> list[Effect]:
+    def _desire(self, desired: Desired) -> list[Effect]:
         if desired.revision <= self._revision:
             self.stale_desired += 1
             return []
         self._revision = desired.revision
         wanted = {slot.slot: slot for slot in desired.slots}
         for name, slot in self._slots.items():
-            slot.desire(wanted.get(name, SlotDesired(slot=name)), now)
+            slot.desire(wanted.get(name, SlotDesired(slot=name)))
         unknown = sorted(set(wanted) - set(self._slots))
         return [
             AppendEvent("unknown_slot", name, None, "no such slot is configured on this device")

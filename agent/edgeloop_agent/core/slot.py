@@ -48,14 +48,14 @@ class Slot:
 
     # ---- inputs -------------------------------------------------------------------------------
 
-    def recover(self, now: float) -> None:
+    def recover(self) -> None:
         """After a boot: no runner is left, so a try that was underway begins anew, counted."""
         if self.durable.candidate is not None:
             if self.durable.state in _TRYING:
                 self._move(Signal.INTERRUPTED)
             self._proceed()
 
-    def desire(self, desired: SlotDesired, now: float) -> None:
+    def desire(self, desired: SlotDesired) -> None:
         """What the controller wants here now; nothing new is no reason to stop the champion."""
         offer, candidate, champion = desired.offer, self.durable.candidate, self.durable.champion
         if offer is None:
@@ -219,6 +219,7 @@ class Slot:
             return
         attempts = candidate.attempts + 1
         self._set(candidate=candidate.model_copy(update={"attempts": attempts}))
+        self._waiting.why = ""
         self._move(Signal.TRYING)
 
     def _said(

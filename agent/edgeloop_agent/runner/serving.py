@@ -1,0 +1,224 @@
+"""The runner's loop: one thread, one select over the supervisor, the source and the deadlines.
+
+Invariants: heartbeats come from this loop, so that a hang shows; every example that was read is
+answered or counted as an error before the loop ends; a stop ends it after what was read.
+"""
+
+import random
+import select
+import time
+from typing import Any
+
+from edgeloop_agent.config import TelemetryConfig
+from edgeloop_agent.runner.control import Control
+from edgeloop_agent.runner.inference import Answer, Inference, NoAnswer
+from edgeloop_agent.runner.memory import resident_bytes
+from edgeloop_agent.runner.sampling import Sampler
+from edgeloop_agent.runner.sinks import open_sink
+from edgeloop_agent.runner.sources import Example, SocketFeed, open_source
+from edgeloop_agent.runner.window import SketchSet, Window
+from edgeloop_agent.runner_protocol import (
+    HEARTBEAT_S,
+    DropShadowLine,
+    GoLine,
+    HeartbeatLine,
+    ServingLine,
+    StartLine,
+    StopLine,
+    ToRunner,
+)
+from edgeloop_protocol.limits import TEXT_MAX_CHARS
+from edgeloop_protocol.messages import DeviceEvent, Sample, Sketches
+
+
+class Serving:
+    def __init__(self, control: Control, start: StartLine, inference: Inference) -> None:
+        self._control = control
+        self._start = start
+        self._inference = inference
+        self._model = inference.answering.model
+        self._telemetry: TelemetryConfig = start.telemetry
+        self._sampler = Sampler(start.telemetry, random.Random())  # noqa: S311 - a sample, no secret
+        self._stopping = False
+        self._examples = self._errors = self._source_errors = self._nonfinite = 0
+        self._first_error = ""
+        self._windows = 0
+        self._sketches = SketchSet(len(self._model.manifest.features))
+        self._window = self._new_window()
+        self._beat_at = self._window_ends = time.monotonic()
+
+    def run(self) -> None:
+        """Wait for Go, then answer until told to stop. Raises SupervisorGone and DataSetError."""
+        if not self._wait_for_go():
+            return
+        self._source = open_source(self._start.config)
+        self._sink = open_sink(self._start.config, self._source)
+        self._window = self._new_window()
+        self._control.send(ServingLine())
+        self._window_ends = time.monotonic() + self._telemetry.window_s
+        while not self._stopping:
+            self._turn()
+        for example in self._source.read(time.monotonic()):  # what had arrived before the stop
+            self._take(example)
+        self._close_window()
+        self._beat()
+        self._sink.close()
+        self._source.close()
+
+    def _wait_for_go(self) -> bool:
+        while not self._stopping:
+            readable, _, _ = select.select([self._control], [], [], HEARTBEAT_S)
+            if readable and any(isinstance(m, GoLine) for m in self._hear()):
+                return not self._stopping
+            self._beat()
+        return False
+
+    def _turn(self) -> None:
+        now = time.monotonic()
+        due = self._source.next_due()
+        until = min(self._beat_at, self._window_ends, *(() if due is None else (due,)))
+        feed = self._source.fileno()
+        reading: list[Any] = [self._control] if feed is None else [self._control, feed]
+        pending = isinstance(self._source, SocketFeed) and self._source.wants_to_write
+        readable, writable, _ = select.select(
+            reading, reading[1:] if pending else [], [], max(0.0, until - now)
+        )
+        if self._control in readable:
+            self._hear()
+        if writable and isinstance(self._source, SocketFeed):
+            self._source.flush()
+        now = time.monotonic()
+        if feed in readable or (due is not None and now >= due):
+            for example in self._source.read(now):
+                self._take(example)
+                if time.monotonic() >= self._beat_at:
+                    self._beat()
+        if time.monotonic() >= self._beat_at:
+            self._beat()
+        if time.monotonic() >= self._window_ends:
+            self._close_window()
+
+    def _hear(self) -> list[ToRunner]:
+        said = self._control.read()
+        for message in said:
+            if isinstance(message, StopLine):
+                self._stopping = True
+            elif isinstance(message, DropShadowLine):
+                self._close_window()
+                self._inference.shadow = None
+        return said
+
+    def _take(self, example: Example) -> None:
+        if example.values is None:
+            self._source_errors += 1
+            self._refuse(example.reference, NoAnswer(example.problem))
+            return
+        answer = self._inference.answer(example.values)
+        if isinstance(answer, NoAnswer):
+            if answer.latency_us is not None:
+                self._window.timed(answer.latency_us)
+            if answer.nonfinite:
+                self._nonfinite += 1
+            else:
+                self._errors += 1
+            self._refuse(example.reference, answer)
+        else:
+            self._give(example.reference, answer)
+
+    def _refuse(self, reference: str, answer: NoAnswer) -> None:
+        if answer.nonfinite:
+            self._window.gave_nonfinite()
+        else:
+            self._window.errored()
+        if not self._first_error:
+            self._first_error = answer.problem[:TEXT_MAX_CHARS]
+            self._note("no_answer", f"{reference or 'an example'}: {answer.problem}")
+        self._sink.answer({"reference": reference, "error": answer.problem})
+
+    def _give(self, reference: str, answer: Answer) -> None:
+        self._examples += 1
+        version = self._model.version
+        taken_at = time.time()
+        self._sink.answer(
+            {
+                "reference": reference,
+                "label": self._model.manifest.labels[answer.label],
+                "confidence": round(answer.confidence, 6),
+                "version": str(version),
+                "manifest_digest": version.manifest_digest,
+                "at": taken_at,
+            }
+        )
+        self._window.timed(answer.latency_us)
+        self._window.answered(answer.features, answer.label, answer.confidence)
+        if answer.compared:
+            self._window.compared(answer.shadow_label == answer.label)
+        if self._sampler.take():
+            shadow = self._inference.shadow
+            named = shadow is not None and answer.shadow_label is not None
+            sample = Sample(
+                slot=self._start.slot,
+                version=version,
+                taken_at=taken_at,
+                reference=reference,
+                features=tuple(answer.features.tolist()),
+                prediction=answer.label,
+                confidence=answer.confidence,
+                shadow=shadow.model.version if shadow is not None and named else None,
+                shadow_prediction=answer.shadow_label if named else None,
+            )
+            self._control.send(sample)
+
+    def _beat(self) -> None:
+        shadow = self._inference.shadow
+        self._control.send(
+            HeartbeatLine(
+                examples=self._examples,
+                errors=self._errors,
+                source_errors=self._source_errors,
+                nonfinite=self._nonfinite,
+                latency_p95_us=self._inference.answering.p95_us(),
+                shadow_latency_p95_us=shadow.p95_us() if shadow else None,
+                memory_bytes=resident_bytes(),
+                first_error=self._first_error,
+            )
+        )
+        self._beat_at = time.monotonic() + HEARTBEAT_S
+
+    def _new_window(self) -> Window:
+        return Window(self._model.manifest, self._sketches, time.time())
+
+    def _close_window(self) -> None:
+        """Send the window's summary and begin the next; nothing happened is said too."""
+        self._windows += 1
+        shadow = self._inference.shadow
+        summary = self._window.summary(
+            slot=self._start.slot,
+            version=self._model.version,
+            ended_at=time.time(),
+            memory_bytes=resident_bytes(),
+            shadow=shadow.model.version if shadow else None,
+            sketches=None,
+        )
+        if self._windows % self._telemetry.sketch_every == 0:
+            summary = summary.model_copy(update={"sketches": self._take_sketches()})
+        self._control.send(summary)
+        self._sampler.next_window()
+        self._window = self._new_window()
+        self._window_ends = time.monotonic() + self._telemetry.window_s
+
+    def _take_sketches(self) -> Sketches | None:
+        sketches = self._sketches.serialise()
+        self._sketches = SketchSet(len(self._model.manifest.features))
+        return sketches
+
+    def _note(self, name: str, detail: str) -> None:
+        self._control.send(
+            DeviceEvent(
+                at=time.time(),
+                name=name,
+                slot=self._start.slot,
+                version=self._model.version,
+                detail=detail[:TEXT_MAX_CHARS],
+            )
+        )

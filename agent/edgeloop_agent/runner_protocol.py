@@ -1,0 +1,111 @@
+"""What supervisor and runner say to each other: one JSON document a line, over a socketpair.
+
+Invariants: imports no numpy and no runtime, since both sides import it; lines are bounded by
+RUNNER_LINE_MAX_BYTES. The runner also sends WindowSummary, Sample and DeviceEvent as they go into
+the outbox.
+"""
+
+from typing import Annotated, Final, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from edgeloop_agent.config import SlotConfig, TelemetryConfig
+from edgeloop_agent.errors import RunnerLineError
+from edgeloop_protocol.limits import RUNNER_LINE_MAX_BYTES
+from edgeloop_protocol.messages import DeviceEvent, Sample, Text, VersionRef, WindowSummary
+
+HEARTBEAT_S: Final = 1.0
+
+M = TypeVar("M")
+
+
+class Line(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
+
+
+class ModelFiles(Line):
+    version: VersionRef
+    manifest_path: str
+    model_path: str
+
+
+class StartLine(Line):
+    kind: Literal["start"] = "start"
+    slot: str
+    model: ModelFiles
+    shadow: ModelFiles | None = None
+    config: SlotConfig
+    telemetry: TelemetryConfig
+
+
+class GoLine(Line):
+    kind: Literal["go"] = "go"
+
+
+class DropShadowLine(Line):
+    kind: Literal["drop_shadow"] = "drop_shadow"
+
+
+class StopLine(Line):
+    kind: Literal["stop"] = "stop"
+
+
+class SelfTestedLine(Line):
+    kind: Literal["self_tested"] = "self_tested"
+    passed: bool
+    detail: Text = ""
+
+
+class ServingLine(Line):
+    kind: Literal["serving"] = "serving"
+
+
+class HeartbeatLine(Line):
+    """The fields are those of core.events.Progress."""
+
+    kind: Literal["heartbeat"] = "heartbeat"
+    examples: int = 0
+    errors: int = 0
+    source_errors: int = 0
+    nonfinite: int = 0
+    latency_p95_us: float | None = None
+    shadow_latency_p95_us: float | None = None
+    memory_bytes: int = 0
+    first_error: Text = ""
+
+
+ToRunner = StartLine | GoLine | DropShadowLine | StopLine
+FromRunner = SelfTestedLine | ServingLine | HeartbeatLine | WindowSummary | Sample | DeviceEvent
+
+_TO_RUNNER: TypeAdapter[ToRunner] = TypeAdapter(Annotated[ToRunner, Field(discriminator="kind")])
+_FROM_RUNNER: TypeAdapter[FromRunner] = TypeAdapter(
+    Annotated[FromRunner, Field(discriminator="kind")]
+)
+
+
+def encode_line(message: BaseModel) -> bytes:
+    """Raises RunnerLineError above RUNNER_LINE_MAX_BYTES."""
+    line = message.model_dump_json().encode() + b"\n"
+    if len(line) > RUNNER_LINE_MAX_BYTES:
+        raise RunnerLineError(
+            f"a {type(message).__name__} of {len(line)} bytes; the limit is {RUNNER_LINE_MAX_BYTES}"
+        )
+    return line
+
+
+def decode_to_runner(line: bytes | None) -> ToRunner:
+    return _decode(_TO_RUNNER, line)
+
+
+def decode_from_runner(line: bytes | None) -> FromRunner:
+    return _decode(_FROM_RUNNER, line)
+
+
+def _decode(adapter: TypeAdapter[M], line: bytes | None) -> M:
+    if line is None:
+        raise RunnerLineError(f"a line over {RUNNER_LINE_MAX_BYTES} bytes")
+    try:
+        return adapter.validate_json(line)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        raise RunnerLineError(f"{first['loc']}: {first['msg']}") from error

@@ -1,0 +1,78 @@
+"""The composition root: a configuration becomes a running agent."""
+
+import logging
+import signal
+from pathlib import Path
+
+from edgeloop_agent.config import AgentConfig
+from edgeloop_agent.core.budget import ByteBudget
+from edgeloop_agent.shell.clock import SystemClock
+from edgeloop_agent.shell.download import Downloader
+from edgeloop_agent.shell.fetch_worker import FetchWorker
+from edgeloop_agent.shell.http_source import HttpArtifactSource
+from edgeloop_agent.shell.inbox import Inbox
+from edgeloop_agent.shell.inventory import DeviceInventory
+from edgeloop_agent.shell.journal import FileJournal
+from edgeloop_agent.shell.lock import StateDirLock
+from edgeloop_agent.shell.model_store import ModelStore
+from edgeloop_agent.shell.outbox import SqliteOutbox
+from edgeloop_agent.shell.runner_process import RunnerProcesses
+from edgeloop_agent.shell.status import StatusFile
+from edgeloop_agent.shell.supervisor import Parts, Supervisor
+from edgeloop_agent.shell.telemetry import Telemetry
+from edgeloop_protocol.messages import Presence, encode
+from edgeloop_protocol.mqtt import BrokerAddress, PahoBroker
+from edgeloop_protocol.topics import Up, device_subscription, up_topic
+
+logger = logging.getLogger(__name__)
+
+
+def run_agent(config: AgentConfig) -> None:
+    """Run until SIGTERM or SIGINT. Raises StateDirInUseError."""
+    state_dir = Path(config.state_dir)
+    state_dir.mkdir(parents=True, exist_ok=True)
+    lock = StateDirLock(state_dir)
+    outbox = SqliteOutbox(state_dir, config.telemetry.outbox_max_bytes)
+    try:
+        supervisor = Supervisor(_parts(config, state_dir, outbox))
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: supervisor.request_stop())
+        logger.info("device %s, epoch %s, state in %s", config.device_id, outbox.epoch, state_dir)
+        supervisor.run()
+    finally:
+        outbox.close()
+        lock.release()
+
+
+def _parts(config: AgentConfig, state_dir: Path, outbox: SqliteOutbox) -> Parts:
+    clock, inbox, store = SystemClock(), Inbox(), ModelStore(state_dir)
+    budget = ByteBudget(
+        config.telemetry.budget_bytes_per_day, outbox.load_budget(), clock.monotonic()
+    )
+    telemetry = Telemetry(outbox, budget, clock, outbox.save_budget)
+    take_inventory = DeviceInventory(state_dir)
+    broker = PahoBroker(
+        BrokerAddress(
+            config.broker.host, config.broker.port, config.broker.username, config.broker.password
+        ),
+        client_id=config.device_id,
+        subscriptions=(device_subscription(config.device_id),),
+        will=(
+            up_topic(config.device_id, Up.PRESENCE),
+            encode(Presence(epoch=outbox.epoch, online=False)),
+        ),
+    )
+    downloader = Downloader(HttpArtifactSource(config.controller_url), store)
+    return Parts(
+        config=config,
+        clock=clock,
+        inbox=inbox,
+        broker=broker,
+        journal=FileJournal(state_dir),
+        telemetry=telemetry,
+        store=store,
+        host=RunnerProcesses(config, store, inbox.post),
+        fetcher=FetchWorker(downloader, take_inventory, inbox.post),
+        take_inventory=take_inventory,
+        status=StatusFile(state_dir, config.device_id, telemetry, clock),
+    )

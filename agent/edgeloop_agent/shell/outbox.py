@@ -1,0 +1,188 @@
+"""The outbox on disk: SQLite in WAL mode, synchronous, one writer.
+
+Invariants: what `append` returned for survives a power cut; sequences of an epoch start at 1 and
+have no holes; only an acknowledgement or the byte bound removes a record, and the bound removes
+the oldest and counts it; the counts of every epoch stay.
+"""
+
+import secrets
+import sqlite3
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from pydantic import BaseModel, TypeAdapter
+
+from edgeloop_agent.errors import RecordTooLargeError
+from edgeloop_agent.ports import EpochCounts
+from edgeloop_protocol.limits import (
+    BATCH_RECORDS_MAX,
+    BATCH_TARGET_BYTES,
+    KIB,
+    PAYLOAD_MAX_BYTES,
+)
+from edgeloop_protocol.messages import Record, RecordBody, TelemetryBatch
+
+FILE_NAME: Final = "outbox.sqlite"
+RECORD_MAX_BYTES: Final = PAYLOAD_MAX_BYTES - 1 * KIB
+"""What is left of a message beside the batch's own keys."""
+EPOCHS_KEPT_MAX: Final = 10_000
+
+_BODY: Final[TypeAdapter[RecordBody]] = TypeAdapter(RecordBody)
+_SCHEMA: Final = """
+CREATE TABLE IF NOT EXISTS epochs (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    epoch TEXT NOT NULL UNIQUE,
+    appended INTEGER NOT NULL DEFAULT 0,
+    dropped INTEGER NOT NULL DEFAULT 0,
+    acked INTEGER NOT NULL DEFAULT 0
+);
+CREATE TABLE IF NOT EXISTS records (
+    epoch_id INTEGER NOT NULL REFERENCES epochs (id),
+    sequence INTEGER NOT NULL,
+    document BLOB NOT NULL,
+    PRIMARY KEY (epoch_id, sequence)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS budget (id INTEGER PRIMARY KEY CHECK (id = 1), left_bytes REAL NOT NULL);
+"""
+
+
+def new_epoch() -> str:
+    return secrets.token_hex(8)
+
+
+class SqliteOutbox:
+    """Opening it begins a new epoch. Used from the supervisor's thread only."""
+
+    def __init__(self, state_dir: Path, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._database = sqlite3.connect(state_dir / FILE_NAME, isolation_level=None)
+        self._database.execute("PRAGMA journal_mode=WAL")
+        self._database.execute("PRAGMA synchronous=FULL")
+        self._database.executescript(_SCHEMA)
+        self.epoch = new_epoch()
+        with self._database:
+            self._database.execute("BEGIN IMMEDIATE")
+            self._epoch_id = self._database.execute(
+                "INSERT INTO epochs (epoch) VALUES (?)", (self.epoch,)
+            ).lastrowid
+            self._forget_ancient_epochs()
+        total = self._database.execute("SELECT COALESCE(SUM(LENGTH(document)), 0) FROM records")
+        self._bytes = int(total.fetchone()[0])
+        self._next = 1
+
+    def append(self, bodies: Sequence[RecordBody]) -> int:
+        documents = [_document(body) for body in bodies]
+        numbered = [
+            (self._epoch_id, self._next + place, document)
+            for place, document in enumerate(documents)
+        ]
+        added = sum(map(len, documents))
+        with self._database:
+            self._database.execute("BEGIN IMMEDIATE")
+            self._database.executemany("INSERT INTO records VALUES (?, ?, ?)", numbered)
+            self._database.execute(
+                "UPDATE epochs SET appended = appended + ? WHERE id = ?",
+                (len(numbered), self._epoch_id),
+            )
+            dropped, freed = self._drop_down_to(self._max_bytes - self._bytes - added)
+        self._next += len(numbered)
+        self._bytes += added - freed
+        return dropped
+
+    def next_batch(self) -> TelemetryBatch | None:
+        rows = self._database.execute(
+            "SELECT epoch_id, sequence, document FROM records ORDER BY epoch_id, sequence LIMIT ?",
+            (BATCH_RECORDS_MAX,),
+        ).fetchall()
+        if not rows:
+            return None
+        records: list[Record] = []
+        size = 0
+        for epoch_id, sequence, document in rows:
+            size += len(document)
+            if epoch_id != rows[0][0] or (records and size > BATCH_TARGET_BYTES):
+                break
+            records.append(Record(sequence=sequence, body=_BODY.validate_json(document)))
+        (epoch,) = self._database.execute(
+            "SELECT epoch FROM epochs WHERE id = ?", (rows[0][0],)
+        ).fetchone()
+        return TelemetryBatch(epoch=epoch, base=records[0].sequence, records=tuple(records))
+
+    def acknowledge(self, epoch: str, through: int) -> int:
+        with self._database:
+            self._database.execute("BEGIN IMMEDIATE")
+            row = self._database.execute(
+                "SELECT id, appended FROM epochs WHERE epoch = ?", (epoch,)
+            ).fetchone()
+            if row is None:
+                return 0
+            upto = min(through, int(row[1]))  # nobody can have what was never appended
+            scope = (row[0], upto)
+            (freed,) = self._database.execute(
+                "SELECT COALESCE(SUM(LENGTH(document)), 0) FROM records "
+                "WHERE epoch_id = ? AND sequence <= ?",
+                scope,
+            ).fetchone()
+            gone = self._database.execute(
+                "DELETE FROM records WHERE epoch_id = ? AND sequence <= ?", scope
+            ).rowcount
+            self._database.execute(
+                "UPDATE epochs SET acked = MAX(acked, ?) WHERE id = ?", (upto, row[0])
+            )
+        self._bytes -= int(freed)
+        return gone
+
+    def counts(self) -> tuple[EpochCounts, ...]:
+        rows = self._database.execute(
+            "SELECT epoch, appended, dropped, acked, (SELECT COUNT(*) FROM records "
+            "WHERE epoch_id = epochs.id) FROM epochs ORDER BY id"
+        )
+        return tuple(EpochCounts(*row) for row in rows)
+
+    def held_bytes(self) -> int:
+        return self._bytes
+
+    def load_budget(self) -> float | None:
+        """The byte budget's level when it was last saved; None on a new device."""
+        row = self._database.execute("SELECT left_bytes FROM budget").fetchone()
+        return None if row is None else float(row[0])
+
+    def save_budget(self, left_bytes: float) -> None:
+        self._database.execute("INSERT OR REPLACE INTO budget VALUES (1, ?)", (left_bytes,))
+
+    def close(self) -> None:
+        self._database.close()
+
+    def _drop_down_to(self, room: int) -> tuple[int, int]:
+        """Delete the oldest records until `room` is not negative: (records, bytes) dropped."""
+        dropped = freed = 0
+        while room + freed < 0:
+            row = self._database.execute(
+                "SELECT epoch_id, sequence, LENGTH(document) FROM records "
+                "ORDER BY epoch_id, sequence LIMIT 1"
+            ).fetchone()
+            if row is None:
+                break
+            self._database.execute(
+                "DELETE FROM records WHERE epoch_id = ? AND sequence = ?", row[:2]
+            )
+            self._database.execute("UPDATE epochs SET dropped = dropped + 1 WHERE id = ?", row[:1])
+            dropped, freed = dropped + 1, freed + int(row[2])
+        return dropped, freed
+
+    def _forget_ancient_epochs(self) -> None:
+        self._database.execute(
+            "DELETE FROM epochs WHERE id <= (SELECT MAX(id) FROM epochs) - ? "
+            "AND NOT EXISTS (SELECT 1 FROM records WHERE epoch_id = epochs.id)",
+            (EPOCHS_KEPT_MAX,),
+        )
+
+
+def _document(body: BaseModel) -> bytes:
+    document = body.model_dump_json().encode()
+    if len(document) > RECORD_MAX_BYTES:
+        raise RecordTooLargeError(
+            f"a {type(body).__name__} of {len(document)} bytes; the limit is {RECORD_MAX_BYTES}"
+        )
+    return document

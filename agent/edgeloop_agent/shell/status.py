@@ -1,0 +1,88 @@
+"""status.json: what `edgeloop-agent status` and a testbed may read, at most a second old.
+
+Shape (stable): device_id, pid, running, epoch, revision, broker_connected, slots (as reported on
+the wire), outbox {epoch, next_sequence, held, held_bytes, dropped, epochs[]}, budget, bytes_up,
+rejected_messages, updated_at.
+"""
+
+import json
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Final
+
+from edgeloop_agent.core.device import Device
+from edgeloop_agent.errors import NotRunningError
+from edgeloop_agent.ports import Clock
+from edgeloop_agent.shell.lock import is_locked
+from edgeloop_agent.shell.telemetry import Telemetry
+
+FILE_NAME: Final = "status.json"
+INTERVAL_S: Final = 1.0
+
+
+class StatusFile:
+    def __init__(self, state_dir: Path, device_id: str, telemetry: Telemetry, clock: Clock) -> None:
+        self._path = state_dir / FILE_NAME
+        self._device_id = device_id
+        self._telemetry = telemetry
+        self._clock = clock
+        self._written_at = float("-inf")
+        self.bytes_up = 0
+
+    def refresh(self, device: Device, rejected_messages: int, stopped: bool = False) -> None:
+        now = self._clock.monotonic()
+        if not stopped and now - self._written_at < INTERVAL_S:
+            return
+        self._written_at = now
+        document = self._document(device, rejected_messages, stopped)
+        aside = self._path.with_suffix(".json.tmp")
+        try:
+            aside.write_text(json.dumps(document, indent=1), encoding="utf-8")
+            aside.replace(self._path)
+        except OSError:
+            return  # a full disk: the status is not worth an agent
+
+    def _document(self, device: Device, rejected_messages: int, stopped: bool) -> dict[str, Any]:
+        telemetry = self._telemetry
+        epochs = telemetry.outbox.counts()
+        current = epochs[-1]
+        return {
+            "device_id": self._device_id,
+            "pid": os.getpid(),
+            "running": not stopped,
+            "epoch": current.epoch,
+            "revision": device.revision,
+            "broker_connected": device.connected and not stopped,
+            "slots": [slot.model_dump(mode="json") for slot in device.reported()],
+            "outbox": {
+                "epoch": current.epoch,
+                "next_sequence": current.appended + 1,
+                "held": sum(epoch.held for epoch in epochs),
+                "held_bytes": telemetry.outbox.held_bytes(),
+                "dropped": sum(epoch.dropped for epoch in epochs),
+                "epochs": [asdict(epoch) for epoch in epochs],
+            },
+            "budget": {
+                "left_bytes": round(telemetry.budget_left_bytes()),
+                "samples_withheld": telemetry.samples_withheld,
+                "sketches_withheld": telemetry.sketches_withheld,
+                "too_large": telemetry.too_large,
+            },
+            "bytes_up": self.bytes_up,
+            "rejected_messages": rejected_messages,
+            "stale_desired": device.stale_desired,
+            "updated_at": self._clock.wall(),
+        }
+
+
+def read_status(state_dir: Path) -> dict[str, Any]:
+    """The last status, with `running` as the lock says. Raises NotRunningError if there is none."""
+    try:
+        document: dict[str, Any] = json.loads((state_dir / FILE_NAME).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise NotRunningError(
+            f"no agent has left a status in {state_dir}: start one with `edgeloop-agent run`"
+        ) from error
+    document["running"] = is_locked(state_dir)
+    return document

@@ -1,0 +1,126 @@
+"""Telemetry between the runners, the outbox and the broker.
+
+Invariants: what was appended is sent until it is acknowledged; only an acknowledgement empties the
+outbox; beyond the byte budget samples and sketches are withheld and counted, window summaries and
+events go on; a record too large for any message costs only itself.
+"""
+
+import logging
+from collections.abc import Callable
+
+from pydantic import BaseModel
+
+from edgeloop_agent.core.budget import ByteBudget
+from edgeloop_agent.core.drain import Drain
+from edgeloop_agent.errors import RecordTooLargeError
+from edgeloop_agent.ports import Clock, Outbox
+from edgeloop_protocol.errors import MessageError
+from edgeloop_protocol.messages import (
+    Ack,
+    DeviceEvent,
+    RecordBody,
+    Sample,
+    TelemetryBatch,
+    VersionRef,
+    WindowSummary,
+    encode,
+)
+
+logger = logging.getLogger(__name__)
+
+
+class Telemetry:
+    def __init__(
+        self,
+        outbox: Outbox,
+        budget: ByteBudget,
+        clock: Clock,
+        save_budget: Callable[[float], None] = lambda _: None,
+    ) -> None:
+        self.outbox = outbox
+        self.drain = Drain()
+        self._budget = budget
+        self._clock = clock
+        self._save_budget = save_budget
+        self.samples_withheld = 0
+        self.sketches_withheld = 0
+        self.too_large = 0
+
+    def budget_left_bytes(self) -> float:
+        return self._budget.left_bytes(self._clock.monotonic())
+
+    def event(
+        self,
+        name: str,
+        slot: str | None = None,
+        version: VersionRef | None = None,
+        detail: str = "",
+    ) -> None:
+        self.record(
+            DeviceEvent(at=self._clock.wall(), name=name, slot=slot, version=version, detail=detail)
+        )
+
+    def record(self, body: RecordBody) -> None:
+        now = self._clock.monotonic()
+        affordable = self._within_budget(body, now)
+        if affordable is None:
+            return
+        try:
+            dropped = self.outbox.append([affordable])
+        except RecordTooLargeError as error:
+            self.too_large += 1
+            logger.warning("%s; it is dropped", error)
+            return
+        if dropped:
+            logger.warning("the outbox is full: %d oldest records were dropped", dropped)
+        self._budget.spend(_size(affordable), now)
+        self._save_budget(self._budget.left_bytes(now))
+        self.drain.filled(now)
+
+    def acknowledged(self, ack: Ack) -> None:
+        self.outbox.acknowledge(ack.epoch, ack.through)
+        self.drain.acknowledged(ack.epoch, ack.through, self._clock.monotonic())
+
+    def pump(self, publish: Callable[[bytes], bool]) -> None:
+        """Send the next batch if it is time."""
+        now = self._clock.monotonic()
+        if not self.drain.is_due(now):
+            return
+        batch = self.outbox.next_batch()
+        if batch is None:
+            self.drain.emptied()
+            return
+        payload, through = _encode(batch)
+        if publish(payload):
+            self.drain.sent(batch.epoch, through, now)
+        else:
+            self.drain.refused(now)
+
+    def _within_budget(self, body: RecordBody, now: float) -> RecordBody | None:
+        if isinstance(body, Sample) and not self._budget.can_pay(_size(body), now):
+            self.samples_withheld += 1
+            return None
+        if (
+            isinstance(body, WindowSummary)
+            and body.sketches is not None
+            and not self._budget.can_pay(_size(body), now)
+        ):
+            self.sketches_withheld += 1
+            return body.model_copy(update={"sketches": None})
+        return body
+
+
+def _encode(batch: TelemetryBatch) -> tuple[bytes, int]:
+    """The payload and the last sequence in it; halved until it fits, as one record always does."""
+    while True:
+        try:
+            return encode(batch), batch.records[-1].sequence
+        except MessageError:
+            half = max(1, len(batch.records) // 2)
+            if half == len(batch.records):
+                raise
+            batch = batch.model_copy(update={"records": batch.records[:half]})
+
+
+def _size(body: BaseModel) -> int:
+    return len(body.model_dump_json())
