@@ -20,6 +20,7 @@ from edgeloop_simulators.progress import Progress
 from edgeloop_simulators.record import Record, read_record
 from edgeloop_simulators.report import render
 from edgeloop_simulators.scenario import Loaded, load_scenario, shipped
+from edgeloop_simulators.story import play
 from edgeloop_simulators.summary import summarize
 from edgeloop_simulators.testbed import Interrupted, testbed
 from edgeloop_simulators.world import World
@@ -88,7 +89,7 @@ def _play(loaded: Loaded, out: Path, seed: int) -> int:
         devices = len(bed.device_ids)
         with Progress(loaded.scenario, bed.truth, console, devices) as progress:
             try:
-                World(bed, progress).play()
+                play(World(bed, progress))
             except StoryError as error:
                 code = FAILED
                 errors.print(f"the story stopped: {error}", style="red", markup=False)

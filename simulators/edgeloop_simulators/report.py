@@ -61,8 +61,8 @@ def render(record: Record, summary: Mapping[str, Any]) -> str:
         sections.append(
             _section(
                 "Drift",
-                "The fleet’s drift score, in thresholds of the version that was scored; from the "
-                "devices’ sketches alone, without labels.",
+                "The fleet's drift score, in thresholds of the version that was scored; from the "
+                "devices' sketches alone, without labels.",
                 charts.score_chart(axis, scores, changed),
             )
         )
@@ -92,7 +92,7 @@ def _tiles(summary: Mapping[str, Any]) -> str:
 
 def _value(value: Any, unit: str) -> str:
     if value is None:
-        return "–"
+        return "-"
     if unit == "accuracy":
         return f"{value:.2f}"
     if unit == "seconds":
@@ -169,7 +169,7 @@ def _cells(items: Iterable[tuple[str, Any]]) -> Iterable[tuple[str, str]]:
 
 def _plain(value: Any) -> str:
     if value is None:
-        return "–"
+        return "-"
     if isinstance(value, Mapping):
         return escape(", ".join(f"{k} {v}" for k, v in value.items()))
     return escape(f"{value:.3f}" if isinstance(value, float) else str(value))

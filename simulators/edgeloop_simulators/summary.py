@@ -203,7 +203,8 @@ def bytes_up_per_device(record: Record) -> int | None:
     """MQTT topic and payload bytes that the controller received from a device, on average."""
     if not record.devices:
         return None
-    return round(sum(device["bytes_up"] for device in record.devices) / len(record.devices))
+    total = sum(int(device["bytes_up"]) for device in record.devices)
+    return round(total / len(record.devices))
 
 
 def answers_by_version(record: Record) -> dict[str, dict[str, Any]]:

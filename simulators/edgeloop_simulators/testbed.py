@@ -109,8 +109,7 @@ def testbed(loaded: Loaded, out: Path, seed: int) -> Iterator[Testbed]:
         stack.callback(truth.close)
         fleet = Fleet(directory, scenario)
         stack.callback(fleet.stop)
-        console = Console(fleet.url)
-        stack.callback(console.close)
+        console = stack.enter_context(Console(fleet.url))
         sensors = SensorBank(
             dataset.portions,
             truth,
@@ -171,7 +170,13 @@ class ScoreKeeper:
 
     def _scores(self) -> list[dict[str, Any]]:
         try:
-            return self._console.drift_scores()
+            scores = self._console.drift_scores()
         except Exception as error:  # the controller is not there yet, or no more
             log.debug("no scores: %s", error)
             return []
+        kept = ("scope", "key", "score", "threshold", "examples", "cause", "sensor")
+        return [
+            {name: score[name] for name in kept}
+            | {"manifest_digest": score["version"] and score["version"]["manifest_digest"]}
+            for score in scores
+        ]

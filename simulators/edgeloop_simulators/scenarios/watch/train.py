@@ -2,8 +2,7 @@
 
 Run as `python train.py --input input.json --output DIRECTORY`. The first version learns from
 `inputs.base` alone; a retraining also gets `train_file`, labelled samples from the devices, and
-counts each of them several times. Writes model.onnx, model.toml, baseline.parquet, and the list of
-windows that it learned from, trained_on.json.
+counts each of them several times. Writes model.onnx, model.toml and baseline.parquet.
 """
 
 import argparse
@@ -55,8 +54,6 @@ def main() -> None:
         baseline = since_the_change(samples)
     model = fit(tables, task["labels"])
     write(arguments.output, model, task["labels"], baseline)
-    learned_from = {name for table in tables for name in table.column("reference").to_pylist()}
-    (arguments.output / "trained_on.json").write_text(json.dumps(sorted(learned_from)))
 
 
 def matrix(table: pa.Table) -> Any:
