@@ -1,4 +1,4 @@
-"""Tiny real models, their manifests, a scripted controller and real agents for the agent's tests."""
+"""Tiny real models, a scripted controller and real agents, for the agent's tests."""
 
 import hashlib
 import http.server
@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
@@ -76,7 +75,7 @@ class Package:
         }
 
 
-def gemm_model(weights: Any, nan: bool = False, extra_nodes: int = 0) -> bytes:
+def gemm_model(weights: Any, nan: bool = False) -> bytes:
     """softmax(x @ weights) for x of shape (n, 3); with `nan`, log(-|x|-1) instead: always NaN."""
     matrix = np.asarray(weights, dtype=np.float32)
     nodes = [helper.make_node("Gemm", ["x", "w"], ["scores"])]
@@ -99,9 +98,7 @@ def gemm_model(weights: Any, nan: bool = False, extra_nodes: int = 0) -> bytes:
             numpy_helper.from_array(np.ones(1, dtype=np.float32), "one"),
         ],
     )
-    model = helper.make_model(
-        graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8
-    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     return bytes(model.SerializeToString())
 
 
@@ -112,11 +109,15 @@ def scores(weights: Any, inputs: Any) -> Any:
 
 
 def make_package(
-    version: str = "1", weights: Any = None, model: bytes | None = None, **changes: Any
+    version: str = "1",
+    weights: Any = None,
+    model: bytes | None = None,
+    nan: bool = False,
+    **changes: Any,
 ) -> Package:
     """A version of model `tiny`; `model` replaces the artifact's bytes, `changes` the manifest."""
     matrix = [[1.0, -1.0], [0.5, 0.5], [-1.0, 1.0]] if weights is None else weights
-    content = gemm_model(matrix) if model is None else model
+    content = gemm_model(matrix, nan) if model is None else model
     golden_inputs = ((0.0, 0.0, 0.0), (1.0, 2.0, 3.0), (-1.0, 0.5, 0.25))
     uniform = Binned(edges=(-1.0, 0.0, 1.0), shares=(0.25, 0.25, 0.25, 0.25))
     document: dict[str, Any] = {
@@ -189,7 +190,7 @@ class ArtifactServer:
                 request.end_headers()
                 return
             request.send_response(206)
-            request.send_header("Content-Range", f"bytes {start}-{len(content)-1}/{len(content)}")
+            request.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
         else:
             request.send_response(200)
         body = content[start:]
@@ -298,10 +299,9 @@ class ScriptedController:
         )
 
     def refused(self, package: Package) -> str:
-        slot = self.slot
-        if slot and slot.refused:
-            if slot.refused.version.manifest_digest == package.manifest.digest():
-                return slot.refused.cause
+        refused = self.slot.refused if self.slot else None
+        if refused and refused.version.manifest_digest == package.manifest.digest():
+            return refused.cause
         return ""
 
     def bodies(self, kind: str) -> list[Any]:

@@ -2,15 +2,20 @@
 
 import os
 import signal
+import subprocess
+import sys
 
 import pytest
 
 from edgeloop_protocol.lifecycle import SlotState
+from edgeloop_protocol.topics import Down
 
 pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("agent_e2e")]
 
 
-def test_install_serve_report_and_stop(agent, controller, artifact_server, make_package, wait_until):
+def test_install_serve_report_and_stop(
+    agent, controller, artifact_server, make_package, wait_until
+):
     package = make_package()
     artifact_server.publish(package)
     controller.offer(package)
@@ -33,3 +38,181 @@ def test_install_serve_report_and_stop(agent, controller, artifact_server, make_
     assert agent.status()["running"] is False
     names = [event.name for event in controller.bodies("event")]
     assert {"agent_started", "offer_accepted", "committed"} <= set(names)
+
+
+def test_kill_9_of_agent_and_runner(agent, controller, artifact_server, make_package, wait_until):
+    package = make_package()
+    artifact_server.publish(package)
+    agent.start()
+    wait_until(lambda: controller.hellos)
+    controller.offer(package)
+    wait_until(lambda: controller.runs(package))
+
+    (runner,) = agent.runner_pids()
+    os.kill(runner, signal.SIGKILL)
+    wait_until(lambda: controller.slot.runner_restarts == 1 and controller.runs(package))
+    assert agent.runner_pids() != [runner]
+
+    (runner,) = agent.runner_pids()
+    os.kill(runner, signal.SIGSTOP)  # a runner that hangs must not outlive its agent either
+    fetched = len(artifact_server.requests)
+    agent.kill()
+    wait_until(lambda: not agent.runner_pids(), what="the runner dies with its supervisor")
+    agent.start()
+    wait_until(lambda: len(controller.hellos) >= 2 and controller.runs(package))
+    assert controller.hellos[-1].revision == 1
+    assert len(artifact_server.requests) == fetched, "what is on disk is not fetched again"
+    assert_nothing_lost_or_doubled(agent, controller, wait_until)
+
+
+def test_broker_away_and_back(
+    agent, controller, mosquitto, artifact_server, make_package, wait_until
+):
+    package = make_package()
+    artifact_server.publish(package)
+    agent.start()
+    wait_until(lambda: controller.hellos)
+    controller.offer(package)
+    wait_until(lambda: controller.runs(package))
+    mosquitto.stop()
+    wait_until(lambda: agent.status()["broker_connected"] is False)
+    held = agent.status()["outbox"]["held"]
+    wait_until(lambda: agent.status()["outbox"]["held"] > held + 2, what="telemetry is kept")
+    mosquitto.start()
+    assert_nothing_lost_or_doubled(agent, controller, wait_until)
+
+
+def test_unacknowledged_telemetry_survives_a_restart(
+    agent, controller, artifact_server, make_package, wait_until
+):
+    package = make_package()
+    artifact_server.publish(package)
+    controller.acknowledging = False
+    agent.start()
+    wait_until(lambda: controller.hellos)
+    controller.offer(package)
+    wait_until(lambda: agent.status().get("outbox", {}).get("held", 0) > 4)
+    agent.kill()
+    controller.acknowledging = True
+    agent.start()
+    assert_nothing_lost_or_doubled(agent, controller, wait_until, epochs=2)
+
+
+def assert_nothing_lost_or_doubled(agent, controller, wait_until, epochs=1):
+    """Once the agent has stopped writing, every record of every epoch came exactly once."""
+
+    def all_through():
+        outbox = agent.status().get("outbox", {"epochs": [], "held": 1})
+        current = [e for e in outbox["epochs"] if e["held"]]
+        return len(outbox["epochs"]) >= epochs and not current
+
+    wait_until(all_through, what="everything is acknowledged")
+    for epoch in agent.status()["outbox"]["epochs"]:
+        kept = controller.records.get(("dev1", epoch["epoch"]), [])
+        sequences = [record.sequence for record in kept]
+        assert sequences == list(range(1, len(sequences) + 1))
+        assert len(sequences) >= epoch["acked"]
+        assert epoch["dropped"] == 0
+    assert controller.lost == 0
+
+
+def test_bad_versions_are_rolled_back_and_the_old_one_runs_on(
+    agent, controller, artifact_server, make_package, wait_until
+):
+    good = make_package("1")
+    artifact_server.publish(good)
+    agent.start()
+    wait_until(lambda: controller.hellos)
+    controller.offer(good)
+    wait_until(lambda: controller.runs(good))
+    whole = good.model
+    bad = {
+        "nan or inf": make_package("nan", nan=True, golden=None),
+        "self-test failed": make_package("rubbish", model=b"this is not a model" * 10),
+        "self-test failed ": make_package("cut", model=whole[: len(whole) // 2]),
+        "self-test failed  ": make_package(
+            "permuted", weights=[[-1, 1], [0.5, 0.5], [1, -1]], golden=good.manifest.golden
+        ),
+    }
+    for cause, package in bad.items():
+        artifact_server.publish(package)
+        controller.offer(package)
+        wait_until(lambda p=package: controller.refused(p), what=f"{cause} is rolled back")
+        assert controller.refused(package) == cause.strip()
+        wait_until(lambda: controller.runs(good), what="version 1 serves again")
+        assert controller.slot.state is SlotState.ROLLED_BACK
+    empty = make_package("empty", model=b"")
+    artifact_server.publish(empty)  # offered as one byte, and there is none
+    controller.offer(empty)
+    wait_until(lambda: "ended after 0" in (controller.slot.waiting or ""))
+    controller.offer(good)
+    wait_until(lambda: controller.refused(empty) == "withdrawn")
+    after = make_package("2", weights=[[2.0, -2.0], [0.5, 0.5], [-2.0, 2.0]])
+    artifact_server.publish(after)
+    controller.offer(after)
+    wait_until(lambda: controller.runs(after), what="a good version still installs")
+    assert controller.slot.previous == good.offer.ref
+    wait_until(lambda: any(w.comparison for w in controller.bodies("window")))
+    compared = next(w for w in controller.bodies("window") if w.comparison)
+    assert compared.comparison.shadow == good.offer.ref
+    nonfinite = [w for w in controller.bodies("window") if w.version.version == "nan"]
+    assert sum(w.nonfinite for w in nonfinite) > 0
+    assert sum(w.count for w in nonfinite) == 0
+
+
+def test_malformed_and_oversized_messages_are_dropped(
+    agent, controller, artifact_server, make_package, wait_until
+):
+    package = make_package()
+    artifact_server.publish(package)
+    agent.start()
+    wait_until(lambda: controller.hellos)
+    for payload in (
+        b"",
+        b"{",
+        b"[]",
+        b"\xff\xfe",
+        b"[" * 5000,
+        b'{"kind":"desired","revision":-1}',
+    ):
+        controller.raw(Down.DESIRED, payload)
+        controller.raw(Down.ACK, payload)
+    controller.raw(Down.DESIRED, b" " * (128 * 1024))
+    controller.offer(package)
+    wait_until(lambda: controller.runs(package), what="those behind are not blocked")
+    wait_until(lambda: agent.status()["rejected_messages"] == 13)
+    assert sum(e.name == "message_rejected" for e in controller.bodies("event")) == 1
+
+
+def test_a_download_is_resumed_after_a_kill(
+    agent, controller, artifact_server, make_package, wait_until
+):
+    package = make_package(model=None)
+    artifact_server.publish(package)
+    artifact_server.artifacts.pop(package.manifest.artifact.digest)
+    agent.start()
+    wait_until(lambda: controller.hellos)
+    controller.offer(package)
+    wait_until(lambda: controller.slot and controller.slot.state is SlotState.DOWNLOADING)
+    wait_until(lambda: "404" in controller.slot.waiting)
+    part = agent.state_dir / "models" / f"{package.manifest.artifact.digest}.part"
+    agent.kill()
+    part.write_bytes(package.model[:100])
+    artifact_server.publish(package)
+    agent.start()
+    wait_until(lambda: controller.runs(package))
+    assert (package.manifest.artifact.digest, "bytes=100-") in artifact_server.requests
+
+
+def test_a_second_agent_on_the_same_state_dir_is_refused(agent, controller, wait_until):
+    agent.start()
+    wait_until(lambda: controller.hellos)
+    second = subprocess.run(
+        [sys.executable, "-m", "edgeloop_agent.cli", "run", "--config", agent.config_path],
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    assert second.returncode == 3
+    assert str(agent.process.pid) in second.stderr
+    assert "stop it" in second.stderr
