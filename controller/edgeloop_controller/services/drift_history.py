@@ -10,7 +10,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from edgeloop_controller.core.drift import DeviceHistory, DriftWindow
+from edgeloop_controller.core.drift_scores import fits
 from edgeloop_controller.store.tables import Window
+from edgeloop_protocol.manifest import Baseline
 from edgeloop_protocol.messages import Sketches
 
 
@@ -33,9 +35,12 @@ class _Device:
 
 @dataclass
 class VersionHistory:
-    """Of one version on one slot; `needed` examples make a part (core.drift.examples_needed)."""
+    """Of one version on one slot; `needed` examples make a part (core.drift.examples_needed).
+
+    Windows that are not over the baseline's bins are passed over."""
 
     needed: int
+    baseline: Baseline
     read_through: int = 0
     _devices: dict[str, _Device] = field(default_factory=dict)
 
@@ -43,9 +48,9 @@ class VersionHistory:
         """Rows in the order of their ids, each above `read_through`."""
         for row in rows:
             self.read_through = row.id
-            if row.count > 0:
-                device = self._devices.setdefault(row.device_id, _Device())
-                device.add(_drift_window(row), self.needed)
+            window = _drift_window(row)
+            if window.count > 0 and fits(window, self.baseline):
+                self._devices.setdefault(row.device_id, _Device()).add(window, self.needed)
 
     def of_devices(
         self, labels: Mapping[str, Mapping[str, str]], faulty: Iterable[str]

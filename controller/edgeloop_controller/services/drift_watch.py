@@ -97,7 +97,7 @@ class DriftWatch:
         if manifest.baseline is None:
             return
         memory = self._memory.setdefault(
-            watched, _Memory(VersionHistory(examples_needed(manifest)))
+            watched, _Memory(VersionHistory(examples_needed(manifest), manifest.baseline))
         )
         now = self._clock.now()
         with self._database.reading() as session:
@@ -168,7 +168,7 @@ def _raise(
         key=finding.key,
         cause=finding.cause.value,
         sensor=finding.sensor,
-        score=finding.score.value,
+        score=finding.value,
         threshold=finding.threshold,
         raised_at=now,
         cleared_at=None,
@@ -210,5 +210,5 @@ def _evidence(finding: Finding) -> dict[str, Any]:
         "sensors": dict(score.sensors),
         "predictions_psi": score.predictions_psi,
         "confidence_psi": score.confidence_psi,
-        **dict(finding.evidence or {}),
+        **dict(finding.evidence),
     }

@@ -41,7 +41,7 @@ def _score(session: Session, look: Look, finding: Finding) -> shapes.ScopeScore:
         at=look.at,
         scope=finding.scope.value,
         key=finding.key,
-        score=score.value,
+        score=finding.value,
         threshold=finding.threshold,
         examples=score.examples,
         cause=finding.cause.value if finding.cause else None,
