@@ -6,9 +6,9 @@ again before `cooldown_s`; a decision always says why.
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Literal
+from typing import Final, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from edgeloop_protocol.config import Config
 
@@ -54,6 +54,12 @@ class Policy(Config):
     acceptance: Acceptance = Acceptance()
     rollout: RolloutPlan | None = RolloutPlan()
 
+    @model_validator(mode="after")
+    def _schedule_has_a_period(self) -> Self:
+        if "schedule" in self.on and self.every_s is None:
+            raise ValueError('on = ["schedule"] needs every_s')
+        return self
+
 
 @dataclass(frozen=True)
 class PolicyView:
@@ -80,5 +86,53 @@ class Wait:
 
 
 def decide(policy: Policy, view: PolicyView, now: float) -> Start | Wait:
-    """Whether a run starts now."""
-    raise NotImplementedError
+    """Whether a run starts now: the first trigger of `policy.on` that says so.
+
+    A world_changed alarm that a run has already answered starts another only when as many new
+    labels have come since that run.
+    """
+    if view.running:
+        return Wait("a run is under way")
+    if view.devices_on_champion == 0:
+        return Wait(f"no device runs {policy.model} on slot {policy.slot}")
+    if view.last_ended_at is not None and now < view.last_ended_at + policy.cooldown_s:
+        return Wait(f"the last run ended less than {policy.cooldown_s:g} s ago")
+    reasons = []
+    for trigger in policy.on:
+        decision = _TRIGGERS[trigger](policy, view, now)
+        if isinstance(decision, Start):
+            return decision
+        reasons.append(decision.why)
+    return Wait("; ".join(reasons) or "the policy names no trigger")
+
+
+def _on_drift(policy: Policy, view: PolicyView, now: float) -> Start | Wait:  # noqa: ARG001
+    alarm = view.world_changed_at
+    if alarm is None:
+        return Wait("no world_changed alarm is open")
+    answered = view.last_ended_at is not None and view.last_ended_at >= alarm
+    labels = view.labels_since_last_run if answered else view.labels_since_alarm
+    since = "the last run" if answered else "the alarm"
+    if labels < policy.min_labels:
+        return Wait(f"the world changed; {labels} of {policy.min_labels} labels since {since}")
+    return Start("drift", f"the world changed, and {labels} labels came since {since}")
+
+
+def _on_schedule(policy: Policy, view: PolicyView, now: float) -> Start | Wait:
+    if policy.every_s is None:
+        return Wait("every_s is not set")
+    if view.last_ended_at is not None and now < view.last_ended_at + policy.every_s:
+        return Wait(f"the last run ended less than {policy.every_s:g} s ago")
+    if view.labels_since_last_run < policy.min_labels:
+        return Wait(f"due, with {view.labels_since_last_run} of {policy.min_labels} new labels")
+    return Start("schedule", f"due every {policy.every_s:g} s")
+
+
+def _on_labels(policy: Policy, view: PolicyView, now: float) -> Start | Wait:  # noqa: ARG001
+    new, wanted = view.labels_since_last_run, max(1, policy.min_labels)
+    if new < wanted:
+        return Wait(f"{new} of {wanted} labels since the last run")
+    return Start("labels", f"{new} labels came since the last run")
+
+
+_TRIGGERS: Final = {"drift": _on_drift, "schedule": _on_schedule, "labels": _on_labels}

@@ -4,18 +4,25 @@ Invariants: the split is by a hash of the sample's reference, so that one window
 never stands on both sides, and the same window falls on the same side in every run.
 """
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from edgeloop_controller.errors import TrainingError
 from edgeloop_protocol.config import Config
 from edgeloop_protocol.messages import VersionRef
 
 Floats = NDArray[np.float32]
+
+INPUT_FILE: Final = "input.json"
+TRAIN_FILE: Final = "train.parquet"
 
 
 @dataclass(frozen=True)
@@ -79,12 +86,20 @@ class TrainingInput(Config):
 
 def split(samples: Sequence[LabelledSample], held_back_fraction: float) -> Split:
     """Each reference on one side, by its hash; of a reference sent twice, the last one counts."""
-    raise NotImplementedError
+    distinct = {sample.reference: sample for sample in samples}
+    kept = [s for s in distinct.values() if not _is_held_back(s.reference, held_back_fraction)]
+    back = [s for s in distinct.values() if _is_held_back(s.reference, held_back_fraction)]
+    return Split(train=tuple(kept), held_back=tuple(back))
 
 
 def held_back(samples: Sequence[LabelledSample], features: Sequence[str]) -> HeldBack:
     """As arrays. Raises TrainingError when a sample's features are not as many as `features`."""
-    raise NotImplementedError
+    return HeldBack(
+        features=_matrix(samples, len(features)),
+        labels=tuple(sample.label for sample in samples),
+        subsets=tuple(sample.subset for sample in samples),
+        recent=tuple(sample.recent for sample in samples),
+    )
 
 
 def write_training_input(
@@ -105,4 +120,74 @@ def write_training_input(
     `inputs` must be absolute or are resolved against the working directory; a file that is not
     there is an error that names it.
     """
-    raise NotImplementedError
+    found = {name: _existing(name, path) for name, path in inputs.items()}
+    directory.mkdir(parents=True, exist_ok=True)
+    train_file = directory.resolve() / TRAIN_FILE
+    if train:
+        pq.write_table(_table(train, features), train_file)
+    times = [sample.taken_at for sample in train]
+    document = TrainingInput(
+        run_id=run_id,
+        policy=policy,
+        model=model,
+        slot=slot,
+        parent=parent,
+        labels=tuple(labels),
+        features=tuple(features),
+        train_file=str(train_file) if train else None,
+        rows=len(train),
+        inputs=found,
+        data_from=min(times, default=None),
+        data_to=max(times, default=None),
+        devices=tuple(sorted({sample.device_id for sample in train})),
+    )
+    (directory / INPUT_FILE).write_text(document.model_dump_json(indent=2), encoding="utf-8")
+    return document
+
+
+def _is_held_back(reference: str, fraction: float) -> bool:
+    """By the first 64 bits of the reference's SHA-256, as a number in [0, 1)."""
+    digest = hashlib.sha256(reference.encode()).digest()
+    return int.from_bytes(digest[:8], "big") / 2**64 < fraction
+
+
+def _matrix(samples: Sequence[LabelledSample], width: int) -> Floats:
+    rows = [np.frombuffer(sample.features, dtype="<f4") for sample in samples]
+    for sample, row in zip(samples, rows, strict=True):
+        if len(row) != width:
+            raise TrainingError(
+                f"sample {sample.reference!r} of {sample.device_id} has {len(row)} features; the "
+                f"model has {width}",
+                "train on samples of versions with the same features",
+            )
+    matrix = np.stack(rows) if rows else np.zeros((0, width))
+    return np.asarray(matrix, dtype=np.float32)
+
+
+def _table(samples: Sequence[LabelledSample], features: Sequence[str]) -> pa.Table:
+    matrix = _matrix(samples, len(features))
+    columns = {name: pa.array(matrix[:, i]) for i, name in enumerate(features)}
+    told = {
+        "label": [sample.label for sample in samples],
+        "reference": [sample.reference for sample in samples],
+        "device": [sample.device_id for sample in samples],
+        "taken_at": [sample.taken_at for sample in samples],
+        "version": [sample.version for sample in samples],
+    }
+    clash = sorted(set(columns) & set(told))
+    if clash:
+        raise TrainingError(
+            f"features named {', '.join(clash)} clash with columns of the training file",
+            "rename them in the model",
+        )
+    return pa.table(columns | told)
+
+
+def _existing(name: str, path: str) -> str:
+    resolved = Path(path).expanduser().resolve()
+    if not resolved.exists():
+        raise TrainingError(
+            f"input {name!r} of the policy is not there: {resolved}",
+            "correct its path in the policy file",
+        )
+    return str(resolved)

@@ -1,14 +1,33 @@
 """Running a user's training script: the `Executor` port, and a local subprocess.
 
 Invariants: a run ends within its time limit whatever the script does; no process of its group
-outlives it; its memory and its log are bounded; it sees only the allow-listed environment.
+outlives it, not even when the controller is killed; its memory and its log are bounded; it sees
+only the allow-listed environment.
 """
 
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from threading import Event
-from typing import Protocol
+from typing import Final, Protocol
+
+from edgeloop_controller.training.bounded_log import BoundedLog
+
+POLL_S: Final = 0.05
+STOP_TIMEOUT_S: Final = 10.0
+MESSAGE_TAIL_CHARS: Final = 2000
+
+ENVIRONMENT_ALLOWED: Final = (
+    "PATH", "HOME", "USER", "LANG", "LC_ALL", "TZ", "VIRTUAL_ENV", "PYTHONPATH", "LD_LIBRARY_PATH",
+    "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "CUDA_VISIBLE_DEVICES",
+)  # fmt: skip
+"""What a script sees of the controller's environment; TMPDIR and PYTHONUNBUFFERED are set."""
 
 
 class Ending(StrEnum):
@@ -55,8 +74,105 @@ class Executor(Protocol):
 class LocalExecutor:
     """`python <script> --input <dir>/input.json --output <dir>/output`, in its own process group.
 
-    Runs in <dir>; log in <dir>/log.txt, its middle cut out beyond LOG_MAX_BYTES.
+    Runs in <dir>; log in <dir>/log.txt, its middle cut out beyond the limit of `BoundedLog`.
     """
 
     def run(self, job: TrainingJob, cancel: Event) -> Outcome:
-        raise NotImplementedError
+        began = time.monotonic()
+        script, directory = job.script.resolve(), job.directory.resolve()
+        if not script.is_file():
+            return Outcome(Ending.NOT_STARTED, f"there is no training script at {script}", 0.0)
+        scratch = directory / "tmp"
+        try:
+            (directory / "output").mkdir(parents=True, exist_ok=True)
+            scratch.mkdir(exist_ok=True)
+            with BoundedLog(directory / "log.txt") as log:
+                launcher = _start(script, directory, scratch, job.memory_max_bytes)
+                log.follow(launcher.stdout)
+                stopped = _wait(launcher, cancel, began + job.timeout_s)
+        except OSError as error:
+            took = time.monotonic() - began
+            return Outcome(Ending.NOT_STARTED, f"the script could not be run: {error}", took)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+        took = time.monotonic() - began
+        return _outcome(job, directory, stopped, launcher.returncode, took)
+
+
+def _start(
+    script: Path, directory: Path, scratch: Path, memory_max_bytes: int
+) -> subprocess.Popen[bytes]:
+    """The launcher kills the script's group when its stdin closes: also when we are killed."""
+    environment = {k: os.environ[k] for k in ENVIRONMENT_ALLOWED if k in os.environ}
+    environment |= {"PYTHONUNBUFFERED": "1", "TMPDIR": str(scratch)}
+    arguments = [str(script), "--input", str(directory / "input.json")]
+    arguments += ["--output", str(directory / "output")]
+    launcher = Path(__file__).with_name("launcher.py")
+    return subprocess.Popen(
+        [sys.executable, "-I", str(launcher), str(memory_max_bytes), sys.executable, *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        cwd=directory,
+        env=environment,
+        start_new_session=True,
+    )
+
+
+def _wait(launcher: subprocess.Popen[bytes], cancel: Event, deadline: float) -> Ending | None:
+    """None when the script ended by itself, else why it was stopped."""
+    assert launcher.stdin is not None
+    stopped: Ending | None = None
+    try:
+        while launcher.poll() is None and stopped is None:
+            if cancel.wait(POLL_S):
+                stopped = Ending.CANCELLED
+            elif time.monotonic() >= deadline:
+                stopped = Ending.TIMED_OUT
+    finally:
+        launcher.stdin.close()
+        try:
+            launcher.wait(STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            os.killpg(launcher.pid, signal.SIGKILL)
+            launcher.wait()
+    return stopped
+
+
+def _outcome(
+    job: TrainingJob, directory: Path, stopped: Ending | None, code: int, took: float
+) -> Outcome:
+    output = directory / "output"
+    if stopped is Ending.TIMED_OUT:
+        message = f"the script did not end within {job.timeout_s:g} s; raise timeout_s"
+        return Outcome(Ending.TIMED_OUT, message + _tail(directory), took)
+    if stopped is Ending.CANCELLED:
+        return Outcome(Ending.CANCELLED, "the run was cancelled", took)
+    if code != 0:
+        how = f"signal {signal.Signals(code - 128).name}" if code > 128 else f"exit code {code}"
+        message = f"the script failed with {how}" + _tail(directory)
+        return Outcome(Ending.FAILED, message, took, exit_code=code)
+    model = _written(output / "model.onnx")
+    if model is None:
+        message = f"the script ended without writing {output / 'model.onnx'}" + _tail(directory)
+        return Outcome(Ending.NO_MODEL, message, took, exit_code=code)
+    return Outcome(
+        Ending.SUCCEEDED,
+        f"the script wrote a model in {took:.1f} s",
+        took,
+        exit_code=code,
+        model=model,
+        draft=_written(output / "model.toml"),
+        baseline=_written(output / "baseline.parquet"),
+    )
+
+
+def _written(path: Path) -> Path | None:
+    """A file with something in it; a link could lead out of the run's folder and is not one."""
+    return path if path.is_file() and not path.is_symlink() and path.stat().st_size else None
+
+
+def _tail(directory: Path) -> str:
+    log = (directory / "log.txt").read_bytes()[-4 * MESSAGE_TAIL_CHARS :]
+    text = log.decode(errors="replace")[-MESSAGE_TAIL_CHARS:].strip()
+    return f"; its log ends:\n{text}" if text else "; its log is empty"
