@@ -1,0 +1,72 @@
+"""The contract of `edgeloop_controller.artifacts.ArtifactStore`, for every adapter."""
+
+import hashlib
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from edgeloop_controller.artifacts import ArtifactStore, LocalArtifactStore
+from edgeloop_controller.errors import ArtifactError, NotFoundError
+
+ADAPTERS: dict[str, Callable[[Path], ArtifactStore]] = {"local": LocalArtifactStore}
+
+
+@pytest.fixture(params=sorted(ADAPTERS))
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> ArtifactStore:
+    return ADAPTERS[request.param](tmp_path / "artifacts")
+
+
+def test_gives_back_what_was_put(store: ArtifactStore) -> None:
+    digest = store.put(b"weights")
+    assert digest == hashlib.sha256(b"weights").hexdigest()
+    assert store.get(digest) == b"weights"
+    assert store.local_path(digest).read_bytes() == b"weights"
+
+
+def test_keeps_nothing_as_well(store: ArtifactStore) -> None:
+    assert store.get(store.put(b"")) == b""
+
+
+def test_putting_twice_is_putting_once(store: ArtifactStore) -> None:
+    assert store.put(b"same") == store.put(b"same")
+
+
+def test_writers_of_the_same_content_agree(store: ArtifactStore) -> None:
+    content = b"x" * 1_000_000
+    threads = [threading.Thread(target=store.put, args=(content,)) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert store.get(hashlib.sha256(content).hexdigest()) == content
+
+
+@pytest.mark.parametrize("digest", ["0" * 64, "../../etc/passwd", "", "A" * 64, "0" * 63])
+def test_what_is_not_there_is_not_found(store: ArtifactStore, digest: str) -> None:
+    with pytest.raises(NotFoundError):
+        store.get(digest)
+    with pytest.raises(NotFoundError):
+        store.local_path(digest)
+
+
+def test_damage_is_noticed(store: ArtifactStore) -> None:
+    digest = store.put(b"good")
+    store.local_path(digest).write_bytes(b"evil")
+    with pytest.raises(ArtifactError, match="damaged"):
+        store.get(digest)
+
+
+def test_leftovers_of_a_crash_are_removed(tmp_path: Path) -> None:
+    directory = tmp_path / "ab"
+    directory.mkdir()
+    (directory / ".abc.1234.part").write_bytes(b"half")
+    LocalArtifactStore(tmp_path)
+    assert list(directory.iterdir()) == []
+
+
+def test_a_directory_that_cannot_be_made_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(ArtifactError, match="cannot make"):
+        LocalArtifactStore(tmp_path / "file")

@@ -1,0 +1,262 @@
+"""Rollouts through the services: from an assignment to a committed fleet, or back."""
+
+from typing import Any
+
+import pytest
+from sqlalchemy import select
+
+from edgeloop_controller.core.rollout import RolloutTerms
+from edgeloop_controller.errors import ConflictError, NotFoundError, SelectorError, WaveError
+from edgeloop_controller.services.rollouts import RolloutRequest
+from edgeloop_controller.store.engine import Database
+from edgeloop_controller.store.tables import Assignment, Device, Event, Rollout, RolloutMember
+from edgeloop_protocol.messages import Probation
+
+TERMS = RolloutTerms(soak_s=0, min_compared=0, probation=Probation(min_s=0.1))
+
+
+def _start(controller: Any, version: str = "1", **changes: Any) -> int:
+    request = {
+        "name": "tiny",
+        "version": version,
+        "selector": "all",
+        "waves": ("1", "100%"),
+        "terms": TERMS,
+    } | changes
+    return int(controller.parts.services.rollouts.start(RolloutRequest(**request)))
+
+
+def _join(controller: Any, make_device: Any, *ids: str, **labels: str) -> list[Any]:
+    devices = [make_device(device_id, labels=labels) for device_id in ids]
+    controller.takes(*(device.hello() for device in devices))
+    return devices
+
+
+def _turn(controller: Any, devices: list[Any], refuse: str = "") -> None:
+    """One tick, then each device that was told something new obeys."""
+    controller.parts.reconciler.tick()
+    for device in devices:
+        told = controller.broker.desired(device.id)
+        if told and told[-1].revision > device.revision:
+            controller.takes(device.obeys(told[-1], refuse))
+
+
+def _status(database: Database, rollout_id: int) -> str:
+    with database.reading() as session:
+        rollout = session.get(Rollout, rollout_id)
+        assert rollout is not None
+        return rollout.status
+
+
+def _running(devices: list[Any]) -> list[str | None]:
+    return [
+        d.slots[0].champion.version if d.slots and d.slots[0].champion else None for d in devices
+    ]
+
+
+def test_a_rollout_reaches_all_in_waves(
+    controller: Any, database: Database, make_device: Any
+) -> None:
+    devices = _join(controller, make_device, "d1", "d2", "d3")
+    controller.publish("1")
+    rollout = _start(controller)
+    _turn(controller, devices)
+    assert sorted(v or "" for v in _running(devices)) == ["", "", "1"]
+    for _ in range(5):
+        _turn(controller, devices)
+    assert _running(devices) == ["1", "1", "1"]
+    assert _status(database, rollout) == "done"
+
+
+def test_a_device_that_comes_later_is_given_what_is_done(
+    controller: Any, database: Database, make_device: Any
+) -> None:
+    devices = _join(controller, make_device, "d1")
+    controller.publish("1")
+    rollout = _start(controller)
+    for _ in range(5):
+        _turn(controller, devices)
+    assert _status(database, rollout) == "done"
+    late = _join(controller, make_device, "d9")
+    _turn(controller, late)
+    assert _running(late) == ["1"]
+
+
+def test_a_newer_finished_rollout_speaks_for_its_devices(controller: Any, make_device: Any) -> None:
+    devices = _join(controller, make_device, "d1")
+    for version in ("1", "2"):
+        controller.publish(version, seed=int(version))
+        _start(controller, version)
+        for _ in range(5):
+            _turn(controller, devices)
+    assert _running(devices) == ["2"]
+    late = _join(controller, make_device, "d9")
+    for _ in range(3):
+        _turn(controller, late + devices)
+    assert _running(late + devices) == ["2", "2"]
+    assert {
+        d.slots[0].offer.version for d in controller.broker.desired("d9") if d.slots[0].offer
+    } == {"2"}
+
+
+def test_a_canary_that_fails_halts_it_and_goes_back(
+    controller: Any, database: Database, make_device: Any
+) -> None:
+    devices = _join(controller, make_device, "d1", "d2", "d3")
+    controller.publish("1")
+    _start(controller, waves=("100%",))
+    for _ in range(5):
+        _turn(controller, devices)
+    controller.publish("2", seed=2)
+    rollout = _start(controller, "2", terms=RolloutTerms(soak_s=0, max_failed_fraction=0))
+    for _ in range(5):
+        _turn(controller, devices, refuse="NaN in its answers")
+    assert _status(database, rollout) == "halted"
+    assert _running(devices) == ["1", "1", "1"]
+    with database.reading() as session:
+        offered = session.scalars(
+            select(RolloutMember).where(RolloutMember.rollout_id == rollout)
+        ).all()
+        assert len(offered) == 1
+        kinds = set(session.scalars(select(Event.kind)))
+    assert "rollout.halted" in kinds
+
+
+def test_paused_offers_nothing_and_resumed_goes_on(
+    controller: Any, database: Database, make_device: Any
+) -> None:
+    devices = _join(controller, make_device, "d1", "d2")
+    controller.publish("1")
+    rollout = _start(controller)
+    controller.parts.services.rollouts.pause(rollout)
+    for _ in range(3):
+        _turn(controller, devices)
+    assert _running(devices) == [None, None]
+    with pytest.raises(ConflictError):
+        controller.parts.services.rollouts.pause(rollout)
+    controller.parts.services.rollouts.resume(rollout)
+    for _ in range(5):
+        _turn(controller, devices)
+    assert _running(devices) == ["1", "1"]
+
+
+def test_aborted_takes_back_what_is_not_committed(
+    controller: Any, database: Database, make_device: Any
+) -> None:
+    _join(controller, make_device, "d1")
+    controller.publish("1")
+    rollout = _start(controller)
+    controller.parts.reconciler.tick()
+    assert controller.broker.desired("d1")[-1].slots[0].offer is not None
+    controller.parts.services.rollouts.abort(rollout, "changed my mind")
+    assert controller.broker.desired("d1")[-1].slots[0].offer is None
+    with pytest.raises(ConflictError):
+        controller.parts.services.rollouts.abort(rollout, "again")
+    with database.reading() as session:
+        row = session.get(Assignment, ("d1", "main"))
+        assert row is not None
+        assert row.manifest_digest is None
+
+
+def test_what_is_refused_says_why(controller: Any, make_device: Any) -> None:
+    with pytest.raises(NotFoundError, match="no model"):
+        _start(controller)
+    controller.publish("1")
+    with pytest.raises(NotFoundError, match="no version"):
+        _start(controller, "7")
+    with pytest.raises(NotFoundError, match="no device matches"):
+        _start(controller)
+    _join(controller, make_device, "d1", site="lab")
+    with pytest.raises(SelectorError):
+        _start(controller, selector="site=")
+    with pytest.raises(WaveError):
+        _start(controller, waves=("50%", "10%"))
+    with pytest.raises(NotFoundError, match="no device matches"):
+        _start(controller, selector="site=field")
+    _start(controller, selector="site=field", allow_empty=True)
+    with pytest.raises(NotFoundError):
+        controller.parts.services.rollouts.pause(99)
+
+
+def test_two_rollouts_never_share_a_slot_of_a_device(controller: Any, make_device: Any) -> None:
+    _join(controller, make_device, "d1", site="a")
+    _join(controller, make_device, "d2", site="b")
+    controller.publish("1")
+    first = _start(controller, selector="site=a")
+    with pytest.raises(ConflictError, match="d1"):
+        _start(controller)
+    _start(controller, selector="site=b")
+    _start(controller, slot="other")
+    controller.parts.services.rollouts.pause(first)
+    with pytest.raises(ConflictError):
+        _start(controller, selector="site=a")
+    controller.parts.services.rollouts.abort(first, "")
+    _start(controller, selector="site=a")
+
+
+def test_the_desired_state_is_said_again_until_it_is_reported(
+    controller: Any, database: Database, make_device: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (device,) = _join(controller, make_device, "d1")
+    controller.publish("1")
+    _start(controller)
+    controller.broker.up = False  # what the first tick says is lost
+    controller.parts.reconciler.tick()
+    assert controller.broker.desired("d1") == []
+    controller.broker.up = True
+    controller.parts.reconciler.tick()
+    assert len(controller.broker.desired("d1")) == 1
+    controller.parts.reconciler.tick()
+    assert len(controller.broker.desired("d1")) == 1  # not at every tick
+    controller.takes(device.obeys(controller.broker.desired("d1")[-1]))
+    monkeypatch.setattr("edgeloop_controller.services.desired.SAY_AGAIN_S", 0.0)
+    controller.parts.reconciler.tick()
+    assert len(controller.broker.desired("d1")) == 1
+
+
+def test_a_hello_is_answered_when_the_revision_differs(controller: Any, make_device: Any) -> None:
+    devices = _join(controller, make_device, "d1")
+    controller.publish("1")
+    _start(controller)
+    _turn(controller, devices)
+    told = len(controller.broker.desired("d1"))
+    controller.takes(devices[0].hello())
+    assert len(controller.broker.desired("d1")) == told
+    devices[0].revision = 0
+    controller.takes(devices[0].hello())
+    assert len(controller.broker.desired("d1")) == told + 1
+
+
+def test_the_revision_goes_on_from_a_device_that_knows_a_higher_one(
+    controller: Any, database: Database, make_device: Any
+) -> None:
+    device = make_device("d1", revision=41)
+    controller.takes(device.hello())
+    assert controller.broker.desired("d1")[-1].revision == 42
+    controller.publish("1")
+    _start(controller)
+    device.revision = 42
+    controller.takes(device.reported())
+    controller.parts.reconciler.tick()
+    assert controller.broker.desired("d1")[-1].revision == 43
+    with database.reading() as session:
+        row = session.get(Device, "d1")
+        assert row is not None
+        assert row.desired_revision == 43
+
+
+def test_a_failing_rollout_does_not_stop_the_others(
+    controller: Any, database: Database, make_device: Any
+) -> None:
+    devices = _join(controller, make_device, "d1", site="a")
+    devices += _join(controller, make_device, "d2", site="b")
+    controller.publish("1")
+    broken = _start(controller, selector="site=a")
+    _start(controller, selector="site=b")
+    with database.writing() as session:
+        rollout = session.get(Rollout, broken)
+        assert rollout is not None
+        rollout.terms = {"nonsense": 1, "soak_s": "x"}
+    for _ in range(4):
+        _turn(controller, devices)
+    assert _running(devices) == [None, "1"]
