@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeloop_controller.core.drift_scores import write_sketch
+from edgeloop_controller.core.drift_scores import SKETCH_K, write_sketch
 from edgeloop_protocol.manifest import Baseline, Binned, DriftThresholds
 from edgeloop_protocol.scoring import answers
 
@@ -52,5 +52,18 @@ def _binned(values: Floats) -> Binned:
     edges = inner_edges(values)
     shares = bin_counts(values, edges) / len(values)
     return Binned(
-        edges=edges, shares=tuple(float(share) for share in shares), sketch=write_sketch(values)
+        edges=edges,
+        shares=tuple(float(share) for share in shares),
+        sketch=write_sketch(_order_statistics(values)),
     )
+
+
+def _order_statistics(values: Floats) -> Floats:
+    """Up to SKETCH_K values, evenly spaced in rank: a sketch of so few is exact.
+
+    A sketch of all of them would be randomised, and the same files would make another version
+    each time that they are published.
+    """
+    ordered = np.sort(values)
+    ranks = np.linspace(0, len(ordered) - 1, min(len(ordered), SKETCH_K))
+    return ordered[np.round(ranks).astype(np.intp)]
