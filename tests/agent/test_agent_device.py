@@ -1,0 +1,401 @@
+"""The device's core, driven by hand: what it wants done after each event, and in which order."""
+
+import pytest
+
+from edgeloop_agent.core import effects as do
+from edgeloop_agent.core import events as ev
+from edgeloop_agent.core.device import Device
+from edgeloop_agent.core.settings import CoreSettings
+from edgeloop_agent.core.snapshot import Candidate, DeviceSnapshot, SlotSnapshot
+from edgeloop_protocol.lifecycle import SlotState
+from edgeloop_protocol.messages import (
+    Desired,
+    Inventory,
+    Probation,
+    RuntimeInfo,
+    SlotDesired,
+)
+
+INVENTORY = Inventory(
+    agent_version="0",
+    architecture="x86_64",
+    python="3.11",
+    runtimes=(RuntimeInfo(name="onnx", version="1"),),
+    memory_bytes=10**9,
+    disk_free_bytes=10**9,
+    cpu_count=1,
+)
+TERMS = Probation(min_s=1, min_examples=10, max_s=50)
+GOOD = ev.Progress(examples=10, latency_p95_us=100.0)
+
+
+class Bench:
+    """A device with a hand on its clock; `performed` is what the last event led to."""
+
+    def __init__(self, snapshot=None, settings=None):
+        self.device = Device(
+            ("main",), snapshot or DeviceSnapshot(), settings or CoreSettings(), lambda: 0.5
+        )
+        self.now = 100.0
+        self.performed = ()
+        self.journal = snapshot or DeviceSnapshot()
+        self.revision = 0
+        self.say(ev.Started())
+        self.say(ev.BrokerConnected())
+
+    def say(self, event):
+        self.performed = self.device.handle(event, self.now)
+        persists = [i for i, e in enumerate(self.performed) if isinstance(e, do.PersistJournal)]
+        assert persists in ([], [0]), "the journal comes first"
+        for effect in self.performed:
+            if isinstance(effect, do.PersistJournal):
+                self.journal = effect.snapshot
+        return self.performed
+
+    def only(self, kind):
+        found = [effect for effect in self.performed if isinstance(effect, kind)]
+        assert len(found) == 1, (kind, self.performed)
+        return found[0]
+
+    def has(self, kind):
+        return any(isinstance(effect, kind) for effect in self.performed)
+
+    def offer(self, package, terms=TERMS):
+        self.revision += 1
+        offer = package.offer if package else None
+        slots = (SlotDesired(slot="main", offer=offer, probation=terms),)
+        return self.say(ev.DesiredReceived(Desired(revision=self.revision, slots=slots)))
+
+    def manifest(self, package):
+        digest = package.manifest.digest()
+        return self.say(ev.ManifestFetched("main", digest, package.manifest, INVENTORY, False))
+
+    def artifact(self, package):
+        return self.say(ev.ArtifactFetched("main", package.manifest.digest()))
+
+    def to_self_test(self, package):
+        self.offer(package)
+        self.manifest(package)
+        self.artifact(package)
+        return self.only(do.StartRunner).runner
+
+    def to_probation(self, package):
+        """Returns the candidate's runner, having the source."""
+        runner = self.to_self_test(package)
+        self.say(ev.RunnerSelfTested("main", runner, True, ""))
+        if self.has(do.StopRunner):
+            old = self.only(do.StopRunner).runner
+            assert not self.has(do.Go), "the source is not free yet"
+            self.say(ev.RunnerExited("main", old, "exit status 0"))
+        assert self.only(do.Go).runner == runner
+        self.say(ev.RunnerServing("main", runner))
+        assert self.slot.state is SlotState.PROBATION
+        return runner
+
+    def commit(self, package):
+        runner = self.to_probation(package)
+        self.now += 1.5
+        self.say(ev.RunnerProgressed("main", runner, GOOD))
+        assert self.slot.state is SlotState.COMMITTED
+        return runner
+
+    def wait(self):
+        """Until the next deadline."""
+        self.now = self.device.next_deadline()
+        return self.say(ev.Tick())
+
+    @property
+    def slot(self):
+        return self.device.reported()[0]
+
+    @property
+    def durable(self):
+        return self.journal.slots[0]
+
+
+@pytest.fixture
+def bench():
+    return Bench()
+
+
+@pytest.fixture
+def packages(make_package):
+    return [make_package(str(number)) for number in range(4)]
+
+
+def test_the_whole_way_to_a_commit(bench, packages):
+    bench.offer(packages[1])
+    assert bench.only(do.FetchManifest).offer == packages[1].offer
+    assert bench.slot.state is SlotState.IDLE
+    bench.manifest(packages[1])
+    assert bench.only(do.FetchArtifact).offer == packages[1].offer
+    assert bench.slot.state is SlotState.DOWNLOADING
+    bench.artifact(packages[1])
+    start = bench.only(do.StartRunner)
+    assert (start.version, start.shadow) == (packages[1].offer.ref, None)
+    assert bench.durable.candidate.attempts == 1, "journalled before the try"
+    bench.say(ev.RunnerSelfTested("main", start.runner, True, ""))
+    assert bench.only(do.Go).runner == start.runner
+    bench.say(ev.RunnerServing("main", start.runner))
+    assert bench.slot.champion is None, "success is reported only after probation"
+    bench.now += 2
+    bench.say(ev.RunnerProgressed("main", start.runner, GOOD))
+    assert bench.slot.champion == packages[1].offer.ref
+    assert bench.only(do.SendReported).slots[0].state is SlotState.COMMITTED
+    assert bench.durable.champion == packages[1].offer.ref
+
+
+def test_the_second_version_gets_the_source_after_the_first_and_has_it_in_shadow(bench, packages):
+    first = bench.commit(packages[1])
+    second = bench.to_self_test(packages[2])
+    assert bench.only(do.StartRunner).shadow == packages[1].offer.ref
+    assert not bench.has(do.StopRunner), "the old one goes on answering during the self-test"
+    bench.say(ev.RunnerSelfTested("main", second, True, ""))
+    assert bench.only(do.StopRunner).runner == first
+    bench.say(ev.RunnerExited("main", first, ""))
+    assert bench.only(do.Go).runner == second
+    bench.say(ev.RunnerServing("main", second))
+    bench.now += 2
+    bench.say(ev.RunnerProgressed("main", second, GOOD))
+    assert (bench.slot.champion, bench.slot.previous) == (
+        packages[2].offer.ref,
+        packages[1].offer.ref,
+    )
+    while not bench.has(do.DropShadow):
+        bench.say(ev.RunnerProgressed("main", second, GOOD))
+        bench.now += 10
+        bench.say(ev.Tick())
+        assert bench.now < 100 + 2 * CoreSettings().shadow_after_commit_s
+
+
+def test_duplicates_and_older_revisions_change_nothing(bench, packages):
+    bench.offer(packages[1])
+    again = ev.DesiredReceived(Desired(revision=1, slots=()))
+    assert bench.say(again) == ()
+    assert bench.say(ev.DesiredReceived(Desired(revision=0, slots=()))) == ()
+    assert bench.device.stale_desired == 2
+    assert bench.slot.candidate == packages[1].offer.ref
+
+
+@pytest.mark.parametrize(
+    ("happening", "cause"),
+    [
+        (lambda r: ev.RunnerExited("main", r, "killed by SIGSEGV"), "runner crashed"),
+        (lambda r: ev.RunnerProgressed("main", r, ev.Progress(nonfinite=1)), "nan or inf"),
+        (lambda r: ev.RunnerProgressed("main", r, ev.Progress(errors=10)), "errors"),
+    ],
+)
+def test_a_failed_probation_brings_the_old_version_back(bench, packages, happening, cause):
+    bench.commit(packages[1])
+    runner = bench.to_probation(packages[2])
+    bench.say(happening(runner))
+    assert bench.slot.state is SlotState.ROLLED_BACK
+    assert bench.slot.refused.cause == cause
+    assert bench.slot.refused.version == packages[2].offer.ref
+    restarted = bench.only(do.StartRunner)
+    assert restarted.version == packages[1].offer.ref
+    if bench.has(do.StopRunner):
+        bench.say(ev.RunnerSelfTested("main", restarted.runner, True, ""))
+        assert not bench.has(do.Go)
+        bench.say(ev.RunnerExited("main", runner, ""))
+    else:
+        bench.say(ev.RunnerSelfTested("main", restarted.runner, True, ""))
+    assert bench.only(do.Go).runner == restarted.runner
+
+
+def test_a_rolled_back_digest_is_refused_until_another_is_offered(bench, packages):
+    bench.commit(packages[1])
+    runner = bench.to_probation(packages[2])
+    bench.say(ev.RunnerExited("main", runner, "killed by SIGKILL"))
+    bench.offer(packages[2])
+    assert not bench.has(do.FetchManifest)
+    bench.offer(packages[1])
+    assert bench.slot.refused.version == packages[2].offer.ref, "still to be read"
+    bench.offer(packages[2])
+    assert bench.has(do.FetchManifest)
+
+
+def test_a_hung_candidate_is_killed_and_rolled_back(bench, packages):
+    runner = bench.to_probation(packages[1])
+    bench.wait()
+    stop = bench.only(do.StopRunner)
+    assert (stop.runner, stop.kill) == (runner, True)
+    assert bench.slot.refused.cause == "runner hung"
+
+
+def test_probation_without_proof_ends(bench, packages):
+    runner = bench.to_probation(packages[1])
+    while bench.slot.state is SlotState.PROBATION:
+        bench.now += 5
+        bench.say(ev.RunnerProgressed("main", runner, ev.Progress(examples=1)))
+        bench.say(ev.Tick())
+    assert bench.slot.refused.cause == "not proven in time"
+
+
+@pytest.mark.parametrize("steps", range(5))
+@pytest.mark.parametrize("to", ["none", "old"])
+def test_a_withdrawal_at_any_step_brings_the_old_version_back(bench, packages, steps, to):
+    first = bench.commit(packages[1])
+    bench.offer(packages[2])
+    if steps > 0:
+        bench.manifest(packages[2])
+    if steps > 1:
+        bench.artifact(packages[2])
+        second = bench.only(do.StartRunner).runner
+    if steps > 2:
+        bench.say(ev.RunnerSelfTested("main", second, True, ""))
+        bench.say(ev.RunnerExited("main", first, ""))
+    if steps > 3:
+        bench.say(ev.RunnerServing("main", second))
+    bench.offer(packages[1] if to == "old" else None)
+    assert bench.slot.refused.cause == "withdrawn"
+    assert bench.slot.champion == packages[1].offer.ref
+    assert bench.slot.candidate is None
+    bench.offer(packages[2])
+    assert bench.has(do.FetchManifest), "a withdrawn version may come again"
+
+
+def test_waiting_has_no_last_try(bench, packages):
+    bench.offer(packages[1])
+    digest = packages[1].manifest.digest()
+    for _ in range(50):
+        bench.say(ev.FetchFailed("main", digest, ev.FetchProblem.WAIT, "disk: 0 bytes free"))
+        assert bench.slot.waiting == "disk: 0 bytes free"
+        bench.wait()
+        assert bench.has(do.FetchManifest)
+    bench.manifest(packages[1])
+    assert bench.slot.waiting == ""
+    assert bench.slot.state is SlotState.DOWNLOADING
+
+
+def test_corrupt_fetches_are_counted_durably_and_bounded(bench, packages):
+    bench.offer(packages[1])
+    bench.manifest(packages[1])
+    digest = packages[1].manifest.digest()
+    corrupt = ev.FetchFailed("main", digest, ev.FetchProblem.CORRUPT, "wrong bytes")
+    bench.say(corrupt)
+    assert bench.durable.candidate.corrupt_fetches == 1
+    bench.wait()
+    bench.say(corrupt)
+    bench.wait()
+    bench.say(corrupt)
+    assert bench.slot.refused.cause == "digest mismatch"
+
+
+def test_an_unusable_manifest_is_refused_at_once(bench, packages):
+    bench.offer(packages[1])
+    digest = packages[1].manifest.digest()
+    bench.say(ev.FetchFailed("main", digest, ev.FetchProblem.UNUSABLE, "labels: missing"))
+    assert bench.slot.refused.cause == "unusable manifest"
+
+
+def test_a_self_test_that_crashes_is_tried_a_bounded_number_of_times(bench, packages):
+    bench.to_self_test(packages[1])
+    for attempt in (1, 2, 3):
+        assert bench.durable.candidate.attempts == attempt
+        runner = bench.only(do.StartRunner).runner
+        bench.say(ev.RunnerExited("main", runner, "killed by SIGSEGV"))
+        if attempt < 3:
+            assert bench.slot.state is SlotState.STAGED
+            bench.wait()
+    assert bench.slot.refused.cause == "self-test crashed"
+
+
+def test_a_failed_self_test_is_not_tried_again(bench, packages):
+    runner = bench.to_self_test(packages[1])
+    bench.say(ev.RunnerSelfTested("main", runner, False, "golden input 0: off by 1"))
+    assert bench.slot.refused.cause == "self-test failed"
+
+
+def test_a_crashed_champion_is_restarted_even_while_a_download_runs(bench, packages):
+    first = bench.commit(packages[1])
+    bench.offer(packages[2])
+    bench.manifest(packages[2])
+    bench.say(ev.RunnerExited("main", first, "killed by SIGKILL"))
+    assert not bench.has(do.StartRunner), "after a backoff"
+    bench.wait()
+    assert bench.only(do.StartRunner).version == packages[1].offer.ref
+    assert bench.slot.runner_restarts == 1
+    assert bench.slot.state is SlotState.DOWNLOADING
+
+
+def test_a_champion_that_keeps_crashing_is_restarted_ever_later_and_for_ever(bench, packages):
+    bench.commit(packages[1])
+    waits = []
+    for _ in range(30):
+        number = bench.device._slots["main"].runners.last_number
+        bench.say(ev.RunnerExited("main", number, "exit status 1"))
+        began = bench.now
+        bench.wait()
+        waits.append(bench.now - began)
+        assert bench.has(do.StartRunner)
+    assert waits[0] < waits[3] <= waits[-1] <= CoreSettings().restart_backoff_s_max
+
+
+@pytest.mark.parametrize("state", ["self_test", "activating", "probation", "staged"])
+def test_an_interrupted_try_is_counted_and_begins_anew(packages, state):
+    snapshot = in_state(packages, state, attempts=1)
+    bench = Bench(snapshot)
+    assert bench.durable.candidate.attempts == 2
+    versions = {e.version for e in bench.device._slots["main"].runners.runners.values()}
+    assert versions == {packages[1].offer.ref, packages[2].offer.ref}
+
+
+@pytest.mark.parametrize("state", ["self_test", "activating", "probation", "staged"])
+def test_too_many_interrupted_tries_roll_back_to_the_old_version(packages, state):
+    bench = Bench(in_state(packages, state, attempts=3))
+    assert bench.slot.refused.cause == "attempts exhausted"
+    assert bench.slot.champion == packages[1].offer.ref
+    versions = {e.version for e in bench.device._slots["main"].runners.runners.values()}
+    assert versions == {packages[1].offer.ref}
+
+
+@pytest.mark.parametrize(
+    ("state", "fetch"),
+    [
+        ("committed", do.FetchManifest),
+        ("verified", do.FetchArtifact),
+        ("downloading", do.FetchArtifact),
+    ],
+)
+def test_an_interrupted_fetch_goes_on(packages, state, fetch):
+    device = Device(("main",), in_state(packages, state), CoreSettings(), lambda: 0.5)
+    assert any(isinstance(effect, fetch) for effect in device.handle(ev.Started(), 0.0))
+
+
+def in_state(packages, state, attempts=0):
+    candidate = Candidate(offer=packages[2].offer, probation=TERMS, attempts=attempts)
+    slot = SlotSnapshot(
+        slot="main",
+        state=SlotState(state),
+        champion=packages[1].offer.ref,
+        candidate=candidate,
+    )
+    return DeviceSnapshot(revision=7, slots=(slot,))
+
+
+def test_garbage_is_what_is_neither_champion_previous_nor_candidate(bench, packages):
+    bench.commit(packages[1])
+    bench.to_probation(packages[2])
+    bench.offer(packages[3])
+    kept = bench.only(do.CollectGarbage).keep_manifests
+    assert kept == {packages[1].manifest.digest(), packages[3].manifest.digest()}
+    assert bench.slot.refused is None
+    assert bench.slot.candidate == packages[3].offer.ref
+
+
+def test_a_slot_that_is_not_configured_is_kept_and_said(packages):
+    bench = Bench()
+    slots = (SlotDesired(slot="other", offer=packages[1].offer),)
+    bench.say(ev.DesiredReceived(Desired(revision=1, slots=slots)))
+    assert bench.only(do.AppendEvent).name == "unknown_slot"
+
+
+def test_every_connect_says_hello_and_nothing_is_said_twice(bench, packages):
+    bench.offer(packages[1])
+    bench.say(ev.BrokerDisconnected())
+    bench.manifest(packages[1])
+    assert not bench.has(do.SendReported)
+    bench.say(ev.BrokerConnected())
+    assert bench.only(do.SendHello).slots[0].state is SlotState.DOWNLOADING
+    assert bench.say(ev.Tick()) == ()

@@ -1,0 +1,224 @@
+"""What holds for the device's core in any world: faults, restarts and offers in any order."""
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from edgeloop_agent.core import effects as do
+from edgeloop_agent.core import events as ev
+from edgeloop_agent.core.device import Device
+from edgeloop_agent.core.settings import CoreSettings
+from edgeloop_agent.core.snapshot import DeviceSnapshot
+from edgeloop_protocol.messages import Desired, Inventory, Probation, RuntimeInfo, SlotDesired
+
+INVENTORY = Inventory(
+    agent_version="0",
+    architecture="x86_64",
+    python="3.11",
+    runtimes=(RuntimeInfo(name="onnx", version="1"),),
+    memory_bytes=10**9,
+    disk_free_bytes=10**9,
+    cpu_count=1,
+)
+TERMS = Probation(min_s=1, min_examples=1, max_s=30)
+ACTIONS = (
+    "offer",
+    "fetch",
+    "fetch_fails",
+    "runner",
+    "runner_fails",
+    "tick",
+    "reboot",
+    "link",
+    "calm",
+)
+
+
+class World:
+    """Answers the device's effects as adapters would, and checks what must always hold."""
+
+    def __init__(self, packages):
+        self.packages = packages
+        self.by_digest = {p.manifest.digest(): p for p in packages}
+        self.now = 0.0
+        self.revision = 0
+        self.journal = DeviceSnapshot()
+        self.tries = {}
+        self.boot()
+
+    def boot(self):
+        self.fetches = []
+        self.runners = {}
+        self.phase = {}
+        self.passed = set()
+        self.source = None
+        self.on_disk = getattr(self, "on_disk", set())
+        self.device = Device(("main",), self.journal, CoreSettings(), lambda: 0.5)
+        self.say(ev.Started())
+
+    def say(self, event):
+        if isinstance(event, ev.ArtifactFetched):
+            self.on_disk.add(event.digest)
+        for effect in self.device.handle(event, self.now):
+            self.perform(effect)
+
+    def perform(self, effect):
+        match effect:
+            case do.PersistJournal():
+                assert effect.snapshot.revision >= self.journal.revision
+                before, after = self.slot_of(self.journal), self.slot_of(effect.snapshot)
+                if before and before.champion:
+                    assert after.champion, "once committed, there is always something to run"
+                if after.candidate:
+                    assert after.candidate.attempts <= CoreSettings().attempts_max
+                self.journal = effect.snapshot
+            case do.FetchManifest() | do.FetchArtifact():
+                self.fetches.append(effect)
+            case do.StartRunner():
+                digest = effect.version.manifest_digest
+                assert digest in self.on_disk, "only what was verified is started"
+                slot = self.slot_of(self.journal)
+                if slot.candidate and slot.candidate.offer.manifest_digest == digest:
+                    assert slot.candidate.attempts >= 1, "counted before it is tried"
+                self.runners[effect.runner] = effect
+                self.phase[effect.runner] = "starting"
+            case do.Go():
+                version = self.runners[effect.runner].version
+                committed = version == self.slot_of(self.journal).champion
+                assert committed or effect.runner in self.passed, "only what passed gets it"
+                assert self.source is None, "one runner has the source at a time"
+                self.source = effect.runner
+                self.phase[effect.runner] = "go"
+            case do.StopRunner():
+                self.phase[effect.runner] = "stopping"
+            case do.CollectGarbage():
+                self.on_disk &= effect.keep_manifests
+
+    @staticmethod
+    def slot_of(snapshot):
+        return snapshot.slots[0] if snapshot.slots else None
+
+    def act(self, action, choice):
+        self.now += 0.1
+        getattr(self, action)(choice)
+
+    def offer(self, choice):
+        self.revision += choice % 3  # sometimes a revision that was seen already
+        package = self.packages[choice % 4] if choice % 4 < 3 else None
+        slot = SlotDesired(slot="main", offer=package.offer if package else None, probation=TERMS)
+        self.say(ev.DesiredReceived(Desired(revision=self.revision, slots=(slot,))))
+
+    def fetch(self, choice):
+        if not self.fetches:
+            return
+        fetch = self.fetches.pop(choice % len(self.fetches))
+        digest = fetch.offer.manifest_digest
+        if isinstance(fetch, do.FetchManifest):
+            manifest = self.by_digest[digest].manifest
+            self.say(ev.ManifestFetched("main", digest, manifest, INVENTORY, False))
+        else:
+            self.say(ev.ArtifactFetched("main", digest))
+
+    def fetch_fails(self, choice):
+        if self.fetches:
+            fetch = self.fetches.pop(choice % len(self.fetches))
+            problem = list(ev.FetchProblem)[choice % 3]
+            self.say(ev.FetchFailed("main", fetch.offer.manifest_digest, problem, "x"))
+
+    def runner(self, choice):
+        if not self.runners:
+            return
+        number = sorted(self.runners)[choice % len(self.runners)]
+        phase = self.phase[number]
+        if phase == "starting":
+            self.passed.add(number)
+            self.phase[number] = "ready"
+            self.say(ev.RunnerSelfTested("main", number, True, ""))
+        elif phase == "go":
+            self.phase[number] = "serving"
+            self.say(ev.RunnerServing("main", number))
+        elif phase == "serving":
+            self.now += 1
+            progress = ev.Progress(examples=choice, nonfinite=int(choice == 13))
+            self.say(ev.RunnerProgressed("main", number, progress))
+        elif phase == "stopping":
+            self.exits(number)
+
+    def runner_fails(self, choice):
+        if not self.runners:
+            return
+        number = sorted(self.runners)[choice % len(self.runners)]
+        if self.phase[number] == "starting" and choice % 2:
+            self.say(ev.RunnerSelfTested("main", number, False, "off by 1"))
+        else:
+            self.exits(number)
+
+    def exits(self, number):
+        del self.runners[number]
+        if self.source == number:
+            self.source = None
+        self.say(ev.RunnerExited("main", number, "exit status 1"))
+
+    def tick(self, choice):
+        self.now += choice
+        self.say(ev.Tick())
+
+    def reboot(self, choice):
+        if choice % 4 == 0:
+            self.boot()
+
+    def link(self, choice):
+        self.say(ev.BrokerConnected() if choice % 2 else ev.BrokerDisconnected())
+
+    def calm(self, choice):
+        if choice % 2:
+            self.calm_down()
+
+    def calm_down(self):
+        """Nothing fails any more: returns how many steps it took until all was at rest."""
+        for step in range(200):
+            slot = self.slot_of(self.journal)
+            serving = any(
+                phase == "serving" for n, phase in self.phase.items() if n in self.runners
+            )
+            if slot is None or (slot.candidate is None and (serving or not slot.champion)):
+                return step
+            if self.fetches:
+                self.fetch(0)
+            for number in sorted(self.runners):
+                if number in self.runners:
+                    self.runner(sorted(self.runners).index(number))
+                if self.phase.get(number) == "serving" and number in self.runners:
+                    self.now += 2
+                    self.say(ev.RunnerProgressed("main", number, ev.Progress(examples=50)))
+            deadline = self.device.next_deadline()
+            if not self.fetches and deadline is not None:
+                self.now = max(self.now, min(deadline, self.now + 1))
+                self.say(ev.Tick())
+        pytest.fail(f"never at rest: {self.journal}")
+
+
+@settings(
+    max_examples=150,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(st.lists(st.tuples(st.sampled_from(ACTIONS), st.integers(0, 20)), max_size=80))
+def test_any_sequence_of_faults(make_package, actions):
+    world = World(packages_of(make_package))
+    for action, choice in actions:
+        world.act(action, choice)
+    world.calm_down()
+    slot = world.slot_of(world.journal)
+    if slot and slot.champion:
+        running = {r.version.manifest_digest for n, r in world.runners.items()}
+        assert slot.champion.manifest_digest in running
+
+
+_PACKAGES = []
+
+
+def packages_of(make_package):
+    if not _PACKAGES:
+        _PACKAGES.extend(make_package(str(number)) for number in range(3))
+    return _PACKAGES

@@ -1,0 +1,43 @@
+"""Probation's verdict over a runner's progress."""
+
+import pytest
+
+from edgeloop_agent.core.events import Progress
+from edgeloop_agent.core.probation import LATENCY_FLOOR_US, Failed, Proven, judge
+from edgeloop_protocol.messages import Probation
+
+TERMS = Probation(
+    min_s=10, min_examples=20, max_s=60, max_error_rate=0.1, max_latency_ratio=2, compare=True
+)
+SLOW = 2 * LATENCY_FLOOR_US
+
+
+@pytest.mark.parametrize(
+    ("progress", "elapsed_s", "old_us", "expected"),
+    [
+        (Progress(), 0, None, None),
+        (Progress(examples=20), 9.9, None, None),
+        (Progress(examples=19), 10, None, None),
+        (Progress(examples=20), 10, None, Proven()),
+        (Progress(examples=20, errors=2), 10, None, Proven()),
+        (Progress(examples=17, errors=3), 1, None, "errors"),
+        (Progress(errors=20), 1, None, "errors"),
+        (Progress(errors=5), 1, None, None),
+        (Progress(examples=1, nonfinite=1), 0.1, None, "nan or inf"),
+        (Progress(nonfinite=1, examples=500), 100, None, "nan or inf"),
+        (Progress(examples=19), 60, None, "not proven in time"),
+        (Progress(source_errors=100), 60, None, "not proven in time"),
+        (Progress(examples=20, latency_p95_us=SLOW), 10, SLOW / 2, Proven()),
+        (Progress(examples=20, latency_p95_us=SLOW), 10, SLOW / 2.1, "slower"),
+        (Progress(examples=20, latency_p95_us=LATENCY_FLOOR_US), 10, 1.0, Proven()),
+        (Progress(examples=20, latency_p95_us=SLOW), 10, None, Proven()),
+    ],
+)
+def test_verdicts(progress, elapsed_s, old_us, expected):
+    verdict = judge(TERMS, progress, elapsed_s, old_us)
+    if isinstance(expected, str):
+        assert isinstance(verdict, Failed)
+        assert verdict.cause == expected
+        assert verdict.detail
+    else:
+        assert verdict == expected
