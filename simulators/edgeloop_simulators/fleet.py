@@ -119,7 +119,7 @@ class Fleet:
         }
         config = self.data_dir.parent / "controller.toml"
         config.write_text(toml_text(configuration), encoding="utf-8")
-        command = [_program("edgeloop"), "serve", "--config", str(config)]
+        command = [program("edgeloop"), "serve", "--config", str(config)]
         self._controller = Process("the controller", command, self.data_dir.parent)
         deadline = time.monotonic() + deadline_s
         while not ready():
@@ -148,7 +148,7 @@ class Fleet:
         }
         config = directory / "agent.toml"
         config.write_text(toml_text(configuration), encoding="utf-8")
-        command = [_program("edgeloop-agent"), "run", "--config", str(config)]
+        command = [program("edgeloop-agent"), "run", "--config", str(config)]
         self._agents[device_id] = Process(f"agent {device_id}", command, directory)
 
     def check(self) -> None:
@@ -179,6 +179,6 @@ def _stop(processes: list[Process]) -> None:
         process.end(deadline)
 
 
-def _program(name: str) -> str:
+def program(name: str) -> str:
     """The console script of the environment that the testbed itself runs in."""
     return str(Path(sys.executable).parent / name)

@@ -139,6 +139,10 @@ class RunnerProcesses:
         for slot, runner in numbers:
             self.stop(slot, runner, kill)
 
+    def pid(self, slot: str, runner: int) -> int | None:
+        child = self._child(slot, runner)
+        return child.process.pid if child else None
+
     def alive(self) -> int:
         with self._lock:
             return len(self._children)

@@ -1,0 +1,59 @@
+"""The runner's CPU time per inference, against a loop of nothing but `session.run`."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+import onnxruntime
+import psutil
+
+from edgeloop_agent.core.events import RunnerProgressed
+from edgeloop_simulators.bench.model import BenchModel
+from edgeloop_simulators.bench.runners import live_runner
+from edgeloop_simulators.bench.table import Row
+
+ROUNDS = 5
+BARE_RUNS = 20_000
+FASTER_THAN_POSSIBLE_HZ = 1_000_000.0
+
+
+def inference_rows(model: BenchModel, directory: Path) -> list[Row]:
+    """Our rounds and the floor's take turns, so that a machine's mood falls on both."""
+    ours: list[float] = []
+    floor: list[float] = []
+    with live_runner(model, directory, FASTER_THAN_POSSIBLE_HZ) as runner:
+        process = psutil.Process(runner.pid)
+        runner.go()
+        runner.next_progress()  # warm
+        for _ in range(ROUNDS):
+            ours.append(_runner_us(runner.next_progress, process))
+            process.suspend()
+            floor.append(_bare_us(model))
+            process.resume()
+            runner.next_progress()  # the beat that was due while it was suspended
+    return [Row("CPU per inference", median(ours), median(floor), "us", "bare session.run")]
+
+
+def _runner_us(next_progress: Callable[[], RunnerProgressed], process: psutil.Process) -> float:
+    first, began = next_progress().progress.examples, _cpu_s(process)
+    second, ended = next_progress().progress.examples, _cpu_s(process)
+    return (ended - began) / (second - first) * 1e6
+
+
+def _cpu_s(process: psutil.Process) -> float:
+    times = process.cpu_times()
+    return float(times.user + times.system)
+
+
+def _bare_us(model: BenchModel) -> float:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    session = onnxruntime.InferenceSession(model.onnx, options, providers=["CPUExecutionProvider"])
+    example = np.ascontiguousarray(model.examples[:1])
+    outputs = [model.manifest.scores_output]
+    began = time.process_time()
+    for _ in range(BARE_RUNS):
+        session.run(outputs, {"x": example})
+    return (time.process_time() - began) / BARE_RUNS * 1e6

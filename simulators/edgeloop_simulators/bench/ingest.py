@@ -1,0 +1,198 @@
+"""Telemetry from the broker into the database, acknowledged, against a bare subscriber.
+
+The same messages, from the same publisher process, through the same kind of broker: once to a
+paho client that only counts, once to the real controller until its last acknowledgement.
+"""
+
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import iotcore
+import numpy as np
+
+from edgeloop_protocol.limits import PAYLOAD_MAX_BYTES
+from edgeloop_protocol.messages import (
+    Ack,
+    Record,
+    Sample,
+    TelemetryBatch,
+    VersionRef,
+    WindowSummary,
+    decode,
+    encode,
+)
+from edgeloop_protocol.mqtt import BrokerAddress, PahoBroker
+from edgeloop_protocol.topics import EVERY_DEVICE_UP, PREFIX, Up, up_topic
+from edgeloop_simulators.bench.loop import controller
+from edgeloop_simulators.bench.table import Row
+from edgeloop_simulators.errors import SimulatorError
+from edgeloop_simulators.fleet import HOST, free_ports
+
+DEVICES = 20
+MESSAGES_PER_DEVICE = 100
+RECORDS_PER_MESSAGE = 10
+TIMEOUT_S = 120.0
+EPOCH = "00000000000000be"
+VERSION = VersionRef(name="bench", version="1", manifest_digest="be" * 32)
+
+
+def ingest_rows(directory: Path) -> list[Row]:
+    messages = DEVICES * MESSAGES_PER_DEVICE
+    with _broker() as port:
+        bare_s = _until_counted(port, messages)
+    with _broker() as port, controller(directory / "ingest", broker_port=port):
+        ours_s = _until_acknowledged(port)
+    rate, bare = messages / ours_s, messages / bare_s
+    floor_is = "bare paho subscriber"
+    return [
+        Row("messages into the database", rate, bare, "/s", floor_is, 0),
+        Row(
+            "records into the database",
+            rate * RECORDS_PER_MESSAGE,
+            bare * RECORDS_PER_MESSAGE,
+            "/s",
+            floor_is,
+            0,
+        ),
+    ]
+
+
+class _Counting:
+    """A listener that tells when `done` says so; remembers when the first message came."""
+
+    def __init__(self, done: Callable[[str, bytes], bool]) -> None:
+        self._done = done
+        self.ready, self.finished = threading.Event(), threading.Event()
+
+    def connected(self) -> None:
+        self.ready.set()
+
+    def disconnected(self, reason: str) -> None:
+        """The adapter connects again by itself."""
+
+    def message(self, topic: str, payload: bytes) -> None:
+        if self._done(topic, payload):
+            self.finished.set()
+
+
+def _until_counted(port: int, messages: int) -> float:
+    seen = 0
+
+    def count(_topic: str, _payload: bytes) -> bool:
+        nonlocal seen
+        seen += 1
+        return seen >= messages
+
+    return _timed(port, EVERY_DEVICE_UP, _Counting(count))
+
+
+def _until_acknowledged(port: int) -> float:
+    through: dict[str, int] = {}
+    last = MESSAGES_PER_DEVICE * RECORDS_PER_MESSAGE
+
+    def acknowledge(topic: str, payload: bytes) -> bool:
+        through[topic] = decode(Ack, payload).through
+        return len(through) == DEVICES and min(through.values()) >= last
+
+    return _timed(port, f"{PREFIX}/+/down/ack", _Counting(acknowledge))
+
+
+def _timed(port: int, subscription: str, listener: _Counting) -> float:
+    client = PahoBroker(BrokerAddress(HOST, port), "bench-listener", (subscription,))
+    client.start(listener)
+    try:
+        if not listener.ready.wait(TIMEOUT_S):
+            raise SimulatorError("the benchmark's broker does not answer")
+        with subprocess.Popen(
+            [sys.executable, "-m", "edgeloop_simulators.bench.ingest", str(port)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        ) as publisher:
+            assert publisher.stdin is not None
+            assert publisher.stdout is not None
+            publisher.stdout.readline()  # connected, messages encoded
+            began = time.perf_counter()
+            publisher.stdin.write(b"\n")
+            publisher.stdin.flush()
+            if not listener.finished.wait(TIMEOUT_S):
+                raise SimulatorError(f"messages are missing after {TIMEOUT_S:.0f} s")
+            return time.perf_counter() - began
+    finally:
+        client.stop()
+
+
+@contextmanager
+def _broker() -> Iterator[int]:
+    (port,) = free_ports(1)
+    with iotcore.Broker(port=port, listen=HOST, max_payload_size=2 * PAYLOAD_MAX_BYTES):
+        yield port
+
+
+# ---- the publisher, a process of its own ---------------------------------------------------------
+
+
+def _batches(device: int) -> list[tuple[str, bytes]]:
+    random = np.random.default_rng(device)
+    topic = up_topic(f"bench-{device}", Up.TELEMETRY)
+    made = []
+    for number in range(MESSAGES_PER_DEVICE):
+        first = number * RECORDS_PER_MESSAGE + 1
+        records = tuple(
+            Record(sequence=first + n, body=_window(random) if n == 0 else _sample(random))
+            for n in range(RECORDS_PER_MESSAGE)
+        )
+        made.append((topic, encode(TelemetryBatch(epoch=EPOCH, base=first, records=records))))
+    return made
+
+
+def _window(random: np.random.Generator) -> WindowSummary:
+    histogram = tuple(random.integers(0, 20, 10).tolist())
+    return WindowSummary(
+        slot="main",
+        version=VERSION,
+        started_at=0.0,
+        ended_at=10.0,
+        count=100,
+        latency_p50_us=10.0,
+        latency_p95_us=20.0,
+        predictions=tuple(random.integers(0, 20, 7).tolist()),
+        confidence=histogram,
+        features=(histogram,) * 30,
+    )
+
+
+def _sample(random: np.random.Generator) -> Sample:
+    return Sample(
+        slot="main",
+        version=VERSION,
+        taken_at=0.0,
+        reference="bench",
+        features=tuple(random.normal(size=30).astype(np.float32).tolist()),
+        prediction=1,
+        confidence=0.9,
+    )
+
+
+def publish(port: int) -> None:
+    messages = [one for device in range(DEVICES) for one in _batches(device)]
+    messages.sort(key=lambda one: decode(TelemetryBatch, one[1]).base)
+    listener = _Counting(lambda _topic, _payload: False)
+    client = PahoBroker(BrokerAddress(HOST, port), "bench-publisher", ())
+    client.start(listener)
+    listener.ready.wait(TIMEOUT_S)
+    print(flush=True)
+    sys.stdin.readline()
+    for topic, payload in messages:
+        while not client.publish(topic, payload):
+            time.sleep(0.001)  # paho's own bound of what is underway
+    sys.stdin.read()  # the measuring side closes it when it has seen everything
+    client.stop()
+
+
+if __name__ == "__main__":
+    publish(int(sys.argv[1]))
