@@ -10,7 +10,8 @@ from edgeloop_controller.api.context import Context
 router = APIRouter(tags=["artifacts"])
 
 
-@router.api_route("/artifacts/{digest}", methods=["GET", "HEAD"], response_class=FileResponse)
+@router.head("/artifacts/{digest}", operation_id="head_artifact", response_class=FileResponse)
+@router.get("/artifacts/{digest}", operation_id="get_artifact", response_class=FileResponse)
 def artifact(
     digest: str,
     services: Context,
