@@ -10,7 +10,6 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 
 from edgeloop_agent.errors import FetchUnreachableError
-from edgeloop_protocol.limits import DOWNLOAD_CHUNK_BYTES
 
 if TYPE_CHECKING:
     import httpx
@@ -48,7 +47,9 @@ class HttpArtifactSource:
         if status not in (HTTPStatus.OK, HTTPStatus.PARTIAL_CONTENT):
             raise FetchUnreachableError(f"{url} answered {status}")
         skip = offset if status == HTTPStatus.OK else 0
-        for chunk in response.iter_raw(DOWNLOAD_CHUNK_BYTES):
+        # Without a chunk size, httpx gives what a read brought, at most 64 KiB; with one, it
+        # would lose the unfinished chunk when the link is cut.
+        for chunk in response.iter_raw():
             if skip < len(chunk):
                 yield chunk[skip:]
             skip = max(0, skip - len(chunk))

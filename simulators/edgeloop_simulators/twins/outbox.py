@@ -1,0 +1,109 @@
+"""An outbox in memory: the twin of the agent's SQLite outbox, light enough for 10,000 of them.
+
+Invariants: the same numbering, bound and counts as the real one; `restart` begins a new epoch with
+what a device would find on its disk.
+"""
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+
+from edgeloop_agent.errors import RecordTooLargeError
+from edgeloop_agent.ports import EpochCounts
+from edgeloop_protocol.limits import (
+    BATCH_RECORDS_MAX,
+    BATCH_TARGET_BYTES,
+    KIB,
+    PAYLOAD_MAX_BYTES,
+)
+from edgeloop_protocol.messages import Record, RecordBody, TelemetryBatch
+
+RECORD_MAX_BYTES = PAYLOAD_MAX_BYTES - 1 * KIB
+
+
+@dataclass(slots=True)
+class _Epoch:
+    appended: int = 0
+    dropped: int = 0
+    acked: int = 0
+    records: deque[tuple[int, int, RecordBody]] = field(default_factory=deque)
+
+
+class MemoryOutbox:
+    """`epoch` is 16 hexadecimal digits; give each start of a device another one."""
+
+    def __init__(self, epoch: str, max_bytes: int) -> None:
+        self.epoch = epoch
+        self._max_bytes = max_bytes
+        self._bytes = 0
+        self._epochs: dict[str, _Epoch] = {epoch: _Epoch()}
+
+    def restart(self, epoch: str) -> None:
+        """The device booted again: the records stay, the numbering begins anew."""
+        self.epoch = epoch
+        self._epochs[epoch] = _Epoch()
+
+    def append(self, bodies: Sequence[RecordBody]) -> int:
+        sized = [(len(body.model_dump_json()), body) for body in bodies]
+        for size, body in sized:
+            if size > RECORD_MAX_BYTES:
+                raise RecordTooLargeError(
+                    f"a {type(body).__name__} of {size} bytes; the limit is {RECORD_MAX_BYTES}"
+                )
+        current = self._epochs[self.epoch]
+        for size, body in sized:
+            current.appended += 1
+            current.records.append((current.appended, size, body))
+            self._bytes += size
+        return self._drop()
+
+    def next_batch(self) -> TelemetryBatch | None:
+        for name, epoch in self._epochs.items():
+            if epoch.records:
+                return _batch(name, epoch)
+        return None
+
+    def acknowledge(self, epoch: str, through: int) -> int:
+        known = self._epochs.get(epoch)
+        if known is None:
+            return 0
+        upto = min(through, known.appended)
+        gone = 0
+        while known.records and known.records[0][0] <= upto:
+            self._bytes -= known.records.popleft()[1]
+            gone += 1
+        known.acked = max(known.acked, upto)
+        return gone
+
+    def counts(self) -> tuple[EpochCounts, ...]:
+        return tuple(
+            EpochCounts(name, e.appended, e.dropped, e.acked, len(e.records))
+            for name, e in self._epochs.items()
+        )
+
+    def held_bytes(self) -> int:
+        return self._bytes
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+    def _drop(self) -> int:
+        dropped = 0
+        for epoch in self._epochs.values():
+            while self._bytes > self._max_bytes and epoch.records:
+                self._bytes -= epoch.records.popleft()[1]
+                epoch.dropped += 1
+                dropped += 1
+        return dropped
+
+
+def _batch(name: str, epoch: _Epoch) -> TelemetryBatch:
+    records: list[Record] = []
+    total = 0
+    for sequence, size, body in islice(epoch.records, BATCH_RECORDS_MAX):
+        total += size
+        if records and total > BATCH_TARGET_BYTES:
+            break
+        records.append(Record(sequence=sequence, body=body))
+    return TelemetryBatch(epoch=name, base=records[0].sequence, records=tuple(records))

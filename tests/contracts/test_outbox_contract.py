@@ -1,0 +1,191 @@
+"""The Outbox port's contract (EL-TEL), on the real adapter and on the twin."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edgeloop_agent.errors import RecordTooLargeError
+from edgeloop_agent.shell.outbox import SqliteOutbox
+from edgeloop_protocol.limits import BATCH_RECORDS_MAX, BATCH_TARGET_BYTES, PAYLOAD_MAX_BYTES
+from edgeloop_protocol.messages import DeviceEvent, Sample, VersionRef, encode
+from edgeloop_simulators.twins.outbox import MemoryOutbox
+
+VERSION = VersionRef(name="m", version="1", manifest_digest="1" * 64)
+
+
+class SqliteCase:
+    def __init__(self, directory):
+        self.directory = directory
+        self.outbox = None
+
+    def open(self, max_bytes=10**6):
+        if self.outbox is not None:
+            self.outbox.close()
+        self.outbox = SqliteOutbox(self.directory, max_bytes)
+        return self.outbox
+
+    def close(self):
+        if self.outbox is not None:
+            self.outbox.close()
+
+
+class MemoryCase:
+    def __init__(self):
+        self.outbox = None
+        self.boots = 0
+
+    def open(self, max_bytes=10**6):
+        self.boots += 1
+        epoch = f"{self.boots:016x}"
+        if self.outbox is None:
+            self.outbox = MemoryOutbox(epoch, max_bytes)
+        else:
+            self.outbox.restart(epoch)
+        return self.outbox
+
+    def close(self):
+        pass
+
+
+@pytest.fixture(params=["sqlite", "memory"])
+def case(request, tmp_path):
+    made = SqliteCase(tmp_path) if request.param == "sqlite" else MemoryCase()
+    yield made
+    made.close()
+
+
+def event(number, size=0):
+    return DeviceEvent(at=1.0, name=f"e{number}", detail="x" * size)
+
+
+def sample(features):
+    return Sample(
+        slot="main",
+        version=VERSION,
+        taken_at=1.0,
+        reference="r",
+        features=(0.123456789012345,) * features,
+        prediction=0,
+        confidence=1.0,
+    )
+
+
+def sequences(batch):
+    return [record.sequence for record in batch.records]
+
+
+def test_an_empty_outbox_has_no_batch(case):
+    outbox = case.open()
+    assert outbox.next_batch() is None
+    assert outbox.held_bytes() == 0
+    assert len(outbox.epoch) == 16
+
+
+def test_records_are_numbered_from_1_and_stay_until_acknowledged(case):
+    outbox = case.open()
+    outbox.append([event(1), event(2)])
+    outbox.append([event(3)])
+    for _ in range(2):
+        batch = outbox.next_batch()
+        assert sequences(batch) == [1, 2, 3]
+        assert batch.base == 1
+        assert [record.body.name for record in batch.records] == ["e1", "e2", "e3"]
+    assert outbox.acknowledge(outbox.epoch, 2) == 2
+    assert outbox.acknowledge(outbox.epoch, 2) == 0
+    assert outbox.acknowledge(outbox.epoch, 1) == 0
+    assert (outbox.next_batch().base, sequences(outbox.next_batch())) == (3, [3])
+    assert outbox.acknowledge(outbox.epoch, 3) == 1
+    assert outbox.next_batch() is None
+    assert outbox.held_bytes() == 0
+
+
+def test_older_epochs_are_sent_first(case):
+    first = case.open()
+    first_epoch = first.epoch
+    first.append([event(1), event(2)])
+    second = case.open()
+    assert second.epoch != first_epoch
+    second.append([event(3)])
+    assert (second.next_batch().epoch, sequences(second.next_batch())) == (first_epoch, [1, 2])
+    second.acknowledge(first_epoch, 2)
+    assert (second.next_batch().epoch, sequences(second.next_batch())) == (second.epoch, [1])
+    assert [(c.appended, c.dropped, c.acked, c.held) for c in second.counts()] == [
+        (2, 0, 2, 0),
+        (1, 0, 0, 1),
+    ]
+
+
+def test_the_bound_drops_the_oldest_and_counts_them(case):
+    outbox = case.open(max_bytes=2000)
+    dropped = sum(outbox.append([event(number, 300)]) for number in range(20))
+    counts = outbox.counts()[-1]
+    assert outbox.held_bytes() <= 2000
+    assert dropped == counts.dropped == 20 - counts.held > 0
+    batch = outbox.next_batch()
+    assert sequences(batch) == list(range(dropped + 1, 21)), "without holes at the end"
+    assert batch.base == dropped + 1
+
+
+def test_an_acknowledgement_of_what_never_was_is_harmless(case):
+    outbox = case.open()
+    outbox.append([event(1)])
+    assert outbox.acknowledge("f" * 16, 9) == 0
+    assert outbox.acknowledge(outbox.epoch, 10**9) == 1
+    outbox.append([event(2)])
+    assert sequences(outbox.next_batch()) == [2], "later records are not acknowledged by it"
+    assert outbox.counts()[-1].acked == 1
+
+
+def test_batches_are_bounded_in_records_and_bytes(case):
+    outbox = case.open()
+    outbox.append([event(number) for number in range(BATCH_RECORDS_MAX + 10)])
+    assert len(outbox.next_batch().records) == BATCH_RECORDS_MAX
+    outbox.acknowledge(outbox.epoch, BATCH_RECORDS_MAX + 10)
+    outbox.append([sample(1000) for _ in range(40)])
+    batch = outbox.next_batch()
+    assert 1 <= len(batch.records) < 40
+    assert len(encode(batch)) <= BATCH_TARGET_BYTES + 4096
+
+
+def test_a_record_that_no_message_could_carry_is_refused_alone(case):
+    outbox = case.open()
+    giant = sample(1000).model_copy(update={"features": (0.123456789,) * (PAYLOAD_MAX_BYTES // 8)})
+    with pytest.raises(RecordTooLargeError, match="the limit is"):
+        outbox.append([event(1), giant])
+    assert outbox.next_batch() is None
+    outbox.append([event(2)])
+    assert sequences(outbox.next_batch()) == [1]
+
+
+def test_any_order_of_appends_acks_and_boots_is_the_same_for_both(tmp_path_factory):
+    @settings(max_examples=25, deadline=None)
+    @given(st.lists(st.tuples(st.sampled_from("apb"), st.integers(0, 6)), max_size=25))
+    def agree(steps):
+        real = SqliteCase(tmp_path_factory.mktemp("outbox"))
+        cases = (real, MemoryCase())
+        epochs = ([], [])
+        for case, opened in zip(cases, epochs, strict=True):
+            opened.append(case.open(2500).epoch)
+        for action, number in steps:
+            seen = []
+            for case, opened in zip(cases, epochs, strict=True):
+                outbox = case.outbox
+                if action == "a":
+                    outbox.append([event(n, 100) for n in range(number)])
+                elif action == "p":
+                    outbox.acknowledge(opened[number % len(opened)], number)
+                else:
+                    opened.append(case.open(2500).epoch)
+                outbox = case.outbox
+                batch = outbox.next_batch()
+                seen.append(
+                    (
+                        [(c.appended, c.dropped, c.acked, c.held) for c in outbox.counts()],
+                        outbox.held_bytes(),
+                        batch and (opened.index(batch.epoch), batch.base, sequences(batch)),
+                    )
+                )
+            assert seen[0] == seen[1]
+        real.close()
+
+    agree()
