@@ -113,6 +113,7 @@ class Link:
     up: threading.Event = field(default_factory=threading.Event)
     acks: list[Ack] = field(default_factory=list)
     desired: list[Desired] = field(default_factory=list)
+    on_ack: Callable[[Ack], None] | None = None
 
     def __post_init__(self) -> None:
         address = BrokerAddress("127.0.0.1", self.port)
@@ -136,6 +137,8 @@ class Link:
     def message(self, topic: str, payload: bytes) -> None:
         if parse_down_topic(topic).kind is Down.ACK:
             self.acks.append(decode(Ack, payload))
+            if self.on_ack is not None:
+                self.on_ack(self.acks[-1])
         else:
             self.desired.append(decode(Desired, payload))
 
@@ -173,9 +176,15 @@ def test_hello_is_answered_with_what_is_desired(
 def test_nothing_acknowledged_is_lost_at_a_kill(
     serve: Serve, mosquitto: Any, telemetry: Any, wait_until: Any, tmp_path: Path
 ) -> None:
-    epoch, total, size = "a" * 16, 4000, 20
+    epoch, total, size = "a" * 16, 6000, 20
+    serve.extra = "[limits]\nbatch_max_messages = 5\n"
     serve.start()
-    with Link("d1", mosquitto.port) as link:
+
+    def kill_once(_ack: Ack) -> None:  # at the first acknowledgement: in the middle of it
+        link.on_ack = None
+        serve.kill()
+
+    with Link("d1", mosquitto.port, on_ack=kill_once) as link:
 
         def acknowledged() -> int:
             return max((ack.through for ack in link.acks), default=0)
@@ -187,10 +196,10 @@ def test_nothing_acknowledged_is_lost_at_a_kill(
 
         sender = threading.Thread(target=send_rest)
         sender.start()
-        wait_until(lambda: acknowledged() >= total // 8)
-        serve.kill()  # in the middle of it
         sender.join()
+        wait_until(lambda: serve.process and serve.process.poll() is not None)
         after_kill = acknowledged()
+        assert 0 < after_kill < total
         stored = _sequences(tmp_path)
         assert stored[:after_kill] == list(range(1, after_kill + 1))
         serve.start()
