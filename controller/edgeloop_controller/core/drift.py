@@ -9,7 +9,8 @@ as foreign as a changed world. Decided in this order:
 2. world_changed: the merged fleet lies above `thresholds.fleet` and at least half of its devices
    above `thresholds.device`; else the same within a label. What it explains is not found again
    below it.
-3. device_differs: a device alone lies above `thresholds.device`.
+3. device_differs: a device lies above `thresholds.device`, and it is not one of most of the fleet:
+   while a change spreads, devices cross their thresholds before the merged fleet does.
 
 Invariants: pure over window summaries; a device or scope with too few examples is not judged at
 all; every finding carries the figures that it rests on.
@@ -17,7 +18,6 @@ all; every finding carries the figures that it rests on.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any, Final
 
 from edgeloop_controller.core.drift_scores import (
@@ -31,6 +31,7 @@ from edgeloop_controller.core.drift_scores import (
     observed_baseline,
     score,
 )
+from edgeloop_controller.core.drift_types import Cause, DeviceHistory, Finding, Scope
 from edgeloop_protocol.manifest import Baseline, DriftThresholds, Manifest
 
 __all__ = [
@@ -55,55 +56,11 @@ WORLD_SHARE_MIN: Final = 0.5
 JUDGED_SHARE_MIN: Final = 0.5
 """Share of the devices that must have enough examples before the fleet is judged."""
 
+SPREADING_MIN: Final = 3
+"""Devices that must have changed, and be most of the fleet, before none of them is odd alone."""
+
 FEATURES_SHOWN_MAX: Final = 5
 FLEET_KEY: Final = "*"
-
-
-class Scope(StrEnum):
-    FLEET = "fleet"
-    LABEL = "label"
-    DEVICE = "device"
-
-
-class Cause(StrEnum):
-    WORLD_CHANGED = "world_changed"
-    SENSOR_FAULT = "sensor_fault"
-    DEVICE_DIFFERS = "device_differs"
-
-
-@dataclass(frozen=True)
-class DeviceHistory:
-    """What a device said under one version: its first windows and its last ones, each in order
-    and each enough to cover `examples_needed(manifest)`; they may overlap while it is young.
-
-    `labels` are the effective ones; `sensor_fault_open` says that such an alarm is open on it.
-    Hand in only devices whose last windows are recent: what is silent is not judged by its past.
-    """
-
-    device_id: str
-    labels: Mapping[str, str]
-    first: Sequence[DriftWindow]
-    last: Sequence[DriftWindow]
-    sensor_fault_open: bool = False
-
-
-@dataclass(frozen=True)
-class Finding:
-    """What one scope shows now; `cause` is None while nothing is found.
-
-    `key` is `*` for the fleet, `name=value` for a label, the device id for a device. `value` is
-    what stands against `threshold`: the score's value, or the sensor's excess in a sensor_fault.
-    """
-
-    scope: Scope
-    key: str
-    cause: Cause | None
-    score: Score
-    value: float
-    threshold: float
-    sensor: str | None
-    explanation: str
-    evidence: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -176,6 +133,8 @@ class _Assessment:
         self._enough = bool(judged) and len(judged) >= JUDGED_SHARE_MIN * known
         self._faulty = self._faulty_ids()
         self._sound = [d for d in judged if d.history.device_id not in self._faulty]
+        moved = sum(d.own.value > self._thresholds.device for d in self._sound)
+        self._spreading = moved >= SPREADING_MIN and 2 * moved > len(self._sound)
 
     def findings(self) -> tuple[Finding, ...]:
         found: list[Finding] = []
@@ -263,7 +222,10 @@ class _Assessment:
             return self._sensor_finding(device)
         labels = [f"{key}={value}" for key, value in device.history.labels.items()]
         explained = next((key for key in (FLEET_KEY, *labels) if key in changed), None)
-        differs = own.value > self._thresholds.device and explained is None
+        above = own.value > self._thresholds.device
+        if above and explained is None and self._spreading:
+            explained = FLEET_KEY
+        differs = above and explained is None
         return Finding(
             scope=Scope.DEVICE,
             key=name,

@@ -1,7 +1,7 @@
 """One ONNX file and what a person wrote about it -> the manifest of a version.
 
-Invariants: a draft never wins silently over the file: where they contradict, the error names both
-sides; the model has run, and answered with finite numbers, before it is packaged.
+Invariants: the draft agrees with the file (`agreement`); the model has run, and has answered with
+finite numbers, before it is packaged.
 """
 
 import hashlib
@@ -13,13 +13,19 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from edgeloop_controller.errors import PackagingError
+from edgeloop_controller.packaging.agreement import (
+    check_draft,
+    feature_names_of,
+    sensor_of,
+    shown,
+    tensors,
+)
 from edgeloop_controller.packaging.baseline import make_baseline
 from edgeloop_controller.packaging.calibration import calibrate
 from edgeloop_controller.packaging.draft import (
     BaselineTable,
     baseline_rows,
     draft_like,
-    feature_columns,
     load_draft,
     read_baseline,
 )
@@ -34,7 +40,6 @@ from edgeloop_protocol.manifest import (
     Lineage,
     Manifest,
     ManifestDraft,
-    TensorSpec,
 )
 
 __all__ = ["draft_like", "load_draft", "package", "read_baseline"]
@@ -42,7 +47,6 @@ __all__ = ["draft_like", "load_draft", "package", "read_baseline"]
 Floats = NDArray[np.float32]
 
 FLOAT_DTYPES = ("float16", "float32", "float64")
-NAMES_SHOWN_MAX = 5
 
 
 @dataclass(frozen=True)
@@ -72,14 +76,14 @@ def package(
     group) and `label`. Without it the version has no baseline and its drift is not watched.
     """
     facts = introspect(model)
-    _check_draft(draft, facts)
-    features = _features(draft, facts, baseline_table)
+    check_draft(draft, facts)
+    features = feature_names_of(draft, facts, baseline_table)
     rows = baseline_rows(baseline_table, features) if baseline_table is not None else None
     trial = _try(model, draft, facts, rows, len(features), run)
     labels = draft.labels or tuple(str(n) for n in range(trial.scores.shape[1]))
     if len(labels) != trial.scores.shape[1]:
         raise PackagingError(
-            f"the draft names {len(labels)} labels ({_shown(labels)}), but the model's output "
+            f"the draft names {len(labels)} labels ({shown(labels)}), but the model's output "
             f"{trial.scores_output!r} gives {trial.scores.shape[1]} scores",
             "name one label per score, in the order of the scores",
         )
@@ -99,7 +103,7 @@ def package(
             outputs=facts.outputs,
             scores_output=trial.scores_output,
             preprocessing=draft.preprocessing,
-            features=tuple(Feature(name=f, sensor=_sensor(draft, f)) for f in features),
+            features=tuple(Feature(name=f, sensor=sensor_of(draft, f)) for f in features),
             labels=labels,
             requires=draft.requires,
             golden=_golden(draft, trial, model, run),
@@ -111,94 +115,6 @@ def package(
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(part) for part in first["loc"]) or "manifest"
         raise PackagingError(f"{name}@{version}: {where}: {first['msg']}") from error
-
-
-# ---- draft against file -------------------------------------------------------------------------
-
-
-def _check_draft(draft: ManifestDraft, facts: ModelFacts) -> None:
-    """What the draft says of the file must be what the file says."""
-    if draft.runtime not in (None, "onnx"):
-        raise PackagingError(
-            f"the draft says runtime {draft.runtime}, but the file is ONNX",
-            "leave runtime out, or publish the file that was meant",
-        )
-    if draft.opset is not None and draft.opset != facts.opset:
-        raise PackagingError(
-            f"the draft says opset {draft.opset}, but the file has opset {facts.opset}",
-            "leave opset out, or publish the file that was meant",
-        )
-    sides = (("inputs", draft.inputs, facts.inputs), ("outputs", draft.outputs, facts.outputs))
-    for what, drafted, found in sides:
-        if drafted is not None and not _agree(drafted, found):
-            raise PackagingError(
-                f"the draft says {what} {_tensors(drafted)}, but the file has {_tensors(found)}",
-                f"leave {what} out, or publish the file that was meant",
-            )
-    (input_,) = facts.inputs
-    if input_.dtype != "float32" or len(input_.shape) != 2 or input_.shape[0] not in (None, 1):
-        raise PackagingError(
-            f"the model's input is {_tensors(facts.inputs)}; supported is float32 of shape "
-            "(batch, features), the batch free or 1",
-            "export it with such an input",
-        )
-
-
-def _agree(drafted: tuple[TensorSpec, ...], found: tuple[TensorSpec, ...]) -> bool:
-    """Same names, types and ranks, and the same sizes where both give one."""
-    return len(drafted) == len(found) and all(
-        (one.name, one.dtype, len(one.shape)) == (other.name, other.dtype, len(other.shape))
-        and all(a == b or None in (a, b) for a, b in zip(one.shape, other.shape, strict=True))
-        for one, other in zip(drafted, found, strict=True)
-    )
-
-
-def _features(
-    draft: ManifestDraft, facts: ModelFacts, baseline_table: pa.Table | None
-) -> tuple[str, ...]:
-    """The features' names: the draft's, the preprocessing's, the baseline's, or f0, f1, …"""
-    computed, width = draft.preprocessing.feature_names(), facts.inputs[0].shape[1]
-    if draft.features is not None and computed and draft.features != computed:
-        raise PackagingError(
-            f"the draft names features {_shown(draft.features)}, but its preprocessing computes "
-            f"{_shown(computed)}",
-            "leave features out: preprocessing names them",
-        )
-    columns = feature_columns(baseline_table) if baseline_table is not None else ()
-    numbered = tuple(f"f{n}" for n in range(width or 0))
-    features = draft.features or computed or columns or numbered
-    if not features:
-        raise PackagingError(
-            "the model's input has no fixed width and nothing names its features",
-            "name the features in the draft, or give a baseline",
-        )
-    if width is not None and len(features) != width:
-        raise PackagingError(
-            f"there are {len(features)} features ({_shown(features)}), but the model's input "
-            f"{facts.inputs[0].name!r} takes {width}",
-            "name one feature per input column",
-        )
-    unknown = sorted(set(draft.sensors) - set(features))
-    if unknown:
-        raise PackagingError(
-            f"sensors are given for {_shown(tuple(unknown))}, which are not features",
-            f"the features are {_shown(features)}",
-        )
-    return features
-
-
-def _sensor(draft: ManifestDraft, feature: str) -> str:
-    """The drafted one; else the channel that the feature is a statistic of; else the feature."""
-    if feature in draft.sensors:
-        return draft.sensors[feature]
-    preprocessing = draft.preprocessing
-    for channel in preprocessing.channels:
-        if feature in {f"{channel}_{statistic}" for statistic in preprocessing.statistics}:
-            return channel
-    return feature
-
-
-# ---- the trial ----------------------------------------------------------------------------------
 
 
 def _try(
@@ -235,14 +151,14 @@ def _scores_output(draft: ManifestDraft, facts: ModelFacts, outputs: Outputs) ->
         if draft.scores_output not in fitting:
             raise PackagingError(
                 f"the draft says scores_output {draft.scores_output!r}, but the file's outputs "
-                f"are {_tensors(facts.outputs)}",
-                f"it must be a float output of shape (batch, labels): {_shown(tuple(fitting))}",
+                f"are {tensors(facts.outputs)}",
+                f"it must be a float output of shape (batch, labels): {shown(tuple(fitting))}",
             )
         return draft.scores_output
     if len(fitting) != 1:
         raise PackagingError(
             f"the model has {len(fitting)} float outputs of shape (batch, labels) among "
-            f"{_tensors(facts.outputs)}: one must be told to hold the scores",
+            f"{tensors(facts.outputs)}: one must be told to hold the scores",
             "set scores_output in the draft",
         )
     return fitting[0]
@@ -291,18 +207,3 @@ def _with_baseline(manifest: Manifest, rows: BaselineTable | None, trial: _Trial
 def _lineage(lineage: Lineage | None, draft: ManifestDraft) -> Lineage:
     found = lineage or Lineage()
     return found.model_copy(update={"note": draft.note}) if draft.note else found
-
-
-# ---- words --------------------------------------------------------------------------------------
-
-
-def _tensors(specs: tuple[TensorSpec, ...]) -> str:
-    return ", ".join(
-        f"{s.name} {s.dtype}({', '.join('?' if d is None else str(d) for d in s.shape)})"
-        for s in specs
-    )
-
-
-def _shown(names: tuple[str, ...]) -> str:
-    more = f" and {len(names) - NAMES_SHOWN_MAX} more" if len(names) > NAMES_SHOWN_MAX else ""
-    return ", ".join(names[:NAMES_SHOWN_MAX]) + more

@@ -175,6 +175,13 @@ def test_one_device_that_differs_is_no_changed_world() -> None:
     assert found(assess(fleet(1), MODEL)) == {(Scope.DEVICE, "d0"): Cause.DEVICE_DIFFERS}
 
 
+def test_while_a_change_spreads_no_device_is_called_odd() -> None:
+    """Most devices have begun to move, but the merged fleet is not yet over its threshold."""
+    model = manifest(DriftThresholds(examples=N, device=1.0, fleet=50.0, sensor=0.5))
+    assert found(assess(fleet(6), model)) == {}
+    assert len(found(assess(fleet(4), model))) == 4
+
+
 def test_a_label_whose_devices_changed_is_found_by_itself() -> None:
     labels = {f"d{n}": {"site": "berlin" if n < 3 else "paris"} for n in range(10)}
     findings = assess(fleet(3, **labels), MODEL)
