@@ -63,9 +63,9 @@ class TrainingInput(Config):
     """input.json: the whole contract with a training script, besides its two arguments.
 
     The script reads `train_file` (Parquet: one column per feature, then `label`, `reference`,
-    `device`, `taken_at`, `version`) and writes `model.onnx` into the output directory; it may also
-    write `model.toml` and `baseline.parquet` there. Without model.toml the parent's preprocessing,
-    labels and sensors are taken over.
+    `device`, `taken_at`, `version`, `subset`: `before_drift` or `since_drift`) and writes
+    `model.onnx` into the output directory; it may also write `model.toml` and `baseline.parquet`
+    there. Without model.toml the parent's preprocessing, labels and sensors are taken over.
     """
 
     input_version: Literal[1] = 1
@@ -173,6 +173,7 @@ def _table(samples: Sequence[LabelledSample], features: Sequence[str]) -> pa.Tab
         "device": [sample.device_id for sample in samples],
         "taken_at": [sample.taken_at for sample in samples],
         "version": [sample.version for sample in samples],
+        "subset": [sample.subset for sample in samples],
     }
     clash = sorted(set(columns) & set(told))
     if clash:
