@@ -1,0 +1,112 @@
+"""agent.toml, the command line, and what the supervisor may import."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from edgeloop_agent.cli import main
+from edgeloop_agent.config import AgentConfig
+from edgeloop_protocol.config import load_config
+from edgeloop_protocol.errors import ConfigError
+
+MINIMAL = """
+device_id = "dev1"
+state_dir = "state"
+controller_url = "http://127.0.0.1:8080"
+[slots.main.source]
+kind = "replay"
+path = "stream.csv"
+"""
+
+
+def load(tmp_path, text, environment=None):
+    path = tmp_path / "agent.toml"
+    path.write_text(text)
+    return load_config(AgentConfig, path, environment or {})
+
+
+def test_defaults_and_absolute_paths(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = load(tmp_path, MINIMAL, {"EDGELOOP_BROKER__PORT": "1999"})
+    assert config.state_dir == tmp_path / "state"
+    assert config.slots["main"].source.path == tmp_path / "stream.csv"
+    assert config.broker.port == 1999
+    assert config.slots["main"].sink.kind == "none"
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (('device_id = "dev1"', 'device_id = "Dev 1"'), "device_id.*cannot stand in a topic"),
+        (('device_id = "dev1"', ""), "device_id: missing; add it"),
+        (('"http://127.0.0.1:8080"', '"ftp://x"'), "controller_url"),
+        (('kind = "replay"', 'kind = "camera"'), "slots.main.source.*'replay', 'socket'"),
+        (("[slots", 'colour = "red"\n[slots'), "colour: unknown key; known here: .*device_id"),
+        (
+            ('path = "stream.csv"', 'path = "stream.csv"\n[slots.main.sink]\nkind = "socket"'),
+            "use a socket source",
+        ),
+        (("[slots.main.source]", "[slots.main.source"), "is not TOML"),
+    ],
+)
+def test_errors_name_the_key_and_the_mend(tmp_path, change, words):
+    with pytest.raises(ConfigError, match=words):
+        load(tmp_path, MINIMAL.replace(*change))
+
+
+def test_status_without_an_agent(tmp_path, capsys):
+    path = tmp_path / "agent.toml"
+    path.write_text(MINIMAL.replace('"state"', f'"{tmp_path}/state"'))
+    assert main(["status", "--config", str(path)]) == 4
+    assert "edgeloop-agent run" in capsys.readouterr().err
+
+
+def test_usage_errors_have_one_code(tmp_path, capsys):
+    assert main(["run", "--config", str(tmp_path / "none.toml")]) == 2
+    assert "none.toml" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="2"):
+        main(["run"])
+
+
+def test_status_in_words(tmp_path, capsys):
+    path = tmp_path / "agent.toml"
+    path.write_text(MINIMAL.replace('"state"', f'"{tmp_path}"'))
+    version = {"name": "tiny", "version": "1", "manifest_digest": "1" * 64}
+    slot = {
+        "slot": "main",
+        "state": "rolled_back",
+        "champion": version,
+        "candidate": None,
+        "waiting": "",
+        "runner_alive": True,
+        "refused": {"version": version | {"version": "2"}, "cause": "nan or inf"},
+    }
+    document = {
+        "device_id": "dev1",
+        "pid": 1,
+        "revision": 3,
+        "broker_connected": False,
+        "slots": [slot],
+        "outbox": {"held": 4, "held_bytes": 500, "dropped": 0},
+    }
+    (tmp_path / "status.json").write_text(json.dumps(document))
+    assert main(["status", "--config", str(path)]) == 4, "the lock says that nobody runs"
+    shown = capsys.readouterr().out
+    assert "runs tiny@1" in shown
+    assert "refused tiny@2: nan or inf" in shown
+    assert "not running" in shown
+    assert "4 records" in shown
+
+
+def test_the_supervisor_imports_no_numpy_no_runtime_and_no_http():
+    code = (
+        "import sys, edgeloop_agent.cli, edgeloop_agent.shell.compose;"
+        "print(*sorted({m.partition('.')[0] for m in sys.modules}))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    imported = set(done.stdout.split())
+    assert {"paho", "pydantic", "sqlite3"} <= imported
+    heavy = {"numpy", "onnxruntime", "datasketches", "httpx", "typer", "rich", "asyncio"}
+    assert not imported & heavy

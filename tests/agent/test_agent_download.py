@@ -1,0 +1,164 @@
+"""Fetching into the store: resumed, bounded, verified; and the worker that answers with events."""
+
+import hashlib
+import queue
+
+import pytest
+
+from edgeloop_agent.core.effects import FetchArtifact, FetchManifest
+from edgeloop_agent.core.events import ArtifactFetched, FetchFailed, FetchProblem, ManifestFetched
+from edgeloop_agent.errors import FetchCorruptError, FetchNoSpaceError, FetchUnreachableError
+from edgeloop_agent.shell.download import Downloader
+from edgeloop_agent.shell.fetch_worker import FetchWorker
+from edgeloop_agent.shell.inventory import DeviceInventory
+from edgeloop_agent.shell.model_store import ModelStore
+from edgeloop_simulators.twins.artifact_source import MemoryArtifactSource
+
+
+@pytest.fixture
+def package(make_package):
+    return make_package()
+
+
+@pytest.fixture
+def source(package):
+    return MemoryArtifactSource(package.artifacts)
+
+
+@pytest.fixture
+def store(tmp_path):
+    return ModelStore(tmp_path)
+
+
+@pytest.fixture
+def downloader(source, store):
+    return Downloader(source, store)
+
+
+def never():
+    return False
+
+
+def test_manifest_and_artifact_reach_the_store_once(downloader, source, store, package):
+    digest = package.manifest.digest()
+    for _ in range(2):
+        assert downloader.manifest(package.offer) == package.manifest.canonical()
+        downloader.artifact(package.offer, never)
+    assert store.model_path(digest).read_bytes() == package.model
+    assert [d for d, _ in source.opened] == [digest, package.manifest.artifact.digest]
+    assert not list(store.root.glob("*.part"))
+
+
+def test_a_cut_download_is_resumed(downloader, source, store, package):
+    downloader.manifest(package.offer)
+    source.cut_after_bytes = 50
+    with pytest.raises(FetchUnreachableError):
+        downloader.artifact(package.offer, never)
+    downloader.artifact(package.offer, never)
+    assert source.opened[-1] == (package.manifest.artifact.digest, 50)
+    assert store.model_path(package.manifest.digest()).read_bytes() == package.model
+
+
+def test_wrong_bytes_never_reach_their_final_name(downloader, source, store, package):
+    digest = package.manifest.artifact.digest
+    source.artifacts[digest] = bytes(len(package.model))
+    with pytest.raises(FetchCorruptError, match="not what its digest names"):
+        downloader.artifact(package.offer, never)
+    assert not store.model_path(package.manifest.digest()).exists()
+    assert not store.part_path(digest).exists(), "and are not resumed"
+    source.artifacts |= package.artifacts
+    downloader.artifact(package.offer, never)
+
+
+def test_never_more_than_was_offered_is_written(downloader, source, store, package):
+    source.artifacts[package.manifest.artifact.digest] = package.model + b"x"
+    with pytest.raises(FetchCorruptError, match="longer than"):
+        downloader.artifact(package.offer, never)
+    assert not store.part_path(package.manifest.artifact.digest).exists()
+    source.artifacts[package.manifest.digest()] += b" "
+    with pytest.raises(FetchCorruptError, match="longer than"):
+        downloader.manifest(package.offer)
+
+
+def test_a_part_that_is_too_long_is_begun_anew(downloader, store, package):
+    store.part_path(package.manifest.artifact.digest).write_bytes(bytes(len(package.model) + 1))
+    downloader.artifact(package.offer, never)
+    assert store.model_path(package.manifest.digest()).read_bytes() == package.model
+
+
+def test_a_full_disk_waits(source, store, package):
+    with pytest.raises(FetchNoSpaceError, match="disk: 10 bytes free"):
+        Downloader(source, store, lambda _: 10).artifact(package.offer, never)
+    assert not store.part_path(package.manifest.artifact.digest).exists()
+
+
+def test_a_short_artifact_waits_for_the_rest(downloader, source, package):
+    source.artifacts[package.manifest.artifact.digest] = package.model[:-1]
+    with pytest.raises(FetchUnreachableError, match="ended after"):
+        downloader.artifact(package.offer, never)
+
+
+def test_what_is_no_longer_wanted_is_given_up(downloader, package):
+    with pytest.raises(FetchUnreachableError, match="no longer wanted"):
+        downloader.artifact(package.offer, lambda: True)
+
+
+def test_garbage_is_collected_and_the_rest_kept(downloader, store, make_package, source):
+    kept, gone = make_package("1"), make_package("2")
+    for package in (kept, gone):
+        source.artifacts |= package.artifacts
+        downloader.manifest(package.offer)
+        downloader.artifact(package.offer, never)
+    store.part_path("a" * 64).write_bytes(b"half")
+    store.part_path("b" * 64).write_bytes(b"half")
+    store.collect_garbage({kept.manifest.digest()}, {"a" * 64})
+    assert store.model_path(kept.manifest.digest()).exists()
+    assert not store.model_path(gone.manifest.digest()).exists()
+    assert [path.name for path in store.root.glob("*.part")] == [f"{'a' * 64}.part"]
+
+
+def test_the_worker_answers_each_fetch_with_one_event(downloader, source, package, tmp_path):
+    answers = queue.Queue()
+    worker = FetchWorker(downloader, DeviceInventory(tmp_path), answers.put)
+    worker.start()
+    offer = package.offer
+    digest = offer.manifest_digest
+
+    def ask(fetch):
+        worker.submit(fetch)
+        return answers.get(timeout=10)
+
+    fetched = ask(FetchManifest("main", offer))
+    assert isinstance(fetched, ManifestFetched)
+    assert fetched.manifest == package.manifest
+    assert fetched.inventory.runtimes[0].max_opset >= 17
+    assert not fetched.artifact_on_disk
+    assert ask(FetchArtifact("main", offer)) == ArtifactFetched("main", digest)
+    assert ask(FetchManifest("main", offer)).artifact_on_disk
+
+    source.reachable = False
+    other = offer.model_copy(update={"manifest_digest": "0" * 64, "artifact_digest": "0" * 64})
+    failed = ask(FetchArtifact("main", other))
+    assert (failed.problem, failed.detail) == (FetchProblem.WAIT, "the controller is away")
+    source.reachable = True
+    source.artifacts["0" * 64] = bytes(offer.manifest_size_bytes)
+    assert ask(FetchManifest("main", other)).problem is FetchProblem.CORRUPT
+    worker.stop()
+
+
+def test_right_bytes_that_are_no_manifest_are_unusable(downloader, source, package, tmp_path):
+    document = b'{"name": "tiny"}'
+    digest = hashlib.sha256(document).hexdigest()
+    source.artifacts[digest] = document
+    offer = package.offer.model_copy(
+        update={"manifest_digest": digest, "manifest_size_bytes": len(document)}
+    )
+    answers = queue.Queue()
+    worker = FetchWorker(downloader, DeviceInventory(tmp_path), answers.put)
+    worker.start()
+    worker.submit(FetchManifest("main", offer))
+    failed = answers.get(timeout=10)
+    assert isinstance(failed, FetchFailed)
+    assert failed.problem is FetchProblem.UNUSABLE
+    assert "manifest:" in failed.detail
+    worker.stop()
