@@ -68,6 +68,12 @@ def tiny_model(seed: int = 0) -> bytes:
     return model.SerializeToString()
 
 
+def answers(seed: int, features: Any) -> Any:
+    """What `tiny_model(seed)` answers: label numbers."""
+    weights = np.random.default_rng(seed).normal(size=(3, 2)).astype(np.float32)
+    return (np.asarray(features, dtype=np.float32) @ weights).argmax(axis=1)
+
+
 def baseline_parquet(seed: int = 0, rows: int = 600) -> bytes:
     values = np.random.default_rng(seed).normal(size=(rows, 3)).astype(np.float32)
     columns: dict[str, Any] = {name: values[:, i] for i, name in enumerate(FEATURES)}
@@ -229,6 +235,11 @@ def tiny_model_fixture() -> Callable[..., bytes]:
 @pytest.fixture(name="baseline_parquet")
 def baseline_parquet_fixture() -> Callable[..., bytes]:
     return baseline_parquet
+
+
+@pytest.fixture(name="answers")
+def answers_fixture() -> Callable[..., Any]:
+    return answers
 
 
 @pytest.fixture
