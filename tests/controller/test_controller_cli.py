@@ -1,0 +1,214 @@
+"""The `edgeloop` commands against a real HTTP server: documents, tables, errors and exit codes."""
+
+import json
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uvicorn
+from typer.testing import CliRunner
+
+from edgeloop_controller.api.app import create_app
+from edgeloop_controller.cli.exit_codes import MEANINGS, ExitCode
+from edgeloop_controller.cli.main import app
+from edgeloop_controller.cli.output import WIDTH
+
+
+@pytest.fixture
+def url(controller: Any, free_port: Any, wait_until: Any) -> Iterator[str]:
+    port = free_port()
+    config = uvicorn.Config(create_app(controller.parts.services), port=port, log_config=None)
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    wait_until(lambda: server.started)
+    yield f"http://127.0.0.1:{port}"
+    server.should_exit = True
+    thread.join()
+
+
+class Cli:
+    def __init__(self, url: str) -> None:
+        self._url = url
+
+    def run(self, *arguments: str, code: ExitCode = ExitCode.OK) -> Any:
+        result = CliRunner().invoke(app, ["--url", self._url, *arguments])
+        assert result.exit_code == code, (arguments, result.output, result.exception)
+        return result
+
+    def json(self, *arguments: str) -> Any:
+        return json.loads(self.run(*arguments, "--json").stdout)
+
+    def table(self, *arguments: str) -> str:
+        text: str = self.run(*arguments).stdout
+        assert max(len(line) for line in text.splitlines()) <= WIDTH
+        return text
+
+    def refused(self, code: ExitCode, *arguments: str) -> str:
+        result = self.run(*arguments, code=code)
+        assert result.stdout == ""
+        assert "error:" in result.stderr
+        assert "Traceback" not in result.stderr
+        return str(result.stderr)
+
+
+@pytest.fixture
+def cli(url: str) -> Cli:
+    return Cli(url)
+
+
+@pytest.fixture
+def model_file(tmp_path: Path, tiny_model: Any, draft_toml: str, baseline_parquet: Any) -> Path:
+    (tmp_path / "model.toml").write_text(draft_toml)
+    (tmp_path / "baseline.parquet").write_bytes(baseline_parquet())
+    path = tmp_path / "tiny.onnx"
+    path.write_bytes(tiny_model())
+    return path
+
+
+def _publish_arguments(model_file: Path, version: str = "1") -> list[str]:
+    directory = model_file.parent
+    arguments = ["model", "publish", str(model_file), "--name", "tiny", "--version", version]
+    return [
+        *arguments,
+        "--manifest",
+        str(directory / "model.toml"),
+        "--baseline",
+        str(directory / "baseline.parquet"),
+    ]
+
+
+def test_the_commands_of_a_working_day(
+    cli: Cli, controller: Any, make_device: Any, telemetry: Any, model_file: Path
+) -> None:
+    assert "no model is published" in cli.table("model", "list")
+    assert "no device" in cli.table("device", "list")
+    assert cli.json("rollout", "list") == {"items": []}
+    assert "tiny@1 published" in cli.table(*_publish_arguments(model_file))
+    assert cli.json(*_publish_arguments(model_file))["created"] is False
+    assert cli.json("model", "list")["items"][0]["latest"] == "1"
+    assert "tiny" in cli.table("model", "list")
+    assert "1" in cli.table("model", "show", "tiny")
+    shown = cli.json("model", "show", "tiny@1")
+    assert shown["manifest"]["features"][0] == {"name": "ax", "sensor": "accelerometer"}
+    assert "accelerometer, gyroscope" in cli.table("model", "show", "tiny@1")
+    assert "tiny@1" in cli.table("lineage", "tiny@1")
+    assert cli.json("lineage", "tiny@1")["chain"][0]["kind"] == "version"
+
+    device = make_device("d1", labels={"site": "lab"})
+    controller.takes(device.hello(), telemetry("d1", device.epoch, 1, 2))
+    assert "site=lab" in cli.table("device", "list")
+    assert cli.json("device", "label", "d1", "site=field", "spare=[bold]")["labels"] == {
+        "site": "field",
+        "spare": "[bold]",
+    }
+    assert "[bold]" in cli.table("device", "show", "d1")
+    assert cli.json("device", "label", "d1", "site-", "spare-")["labels"] == {"site": "lab"}
+
+    arguments = ["rollout", "start", "tiny@1", "--to", "site=lab", "--waves", "1,100%"]
+    options = ["--soak", "0", "--min-compared", "0", "--probation-seconds", "2"]
+    started = cli.json(*arguments, *options)
+    assert started["terms"]["probation"]["min_s"] == 2
+    assert "paused" in cli.table("rollout", "pause", "1")
+    assert "goes on" in cli.table("rollout", "resume", "1")
+    controller.parts.reconciler.tick()
+    controller.takes(device.obeys(controller.broker.desired("d1")[-1]))
+    controller.parts.reconciler.tick()
+    assert "d1" in cli.table("rollout", "show", "1")
+    assert "tiny@1" in cli.table("device", "list")
+    assert cli.json("device", "show", "d1")["slots"][0]["champion"]["version"] == "1"
+    assert "tiny@1" in cli.table("rollout", "list")
+    assert "no scores yet" in cli.table("drift", "show")
+    assert cli.json("drift", "show")["alarms"] == []
+    assert "rollout.started" in cli.table("events")
+    kinds = [e["kind"] for e in cli.json("events", "--kind", "rollout.*")["items"]]
+    assert kinds[0] == "rollout.started"
+
+
+def test_retraining_commands(cli: Cli, controller: Any, tmp_path: Path) -> None:
+    assert "no policy" in cli.table("retrain", "policies")
+    script = tmp_path / "train.py"
+    script.write_text("print('hello')")
+    policy = tmp_path / "policies" / "again.toml"
+    policy.write_text(f'name = "again"\nmodel = "tiny"\nscript = "{script}"\n')
+    (tmp_path / "policies" / "bad.toml").write_text("nam = 1")
+    assert "cannot be used" in cli.table("retrain", "policies")
+    cli.refused(ExitCode.NOT_FOUND, "retrain", "run", "again")  # no such model yet
+    controller.publish("1")
+    assert cli.json("retrain", "run", "again")["status"] == "pending"
+    cli.refused(ExitCode.CONFLICT, "retrain", "run", "again")
+    controller.parts.training_runs.work()
+    assert "again" in cli.table("retrain", "list")
+    assert cli.json("retrain", "show", "1")["status"] == "failed"
+    assert "label more" in cli.table("retrain", "show", "1")
+    assert cli.run("retrain", "show", "1", "--log").stdout == ""
+    assert cli.json("retrain", "policies")["items"][0]["name"] == "again"
+    cli.refused(ExitCode.NOT_FOUND, "retrain", "show", "7")
+    cli.refused(ExitCode.NOT_FOUND, "retrain", "run", "none")
+
+
+def test_errors_have_words_and_codes(
+    cli: Cli, controller: Any, make_device: Any, model_file: Path, tiny_model: Any
+) -> None:
+    cli.run(*_publish_arguments(model_file))
+    controller.takes(make_device("d1").hello())
+    refused = cli.refused
+    start = ("rollout", "start", "tiny@1", "--to")
+    assert "no device 'd9'" in refused(ExitCode.NOT_FOUND, "device", "show", "d9")
+    refused(ExitCode.NOT_FOUND, "device", "label", "d9", "a=b")
+    refused(ExitCode.NOT_FOUND, "model", "show", "none")
+    refused(ExitCode.NOT_FOUND, "model", "show", "tiny@9")
+    refused(ExitCode.NOT_FOUND, "lineage", "tiny@9")
+    refused(ExitCode.NOT_FOUND, "rollout", "start", "tiny@9", "--to", "all")
+    assert "no device matches" in refused(ExitCode.NOT_FOUND, *start, "site=x")
+    refused(ExitCode.NOT_FOUND, "rollout", "pause", "9")
+    refused(ExitCode.REFUSED_INPUT, *start, "a==b")
+    refused(ExitCode.REFUSED_INPUT, *start, "all", "--waves", "100%,1%")
+    refused(ExitCode.REFUSED_INPUT, *start, "all", "--soak", "-1")
+    refused(ExitCode.USAGE, "rollout", "start", "tiny", "--to", "all")
+    refused(ExitCode.USAGE, "device", "label", "d1", "nonsense")
+    refused(ExitCode.USAGE, "model", "publish", "/no/such.onnx", "--name", "n", "--version", "1")
+    cli.run(*start, "site=x", "--allow-empty")
+    cli.run(*start, "all")
+    refused(ExitCode.CONFLICT, *start, "all")
+    model_file.write_bytes(tiny_model(1))
+    assert "immutable" in refused(ExitCode.CONFLICT, *_publish_arguments(model_file))
+    model_file.write_bytes(b"no model")
+    refused(ExitCode.REFUSED_INPUT, *_publish_arguments(model_file, "2"))
+
+
+def test_without_a_controller(free_port: Any) -> None:
+    text = Cli(f"http://127.0.0.1:{free_port()}").refused(ExitCode.UNREACHABLE, "model", "list")
+    assert "edgeloop serve" in text
+    Cli("nonsense").refused(ExitCode.UNREACHABLE, "model", "list")
+
+
+def test_every_exit_code_has_a_meaning() -> None:
+    assert set(MEANINGS) == set(ExitCode)
+
+
+def test_the_client_commands_import_nothing_of_the_server() -> None:
+    code = (
+        "import sys, edgeloop_controller.cli.main\n"
+        "heavy = ('sqlalchemy', 'fastapi', 'numpy', 'onnxruntime', 'onnx', 'pyarrow', 'paho')\n"
+        "print([name for name in heavy if name in sys.modules])"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"
+
+
+def test_events_are_followed_line_by_line(url: str, controller: Any, make_device: Any) -> None:
+    controller.takes(make_device("d1").hello())
+    command = [sys.executable, "-m", "edgeloop_controller.cli.main", "--url", url]
+    with subprocess.Popen(
+        [*command, "events", "--follow", "--json"], stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert json.loads(process.stdout.readline())["kind"] == "device.joined"
+        controller.takes(make_device("d2").hello())
+        assert json.loads(process.stdout.readline())["subject"] == "d2"
+        process.terminate()
