@@ -25,7 +25,7 @@ EPOCHS: Final = """
 
 def drain(bed: Testbed) -> None:
     """Silence the sensors and wait until each agent's outbox was seen empty, or the deadline."""
-    bed.sensors.stop()
+    bed.sensors.silence()
     waiting = set(bed.fleet.devices)
     deadline = time.monotonic() + DRAIN_DEADLINE_S
     while waiting and time.monotonic() < deadline:

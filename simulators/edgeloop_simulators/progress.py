@@ -37,7 +37,7 @@ def title_of(step: plan.Step, scenario: Scenario) -> str:
         case plan.PublishBad():
             return "A version that yields NaN is published, and stopped"
         case plan.Observe():
-            return f"Devices infer and report ({scenario.before})"
+            return "Devices infer and report"
         case plan.Plain():
             return {
                 "publish_first": "Start the controller; train and publish v1",

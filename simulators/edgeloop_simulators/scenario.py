@@ -164,7 +164,7 @@ class Plain(Config):
 
 
 class Observe(Config):
-    """Let the devices infer until each has answered `examples` examples with its version."""
+    """Let the devices infer until each has answered `examples` more with the good version."""
 
     do: Literal["observe"]
     examples: PositiveInt = 200

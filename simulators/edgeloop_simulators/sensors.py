@@ -97,6 +97,7 @@ class SensorBank:
         self._stopping: asyncio.Event | None = None
         self._pumps: dict[str, asyncio.Task[None]] = {}
         self._failure: BaseException | None = None
+        self._silent = False
         self._thread = threading.Thread(target=self._run, name="sensors", daemon=True)
 
     def path(self, device_id: str) -> Path:
@@ -118,6 +119,10 @@ class SensorBank:
 
     def break_sensor(self, device_id: str, fault: Fault) -> None:
         self._loop.call_soon_threadsafe(setattr, self._sensors[device_id], "fault", fault)
+
+    def silence(self) -> None:
+        """Play no more; answers that are still under way are taken."""
+        self._loop.call_soon_threadsafe(setattr, self, "_silent", True)
 
     def stop(self) -> None:
         if self._stopping is not None and self._thread.is_alive():
@@ -166,8 +171,8 @@ class SensorBank:
         try:
             while line := await reader.readline():
                 self._take(sensor.device_id, line)
-        except (ConnectionError, ValueError):  # ValueError: a line above ANSWER_MAX_BYTES
-            pass
+        except (ConnectionError, ValueError, asyncio.CancelledError):
+            pass  # it went away, sent a line above ANSWER_MAX_BYTES, or the sensors stop
         finally:
             pump.cancel()
             writer.close()
@@ -184,7 +189,8 @@ class SensorBank:
         due = self._loop.time()
         while not writer.is_closing():
             window, line = sensor.next()
-            if writer.transport.get_write_buffer_size() < UNSENT_MAX_BYTES:
+            unsent = writer.transport.get_write_buffer_size()
+            if not self._silent and unsent < UNSENT_MAX_BYTES:
                 self._truth.played(sensor.device_id, window, sensor.phase, sensor.fault is not None)
                 writer.write(line)
             due = max(due + self._period_s, self._loop.time() - self._period_s)

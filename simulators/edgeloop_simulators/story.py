@@ -155,11 +155,11 @@ def _roll_out_first(world: World, deadline_s: float) -> str:
 
 
 def _observe(world: World, step: plan.Observe) -> str:
-    digest = world.champion()
+    truth, digest = world.bed.truth, world.champion()
+    begun = {device: truth.answered_by(device, digest) for device in world.bed.device_ids}
 
     def seen() -> bool:
-        answered = [world.bed.truth.answered_by(d, digest) for d in world.bed.device_ids]
-        return min(answered) >= step.examples
+        return all(truth.answered_by(d, digest) - n >= step.examples for d, n in begun.items())
 
     world.wait(seen, step.deadline_s, f"a device has not answered {step.examples} examples")
     return f"{step.examples} examples a device{world.accuracy_text()}"

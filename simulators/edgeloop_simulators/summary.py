@@ -231,11 +231,10 @@ def _tally(record: Record, answers: list[Answer]) -> dict[str, Any]:
     }
 
 
-def evaluation(record: Record) -> Any:
+def evaluation(record: Record) -> dict[str, Any] | None:
     """What the controller found of v2 beside v1 on held-back labels, before publishing it."""
     for run in record.training_runs:
         if run["status"] == "succeeded":
-            result = run["result"]
-            document = json.loads(result) if isinstance(result, str) else result
-            return document.get("evaluation", document)
+            result = json.loads(run["result"])
+            return {"held_back": result["evaluation"], **result["subsets"]}
     return None

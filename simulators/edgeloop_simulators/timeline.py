@@ -84,12 +84,18 @@ def _of_the_world(record: Record) -> Iterator[TimelineEvent]:
 
 
 def _of_alarms(record: Record) -> Iterator[TimelineEvent]:
+    """Alarms of one cause that were raised at the same look of the controller are one event."""
+    looks: dict[tuple[str, str, int], list[Row]] = defaultdict(list)
     for alarm in record.alarms:
-        of = "the fleet" if alarm["scope"] == "fleet" else alarm["key"]
-        what = f"{alarm['cause']} ({alarm['sensor']})" if alarm["sensor"] else alarm["cause"]
-        score = f"score {alarm['score']:.2f}, threshold {alarm['threshold']:.2f}"
-        at_s = alarm["raised_at"] - start_of(record)
-        yield TimelineEvent(at_s, f"alarm: {what} on {of}", "alarm", score)
+        looks[alarm["cause"], alarm["scope"], round(alarm["raised_at"])].append(alarm)
+    for alarms in looks.values():
+        first = max(alarms, key=lambda one: float(one["score"]))
+        what = f"{first['cause']} ({first['sensor']})" if first["sensor"] else str(first["cause"])
+        of = "the fleet" if first["scope"] == "fleet" else ", ".join(a["key"] for a in alarms[:3])
+        more = f" and {len(alarms) - 3} more" if len(alarms) > 3 else ""
+        score = f"score {first['score']:.2f}, threshold {first['threshold']:.2f}"
+        at_s = first["raised_at"] - start_of(record)
+        yield TimelineEvent(at_s, f"alarm: {what} on {of}{more}", "alarm", score)
 
 
 def _of_training(record: Record) -> Iterator[TimelineEvent]:

@@ -83,10 +83,11 @@ def _check_groups(data: TabularData, windows: list[tuple[str, Window]]) -> None:
     present = {(phase, window.group) for phase, window in windows}
     for phase, group in needed:
         if (phase, group) not in present:
-            groups = sorted({g for _, g in present})
+            groups = ", ".join(sorted({g for _, g in present}))
+            phases = ", ".join(sorted({p for p, _ in present}))
             raise DatasetError(
                 f"{data.file}: no window of group {group!r} in phase {phase!r}; groups with "
-                f"windows: {', '.join(groups)}; phases: {', '.join(sorted({p for p, _ in present}))}"
+                f"windows: {groups}; phases: {phases}"
             )
 
 
