@@ -145,7 +145,7 @@ def make_package(
     return Package(content, Manifest(**(document | changes)))
 
 
-@pytest.fixture(name="make_package")
+@pytest.fixture(name="make_package", scope="session")
 def make_package_fixture() -> Callable[..., Package]:
     return make_package
 

@@ -1,7 +1,7 @@
 """What holds for the device's core in any world: faults, restarts and offers in any order."""
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgeloop_agent.core import effects as do
@@ -201,7 +201,6 @@ class World:
 @settings(
     max_examples=150,
     deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(st.lists(st.tuples(st.sampled_from(ACTIONS), st.integers(0, 20)), max_size=80))
 def test_any_sequence_of_faults(make_package, actions):

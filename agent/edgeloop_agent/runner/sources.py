@@ -213,7 +213,7 @@ def _load(path: Path) -> Floats:
             array = np.load(path, allow_pickle=False)
         else:
             with path.open(encoding="utf-8") as file:
-                header = any(cell.strip()[:1].isalpha() for cell in file.readline().split(","))
+                header = _is_header(file.readline())
             array = np.loadtxt(path, delimiter=",", skiprows=int(header), ndmin=2)
         table = np.asarray(array, dtype=np.float32)
     except (OSError, ValueError, TypeError) as error:
@@ -223,6 +223,14 @@ def _load(path: Path) -> Floats:
     if table.ndim not in (2, 3) or not len(table):
         raise DataSetError(f"{path} has shape {table.shape}: give (rows, channels)")
     return table
+
+
+def _is_header(line: str) -> bool:
+    try:
+        [float(cell) for cell in line.split(",")]
+    except ValueError:
+        return True
+    return False
 
 
 def _windows(table: Floats, config: ReplaySource) -> list[tuple[int, Floats]]:

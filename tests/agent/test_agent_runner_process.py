@@ -1,0 +1,191 @@
+"""A real runner process, and the adapter that starts it, over a sensor's Unix socket."""
+
+import json
+import os
+import queue
+import signal
+import socket
+import time
+
+import pytest
+
+from edgeloop_agent.config import AgentConfig
+from edgeloop_agent.core.effects import StartRunner
+from edgeloop_agent.core.events import (
+    RunnerExited,
+    RunnerProgressed,
+    RunnerSelfTested,
+    RunnerServing,
+)
+from edgeloop_agent.errors import StateDirInUseError
+from edgeloop_agent.shell.lock import StateDirLock, is_locked
+from edgeloop_agent.shell.model_store import ModelStore
+from edgeloop_agent.shell.runner_log import FILE_MAX_BYTES, RunnerLog, Tail
+from edgeloop_agent.shell.runner_process import RunnerProcesses, RunnerSaid
+
+pytestmark = pytest.mark.xdist_group("agent_e2e")
+
+
+class Rig:
+    """A sensor's server, a store, and a host of runners whose words are kept."""
+
+    def __init__(self, directory):
+        self.server = socket.socket(socket.AF_UNIX)
+        self.server.bind(str(directory / "s.sock"))
+        self.server.listen(1)
+        self.server.settimeout(20)
+        self.config = AgentConfig.model_validate(
+            {
+                "device_id": "dev1",
+                "state_dir": str(directory),
+                "controller_url": "http://127.0.0.1:1",
+                "telemetry": {"window_s": 0.3, "sample_fraction": 1.0, "sketch_every": 1},
+                "slots": {
+                    "main": {
+                        "source": {"kind": "socket", "path": str(directory / "s.sock")},
+                        "sink": {"kind": "socket"},
+                    }
+                },
+            }
+        )
+        self.store = ModelStore(directory)
+        self.words = queue.Queue()
+        self.said = []
+        self.host = RunnerProcesses(self.config, self.store, self.words.put)
+
+    def put(self, package):
+        digest = package.manifest.digest()
+        self.store.put_manifest(digest, package.manifest.canonical())
+        self.store.model_path(digest).write_bytes(package.model)
+
+    def start(self, package, shadow=None, number=1):
+        for each in (package, shadow):
+            if each:
+                self.put(each)
+        ref = shadow.offer.ref if shadow else None
+        self.host.start(StartRunner("main", number, package.offer.ref, ref))
+
+    def hear(self, kind, where=lambda word: True):
+        """The next word of this kind; those before it are kept in `said`."""
+        deadline = time.monotonic() + 20
+        while True:
+            word = self.words.get(timeout=max(0.01, deadline - time.monotonic()))
+            self.said.append(word)
+            if isinstance(word, kind) and where(word):
+                return word
+
+    def serve(self, package, shadow=None):
+        self.start(package, shadow)
+        assert self.hear(RunnerSelfTested).passed
+        self.host.go("main", 1)
+        self.hear(RunnerServing)
+        self.peer, _ = self.server.accept()
+        self.peer.settimeout(20)
+        self.answers = self.peer.makefile("rb")
+
+    def ask(self, line):
+        self.peer.sendall(line if isinstance(line, bytes) else json.dumps(line).encode() + b"\n")
+        return json.loads(self.answers.readline())
+
+    def pid(self):
+        return self.host._child("main", 1).process.pid
+
+    def bodies(self, kind):
+        return [w.body for w in self.said if isinstance(w, RunnerSaid) and w.body.kind == kind]
+
+    def close(self):
+        self.host.stop_all(kill=True)
+        deadline = time.monotonic() + 10
+        while self.host.alive() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert not self.host.alive()
+        self.server.close()
+
+
+@pytest.fixture
+def rig(tmp_path):
+    made = Rig(tmp_path)
+    yield made
+    made.close()
+
+
+def test_answers_windows_samples_and_a_clean_end(rig, make_package):
+    package = make_package("2")
+    rig.serve(
+        package, shadow=make_package("1", weights=[[-1, 1], [0.5, 0.5], [1, -1]], golden=None)
+    )
+    answer = rig.ask({"reference": "r1", "values": [1.0, 0.0, -1.0]})
+    assert answer["reference"] == "r1"
+    assert answer["label"] == "left"
+    assert answer["version"] == "tiny@2"
+    assert answer["manifest_digest"] == package.manifest.digest()
+    assert 0.5 < answer["confidence"] <= 1
+    assert "error" in rig.ask({"reference": "r2", "values": [1.0]})
+    assert "error" in rig.ask(b"rubbish\n")
+    assert "over" in rig.ask(b"x" * (1024 * 1024 + 10) + b"\n")["error"]
+    rig.peer.sendall(b'{"reference": "r3", "values": [-1, 0, 1]}\n')
+    rig.host.stop("main", 1, kill=False)
+    assert json.loads(rig.answers.readline())["reference"] == "r3", "what had arrived is answered"
+    assert rig.hear(RunnerExited).detail == "exit status 0"
+    windows = rig.bodies("window")
+    assert sum(window.count for window in windows) == 2
+    assert sum(window.errors for window in windows) == 3
+    assert sum(w.comparison.count for w in windows if w.comparison) == 2
+    assert sum(w.comparison.disagreements for w in windows if w.comparison) == 2
+    assert {sample.reference for sample in rig.bodies("sample")} == {"r1", "r3"}
+    assert rig.bodies("sample")[0].shadow_prediction == 1
+    assert [event.name for event in rig.bodies("event")] == ["no_answer"], "the first, in words"
+
+
+def test_nan_is_answered_as_an_error_and_counted(rig, make_package):
+    rig.serve(make_package(nan=True, golden=None))
+    assert rig.ask({"reference": "r", "values": [1, 2, 3]}) == {
+        "reference": "r",
+        "error": "the model gave NaN or Inf",
+    }
+    assert rig.hear(RunnerProgressed, lambda w: w.progress.nonfinite).progress.examples == 0
+
+
+def test_heartbeats_come_while_nothing_arrives_and_stop_when_it_hangs(rig, make_package):
+    rig.serve(make_package())
+    for _ in range(2):
+        rig.hear(RunnerProgressed)
+    os.kill(rig.pid(), signal.SIGSTOP)
+    rig.host.stop("main", 1, kill=True)
+    assert rig.hear(RunnerExited).detail.startswith("killed by SIGKILL")
+
+
+def test_what_cannot_be_loaded_is_said_before_the_end(rig, make_package):
+    rig.start(make_package(model=b"not a model"))
+    tested = rig.hear(RunnerSelfTested)
+    assert not tested.passed
+    assert "onnxruntime cannot load it" in tested.detail
+    assert rig.hear(RunnerExited).detail.startswith("exit status 1")
+
+
+def test_a_runner_ends_when_its_supervisors_end_closes(rig, make_package):
+    rig.serve(make_package())
+    rig.host._child("main", 1).connection.shutdown(socket.SHUT_RDWR)
+    rig.hear(RunnerExited)
+
+
+def test_the_runner_log_is_bounded(tmp_path):
+    log, tail = RunnerLog(tmp_path / "runner-main.log"), Tail()
+    for number in range(300):
+        chunk = b"x" * 10_000 + f"line {number}\n".encode()
+        log.write(chunk)
+        tail.write(chunk)
+    sizes = [path.stat().st_size for path in tmp_path.iterdir()]
+    assert len(sizes) <= 2
+    assert sum(sizes) <= 2 * FILE_MAX_BYTES + 2 * 10_100
+    assert tail.last_line().endswith("line 299")
+
+
+def test_one_lock_a_state_directory(tmp_path):
+    assert not is_locked(tmp_path)
+    lock = StateDirLock(tmp_path)
+    assert is_locked(tmp_path)
+    with pytest.raises(StateDirInUseError, match=f"pid {os.getpid()}.*another state_dir"):
+        StateDirLock(tmp_path)
+    lock.release()
+    assert not is_locked(tmp_path)
