@@ -12,6 +12,7 @@ drift_app = typer.Typer(no_args_is_help=True, help="What moved since the models 
 retrain_app = typer.Typer(no_args_is_help=True, help="Training runs and their policies.")
 
 FOLLOW_S: Final = 1.0
+DETAIL_MAX_CHARS: Final = 400
 RunId = Annotated[int, typer.Argument(metavar="RUN")]
 
 
@@ -173,11 +174,19 @@ def _print_event(event: dict[str, Any], as_json: bool) -> None:
 
         typer.echo(json.dumps(event, ensure_ascii=False))
         return
-    detail = ", ".join(
-        f"{key}={value}" for key, value in event["data"].items() if value not in (None, "", [], {})
-    )
-    line = f"{output.when(event['at'])}  {event['kind']:<22} {event['subject']:<16} {detail}"
-    output.say(line if len(line) <= 300 else line[:299] + "…")
+    output.entry(output.when(event["at"]), event["kind"], event["subject"], _detail(event["data"]))
+
+
+def _detail(data: dict[str, Any]) -> str:
+    parts = []
+    for key, value in data.items():
+        if value in (None, "", [], {}):
+            continue
+        if isinstance(value, dict):
+            value = value["name"] + "@" + value["version"] if "version" in value else _detail(value)
+        parts.append(f"{key}={', '.join(map(str, value)) if isinstance(value, list) else value}")
+    text = ", ".join(parts)
+    return text if len(text) <= DETAIL_MAX_CHARS else text[: DETAIL_MAX_CHARS - 1] + "…"
 
 
 def _show_run(document: dict[str, Any]) -> None:

@@ -5,6 +5,7 @@ is taken for markup.
 """
 
 import json
+import textwrap
 import time
 from collections.abc import Iterable, Sequence
 from typing import Any, Final, NoReturn
@@ -53,6 +54,17 @@ def print_json(document: Any) -> None:
 def say(text: str = "") -> None:
     """A line; a state's name in it is not coloured. Wraps at WIDTH."""
     _console().print(escape(text), soft_wrap=False)
+
+
+def entry(at: str, kind: str, subject: str, detail: str) -> None:
+    """One line of a log, wrapped under itself where it is too long."""
+    head = f"{at}  {kind:<20} {subject}  "
+    indent = " " * (len(at) + 2)
+    console = _console()
+    console.print(
+        escape(textwrap.fill(head + detail, console.width, subsequent_indent=indent)),
+        soft_wrap=True,
+    )
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], empty: str) -> None:

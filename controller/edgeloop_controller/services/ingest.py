@@ -20,12 +20,12 @@ from edgeloop_controller.services import device_state
 from edgeloop_controller.services.decoding import Received, Refused, decode_inbound
 from edgeloop_controller.services.desired import DesiredPublisher, Outbound
 from edgeloop_controller.services.inbox import Inbound, Inbox
-from edgeloop_controller.store import events
+from edgeloop_controller.store import devices, events, telemetry
 from edgeloop_controller.store.engine import Database
 from edgeloop_controller.store.tables import Device
 from edgeloop_controller.store.telemetry import Rows, insert_rows, take_batch
 from edgeloop_protocol.limits import TEXT_MAX_CHARS
-from edgeloop_protocol.messages import Ack, Hello, Presence, Reported, encode
+from edgeloop_protocol.messages import Ack, Hello, Presence, Reported, TelemetryBatch, encode
 from edgeloop_protocol.topics import Down, down_topic
 
 logger = logging.getLogger(__name__)
@@ -136,6 +136,7 @@ class Ingest:
         now = self._clock.now()
         outcome, rows = _Outcome(), Rows()
         with self._database.writing() as session:
+            held = _load_senders(session, decoded)
             for one in decoded:
                 outcome.counters.messages += 1
                 if isinstance(one, Refused):
@@ -144,6 +145,7 @@ class Ingest:
                     _take(session, one, now, outcome, rows)
             insert_rows(session, rows)
             _count_bytes(session, decoded)
+            held.clear()
         self.counters.add(outcome.counters)
         for (device_id, epoch), through in outcome.acks.items():
             ack = Ack(epoch=epoch, through=through)
@@ -161,6 +163,19 @@ class Ingest:
         logger.warning("refused a message of %s: %s", refused.sender, refused.reason)
         data = {"reason": refused.reason, "size_bytes": refused.size_bytes}
         events.add(session, now, "message.refused", refused.sender, data)
+
+
+def _load_senders(session: Session, decoded: Sequence[Received | Refused]) -> list[object]:
+    """The rows that the batch will ask for, in two queries. A session holds what it loaded only
+    weakly: whoever keeps this list saves a query a message."""
+    received = [one for one in decoded if isinstance(one, Received)]
+    boots = {
+        (one.device_id, one.message.epoch)
+        for one in received
+        if isinstance(one.message, TelemetryBatch)
+    }
+    known = devices.of_ids(session, {one.device_id for one in received})
+    return [*known, *telemetry.cursors_of(session, boots)]
 
 
 def _take(session: Session, one: Received, now: float, outcome: _Outcome, rows: Rows) -> None:

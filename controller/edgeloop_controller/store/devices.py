@@ -1,6 +1,6 @@
 """Queries over devices, their slots and their assignments."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from sqlalchemy import func, select
@@ -24,6 +24,10 @@ def require(session: Session, device_id: str) -> Device:
 
 def every(session: Session) -> Sequence[Device]:
     return session.scalars(select(Device).order_by(Device.id)).all()
+
+
+def of_ids(session: Session, ids: Collection[str]) -> Sequence[Device]:
+    return session.scalars(select(Device).where(Device.id.in_(ids))).all()
 
 
 def count(session: Session) -> tuple[int, int]:

@@ -4,12 +4,12 @@ Invariants: rows and the cursor of their (device, epoch) move in one transaction
 `through` says exactly which records are stored or known to be lost.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from sqlalchemy import insert, select
+from sqlalchemy import insert, select, tuple_
 from sqlalchemy.orm import Session
 
 from edgeloop_controller.store.tables import Event, Sample, TelemetryCursor, Window
@@ -77,6 +77,12 @@ def insert_rows(session: Session, rows: Rows) -> None:
         session.execute(insert(Sample), rows.samples)
     if rows.events:
         session.execute(insert(Event), rows.events)
+
+
+def cursors_of(session: Session, boots: Collection[tuple[str, str]]) -> Sequence[TelemetryCursor]:
+    """Of (device, epoch) pairs."""
+    key = tuple_(TelemetryCursor.device_id, TelemetryCursor.epoch)
+    return session.scalars(select(TelemetryCursor).where(key.in_(boots))).all()
 
 
 def cursors(session: Session, device_id: str) -> Sequence[TelemetryCursor]:
