@@ -241,7 +241,8 @@ def sensor_drift(
         for sensor, mean in means.items()
     }
     first, second = sorted(means, key=lambda sensor: means[sensor], reverse=True)[:2]
-    largest = sorted(features, key=lambda feature: feature.psi)[-LARGEST_FEATURES:]
+    own = sum(feature.sensor == first for feature in features)
+    largest = sorted(features, key=lambda feature: feature.psi)[-min(LARGEST_FEATURES, own) :]
     most_are_its_own = 2 * sum(feature.sensor == first for feature in largest) > len(largest)
     clear = most_are_its_own and means[first] >= CONCENTRATION * means[second]
     return excesses, first if clear else None

@@ -17,7 +17,14 @@ from edgeloop_controller.core.drift import (
     assess,
     examples_needed,
 )
-from edgeloop_controller.core.drift_scores import ks, psi, read_sketch, write_sketch
+from edgeloop_controller.core.drift_scores import (
+    FeatureDrift,
+    ks,
+    psi,
+    read_sketch,
+    sensor_drift,
+    write_sketch,
+)
 from edgeloop_controller.packaging.baseline import bin_counts, make_baseline
 from edgeloop_protocol.manifest import (
     Artifact,
@@ -235,6 +242,32 @@ def test_ks_stands_beside_psi_where_sketches_came() -> None:
     assert by_name["ax_mean"] > 0.9
     assert by_name["wx_std"] < 0.4
     assert assess([device("d0", flip=True)], MODEL)[-1].score.ks is None
+
+
+def test_a_sensor_of_one_feature_can_be_told_apart() -> None:
+    """Tabular data: each column is its own sensor until the draft says otherwise."""
+    columns = MODEL.model_copy(
+        update={
+            "preprocessing": Preprocessing(),
+            "features": tuple(Feature(name=name, sensor=name) for name in "abc"),
+        }
+    )
+
+    def drift(*distances: float) -> list[FeatureDrift]:
+        return [FeatureDrift(n, n, psi) for n, psi in zip("abc", distances, strict=True)]
+
+    excesses, sensor = sensor_drift(drift(0.1, 3.0, 0.2), columns)
+    assert sensor == "b"
+    assert excesses["b"] == pytest.approx(2.85)
+    assert sensor_drift(drift(2.0, 3.0, 0.2), columns)[1] is None
+
+
+def test_a_single_sensor_has_nothing_to_be_told_from() -> None:
+    one = MODEL.model_copy(
+        update={"features": tuple(Feature(name=f.name, sensor="all") for f in MODEL.features)}
+    )
+    drift = [FeatureDrift(f.name, f.sensor, 5.0) for f in one.features]
+    assert sensor_drift(drift, one) == ({}, None)
 
 
 counts = arrays(np.int64, 10, elements=st.integers(0, 500)).map(lambda x: x.astype(float))
