@@ -29,6 +29,10 @@ class RecordTooLargeError(AgentError):
     """A record that no message could carry; the outbox refuses it."""
 
 
+class OutboxUnavailableError(AgentError):
+    """The outbox's disk does not take or give anything now; what it holds stays."""
+
+
 class RunnerLineError(AgentError):
     """A line between supervisor and runner is too long, or is not a known message."""
 

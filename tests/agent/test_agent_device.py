@@ -399,3 +399,15 @@ def test_every_connect_says_hello_and_nothing_is_said_twice(bench, packages):
     bench.say(ev.BrokerConnected())
     assert bench.only(do.SendHello).slots[0].state is SlotState.DOWNLOADING
     assert bench.say(ev.Tick()) == ()
+
+
+def test_a_champion_that_crashed_before_the_switch_leaves_no_deadline_behind(bench, packages):
+    first = bench.commit(packages[1])
+    second = bench.to_self_test(packages[2])
+    bench.say(ev.RunnerExited("main", first, "killed by SIGKILL"))
+    bench.say(ev.RunnerSelfTested("main", second, True, ""))
+    assert bench.only(do.Go).runner == second
+    bench.now += 5
+    bench.say(ev.Tick())
+    assert bench.device.next_deadline() > bench.now
+    assert not bench.has(do.StartRunner)

@@ -21,17 +21,8 @@ INVENTORY = Inventory(
     cpu_count=1,
 )
 TERMS = Probation(min_s=1, min_examples=1, max_s=30)
-ACTIONS = (
-    "offer",
-    "fetch",
-    "fetch_fails",
-    "runner",
-    "runner_fails",
-    "tick",
-    "reboot",
-    "link",
-    "calm",
-)
+FAULTS = ("offer", "fetch_fails", "runner_fails", "tick", "reboot", "link", "calm")
+ACTIONS = (*FAULTS, *("fetch", "runner") * 4)
 
 
 class World:
@@ -106,7 +97,10 @@ class World:
         self.revision += choice % 3  # sometimes a revision that was seen already
         package = self.packages[choice % 4] if choice % 4 < 3 else None
         slot = SlotDesired(slot="main", offer=package.offer if package else None, probation=TERMS)
-        self.say(ev.DesiredReceived(Desired(revision=self.revision, slots=(slot,))))
+        revision = max(0, self.revision - choice % 2)  # and sometimes an older one
+        before = self.journal
+        self.say(ev.DesiredReceived(Desired(revision=revision, slots=(slot,))))
+        assert revision > before.revision or self.journal == before
 
     def fetch(self, choice):
         if not self.fetches:
@@ -162,9 +156,11 @@ class World:
     def tick(self, choice):
         self.now += choice
         self.say(ev.Tick())
+        deadline = self.device.next_deadline()
+        assert deadline is None or deadline > self.now, "a supervisor would spin"
 
     def reboot(self, choice):
-        if choice % 4 == 0:
+        if choice % 2 == 0:
             self.boot()
 
     def link(self, choice):
@@ -199,10 +195,10 @@ class World:
 
 
 @settings(
-    max_examples=150,
+    max_examples=400,
     deadline=None,
 )
-@given(st.lists(st.tuples(st.sampled_from(ACTIONS), st.integers(0, 20)), max_size=80))
+@given(st.lists(st.tuples(st.sampled_from(ACTIONS), st.integers(0, 20)), min_size=20, max_size=90))
 def test_any_sequence_of_faults(make_package, actions):
     world = World(packages_of(make_package))
     for action, choice in actions:

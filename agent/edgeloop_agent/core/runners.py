@@ -87,6 +87,8 @@ class RunnerSet:
     def settle(self, wanted: Wanted, now: float) -> list[Effect]:
         """Start, stop and switch until what runs is what is wanted; idempotent."""
         effects: list[Effect] = []
+        if wanted.candidate_serves:
+            self._restart_at = None  # the champion rests; after a rollback it starts at once
         for role, version in (
             (Role.CHAMPION, None if wanted.candidate_serves else wanted.champion),
             (Role.CANDIDATE, wanted.candidate),

@@ -75,4 +75,5 @@ def _parts(config: AgentConfig, state_dir: Path, outbox: SqliteOutbox) -> Parts:
         fetcher=FetchWorker(downloader, take_inventory, inbox.post),
         take_inventory=take_inventory,
         status=StatusFile(state_dir, config.device_id, telemetry, clock),
+        outbox_problem=outbox.problem,
     )

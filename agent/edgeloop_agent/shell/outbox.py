@@ -2,18 +2,21 @@
 
 Invariants: what `append` returned for survives a power cut; sequences of an epoch start at 1 and
 have no holes; only an acknowledgement or the byte bound removes a record, and the bound removes
-the oldest and counts it; the counts of every epoch stay.
+the oldest and counts it; the counts of every epoch stay. A disk that is full or failing raises
+OutboxUnavailableError and changes nothing; a file that is no database is kept aside.
 """
 
+import logging
 import secrets
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from pydantic import BaseModel, TypeAdapter
 
-from edgeloop_agent.errors import RecordTooLargeError
+from edgeloop_agent.errors import OutboxUnavailableError, RecordTooLargeError
 from edgeloop_agent.ports import EpochCounts
 from edgeloop_protocol.limits import (
     BATCH_RECORDS_MAX,
@@ -22,6 +25,8 @@ from edgeloop_protocol.limits import (
     PAYLOAD_MAX_BYTES,
 )
 from edgeloop_protocol.messages import Record, RecordBody, TelemetryBatch
+
+logger = logging.getLogger(__name__)
 
 FILE_NAME: Final = "outbox.sqlite"
 RECORD_MAX_BYTES: Final = PAYLOAD_MAX_BYTES - 1 * KIB
@@ -56,13 +61,21 @@ class SqliteOutbox:
 
     def __init__(self, state_dir: Path, max_bytes: int) -> None:
         self._max_bytes = max_bytes
-        self._database = sqlite3.connect(state_dir / FILE_NAME, isolation_level=None)
-        self._database.execute("PRAGMA journal_mode=WAL")
-        self._database.execute("PRAGMA synchronous=FULL")
-        self._database.executescript(_SCHEMA)
+        self.problem = ""
+        """What was wrong with the file that was found, in words."""
+        try:
+            self._database = _open(state_dir / FILE_NAME)
+        except sqlite3.OperationalError as error:
+            raise OutboxUnavailableError(
+                f"cannot open the outbox in {state_dir}: {error}"
+            ) from error
+        except sqlite3.DatabaseError as error:
+            kept = _keep_aside(state_dir)
+            self.problem = f"the outbox could not be read and is kept as {kept}: {error}"
+            logger.error("%s", self.problem)
+            self._database = _open(state_dir / FILE_NAME)
         self.epoch = new_epoch()
-        with self._database:
-            self._database.execute("BEGIN IMMEDIATE")
+        with self._transaction():
             self._epoch_id = self._database.execute(
                 "INSERT INTO epochs (epoch) VALUES (?)", (self.epoch,)
             ).lastrowid
@@ -78,8 +91,7 @@ class SqliteOutbox:
             for place, document in enumerate(documents)
         ]
         added = sum(map(len, documents))
-        with self._database:
-            self._database.execute("BEGIN IMMEDIATE")
+        with self._transaction():
             self._database.executemany("INSERT INTO records VALUES (?, ?, ?)", numbered)
             self._database.execute(
                 "UPDATE epochs SET appended = appended + ? WHERE id = ?",
@@ -91,10 +103,10 @@ class SqliteOutbox:
         return dropped
 
     def next_batch(self) -> TelemetryBatch | None:
-        rows = self._database.execute(
+        rows = self._query(
             "SELECT epoch_id, sequence, document FROM records ORDER BY epoch_id, sequence LIMIT ?",
             (BATCH_RECORDS_MAX,),
-        ).fetchall()
+        )
         if not rows:
             return None
         records: list[Record] = []
@@ -104,14 +116,11 @@ class SqliteOutbox:
             if epoch_id != rows[0][0] or (records and size > BATCH_TARGET_BYTES):
                 break
             records.append(Record(sequence=sequence, body=_BODY.validate_json(document)))
-        (epoch,) = self._database.execute(
-            "SELECT epoch FROM epochs WHERE id = ?", (rows[0][0],)
-        ).fetchone()
+        ((epoch,),) = self._query("SELECT epoch FROM epochs WHERE id = ?", (rows[0][0],))
         return TelemetryBatch(epoch=epoch, base=records[0].sequence, records=tuple(records))
 
     def acknowledge(self, epoch: str, through: int) -> int:
-        with self._database:
-            self._database.execute("BEGIN IMMEDIATE")
+        with self._transaction():
             row = self._database.execute(
                 "SELECT id, appended FROM epochs WHERE epoch = ?", (epoch,)
             ).fetchone()
@@ -134,7 +143,7 @@ class SqliteOutbox:
         return gone
 
     def counts(self) -> tuple[EpochCounts, ...]:
-        rows = self._database.execute(
+        rows = self._query(
             "SELECT epoch, appended, dropped, acked, (SELECT COUNT(*) FROM records "
             "WHERE epoch_id = epochs.id) FROM epochs ORDER BY id"
         )
@@ -149,10 +158,27 @@ class SqliteOutbox:
         return None if row is None else float(row[0])
 
     def save_budget(self, left_bytes: float) -> None:
-        self._database.execute("INSERT OR REPLACE INTO budget VALUES (1, ?)", (left_bytes,))
+        with self._transaction():
+            self._database.execute("INSERT OR REPLACE INTO budget VALUES (1, ?)", (left_bytes,))
 
     def close(self) -> None:
         self._database.close()
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        """Commit, or roll back and raise OutboxUnavailableError."""
+        try:
+            with self._database:
+                self._database.execute("BEGIN IMMEDIATE")
+                yield
+        except sqlite3.Error as error:
+            raise OutboxUnavailableError(f"the outbox: {error}") from error
+
+    def _query(self, statement: str, parameters: tuple[object, ...] = ()) -> list[Any]:
+        try:
+            return self._database.execute(statement, parameters).fetchall()
+        except sqlite3.Error as error:
+            raise OutboxUnavailableError(f"the outbox: {error}") from error
 
     def _drop_down_to(self, room: int) -> tuple[int, int]:
         """Delete the oldest records until `room` is not negative: (records, bytes) dropped."""
@@ -177,6 +203,28 @@ class SqliteOutbox:
             "AND NOT EXISTS (SELECT 1 FROM records WHERE epoch_id = epochs.id)",
             (EPOCHS_KEPT_MAX,),
         )
+
+
+def _open(path: Path) -> sqlite3.Connection:
+    database = sqlite3.connect(path, isolation_level=None)
+    try:
+        database.execute("PRAGMA journal_mode=WAL")
+        database.execute("PRAGMA synchronous=FULL")
+        database.executescript(_SCHEMA)
+    except sqlite3.Error:
+        database.close()
+        raise
+    return database
+
+
+def _keep_aside(state_dir: Path) -> str:
+    number = 1
+    while (aside := state_dir / f"outbox.corrupt-{number}").exists():
+        number += 1
+    (state_dir / FILE_NAME).replace(aside)
+    for suffix in ("-wal", "-shm"):
+        (state_dir / f"{FILE_NAME}{suffix}").unlink(missing_ok=True)
+    return aside.name
 
 
 def _document(body: BaseModel) -> bytes:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from edgeloop_agent.core.device import Device
-from edgeloop_agent.errors import NotRunningError
+from edgeloop_agent.errors import NotRunningError, OutboxUnavailableError
 from edgeloop_agent.ports import Clock
 from edgeloop_agent.shell.lock import is_locked
 from edgeloop_agent.shell.telemetry import Telemetry
@@ -35,12 +35,12 @@ class StatusFile:
         if not stopped and now - self._written_at < INTERVAL_S:
             return
         self._written_at = now
-        document = self._document(device, rejected_messages, stopped)
         aside = self._path.with_suffix(".json.tmp")
         try:
+            document = self._document(device, rejected_messages, stopped)
             aside.write_text(json.dumps(document, indent=1), encoding="utf-8")
             aside.replace(self._path)
-        except OSError:
+        except (OSError, OutboxUnavailableError):
             return  # a full disk: the status is not worth an agent
 
     def _document(self, device: Device, rejected_messages: int, stopped: bool) -> dict[str, Any]:
@@ -68,6 +68,7 @@ class StatusFile:
                 "samples_withheld": telemetry.samples_withheld,
                 "sketches_withheld": telemetry.sketches_withheld,
                 "too_large": telemetry.too_large,
+                "unwritten": telemetry.unwritten,
             },
             "bytes_up": self.bytes_up,
             "rejected_messages": rejected_messages,

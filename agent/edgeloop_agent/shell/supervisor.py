@@ -7,6 +7,7 @@ every runner and leaves nothing in memory that the disk has not.
 
 import logging
 import random
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
@@ -19,6 +20,7 @@ from edgeloop_agent.core.events import (
     BrokerDisconnected,
     DesiredReceived,
     Event,
+    RunnerExited,
     Started,
     Tick,
 )
@@ -51,6 +53,7 @@ POLL_S: Final = 0.5
 STOP_GRACE_S: Final = 5.0
 KILL_GRACE_S: Final = 2.0
 REJECTED_EVENT_INTERVAL_S: Final = 60.0
+JOURNAL_RETRY_S: Final = 1.0
 
 
 @dataclass(slots=True)
@@ -68,6 +71,7 @@ class Parts:
     fetcher: FetchWorker
     take_inventory: Callable[[], Inventory]
     status: StatusFile
+    outbox_problem: str = ""
 
 
 @dataclass(slots=True)
@@ -90,6 +94,9 @@ class Supervisor:
         self._sequence = 0
         self._counters = Counters()
         self._stop_requested = False
+        self._pending: deque[do.Effect] = deque()
+        self._not_started: deque[RunnerExited] = deque()
+        self._journal_retry_at = float("-inf")
 
     def request_stop(self) -> None:
         """May be called from a signal handler: it only sets a flag."""
@@ -100,7 +107,9 @@ class Supervisor:
         parts = self._parts
         parts.telemetry.event("agent_started", detail=f"epoch {self._epoch}")
         if self._journal_problem:
-            parts.telemetry.event("journal_corrupt", detail=self._journal_problem)
+            parts.telemetry.event("journal_corrupt", detail=self._journal_problem[:200])
+        if parts.outbox_problem:
+            parts.telemetry.event("outbox_corrupt", detail=parts.outbox_problem[:200])
         parts.fetcher.start()
         self._handle(Started())
         parts.broker.start(parts.inbox)
@@ -113,6 +122,9 @@ class Supervisor:
     def _turn(self) -> None:
         for item in self._parts.inbox.take(self._timeout_s()):
             self._take(item)
+        self._perform_pending()
+        while self._not_started:
+            self._handle(self._not_started.popleft())
         deadline = self._device.next_deadline()
         if deadline is not None and self._parts.clock.monotonic() >= deadline:
             self._handle(Tick())
@@ -158,8 +170,31 @@ class Supervisor:
             self._parts.telemetry.event("message_rejected", detail=why[:200])
 
     def _handle(self, event: Event) -> None:
-        for effect in self._device.handle(event, self._parts.clock.monotonic()):
-            self._perform(effect)
+        self._pending.extend(self._device.handle(event, self._parts.clock.monotonic()))
+        self._perform_pending()
+
+    def _perform_pending(self) -> None:
+        """In order. While the journal cannot be written, nothing behind it is done."""
+        now = self._parts.clock.monotonic()
+        if now < self._journal_retry_at:
+            return
+        while self._pending:
+            try:
+                self._perform(self._pending[0])
+            except OSError as error:
+                if isinstance(self._pending[0], do.PersistJournal):
+                    logger.error("the journal cannot be written: %s; trying again", error)
+                    self._journal_retry_at = now + JOURNAL_RETRY_S
+                    return
+                self._failed(self._pending[0], error)
+            self._pending.popleft()
+
+    def _failed(self, effect: do.Effect, error: OSError) -> None:
+        logger.error("%s failed: %s", type(effect).__name__, error)
+        if isinstance(effect, do.StartRunner):
+            self._not_started.append(
+                RunnerExited(effect.slot, effect.runner, f"cannot be started: {error}")
+            )
 
     def _perform(self, effect: do.Effect) -> None:
         parts = self._parts

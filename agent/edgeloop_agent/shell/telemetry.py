@@ -2,7 +2,8 @@
 
 Invariants: what was appended is sent until it is acknowledged; only an acknowledgement empties the
 outbox; beyond the byte budget samples and sketches are withheld and counted, window summaries and
-events go on; a record too large for any message costs only itself.
+events go on; a record too large for any message costs only itself. While the disk takes nothing,
+records are lost and counted, and the rest of the agent goes on.
 """
 
 import logging
@@ -12,7 +13,7 @@ from pydantic import BaseModel
 
 from edgeloop_agent.core.budget import ByteBudget
 from edgeloop_agent.core.drain import Drain
-from edgeloop_agent.errors import RecordTooLargeError
+from edgeloop_agent.errors import OutboxUnavailableError, RecordTooLargeError
 from edgeloop_agent.ports import Clock, Outbox
 from edgeloop_protocol.errors import MessageError
 from edgeloop_protocol.messages import (
@@ -45,6 +46,7 @@ class Telemetry:
         self.samples_withheld = 0
         self.sketches_withheld = 0
         self.too_large = 0
+        self.unwritten = 0
 
     def budget_left_bytes(self) -> float:
         return self._budget.left_bytes(self._clock.monotonic())
@@ -67,18 +69,28 @@ class Telemetry:
             return
         try:
             dropped = self.outbox.append([affordable])
+            self._budget.spend(_size(affordable), now)
+            self._save_budget(self._budget.left_bytes(now))
         except RecordTooLargeError as error:
             self.too_large += 1
             logger.warning("%s; it is dropped", error)
             return
+        except OutboxUnavailableError as error:
+            if not self.unwritten:
+                logger.error("%s; records are lost until it takes them again", error)
+            self.unwritten += 1
+            return
         if dropped:
             logger.warning("the outbox is full: %d oldest records were dropped", dropped)
-        self._budget.spend(_size(affordable), now)
-        self._save_budget(self._budget.left_bytes(now))
         self.drain.filled(now)
 
     def acknowledged(self, ack: Ack) -> None:
-        self.outbox.acknowledge(ack.epoch, ack.through)
+        """When the disk cannot forget them, they are sent again later: that is idempotent."""
+        try:
+            self.outbox.acknowledge(ack.epoch, ack.through)
+        except OutboxUnavailableError as error:
+            logger.warning("%s", error)
+            return
         self.drain.acknowledged(ack.epoch, ack.through, self._clock.monotonic())
 
     def pump(self, publish: Callable[[bytes], bool]) -> None:
@@ -86,7 +98,12 @@ class Telemetry:
         now = self._clock.monotonic()
         if not self.drain.is_due(now):
             return
-        batch = self.outbox.next_batch()
+        try:
+            batch = self.outbox.next_batch()
+        except OutboxUnavailableError as error:
+            logger.warning("%s", error)
+            self.drain.refused(now)
+            return
         if batch is None:
             self.drain.emptied()
             return
