@@ -140,6 +140,29 @@ def test_a_better_candidate_is_published_and_rolled_out(shop: Shop, database: Da
     assert "training on" in (Path(run.directory) / "log.txt").read_text()
 
 
+def test_a_changed_world_is_answered_and_can_be_traced_back(shop: Shop, database: Database) -> None:
+    alarm = _fault(shop, "*", cleared_at=None)
+    alarm.scope, alarm.cause, alarm.sensor, alarm.raised_at = "fleet", "world_changed", None, 1.0
+    with database.writing() as session:
+        session.add(alarm)
+    policy = shop.directory / "policies" / "again.toml"
+    policy.write_text(policy.read_text().replace('["labels"]', '["drift"]'))
+    run = shop.run()
+    assert (run.status, run.trigger, run.drift_alarm_id) == ("succeeded", "drift", alarm.id)
+    assert set(run.result["subsets"]) == {"since_drift"}
+    with database.reading() as session:
+        chain = trace(session, shop.controller.parts.services.registry, "tiny", "2")
+    assert [link.kind for link in chain] == [
+        "version",
+        "training_run",
+        "data_window",
+        "drift_alarm",
+        "devices",
+        "version",
+    ]
+    assert "world_changed" in chain[3].text
+
+
 def test_one_run_answers_the_labels(shop: Shop, database: Database) -> None:
     shop.run()
     shop.run()

@@ -1,5 +1,6 @@
 """Rollouts through the services: from an assignment to a committed fleet, or back."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -7,6 +8,11 @@ from sqlalchemy import select
 
 from edgeloop_controller.core.rollout import RolloutTerms
 from edgeloop_controller.errors import ConflictError, NotFoundError, SelectorError, WaveError
+from edgeloop_controller.services.desired import DesiredPublisher
+from edgeloop_controller.services.inbox import Inbox
+from edgeloop_controller.services.ingest import Ingest
+from edgeloop_controller.services.reconcile import Reconciler
+from edgeloop_controller.services.registry import Registry
 from edgeloop_controller.services.rollouts import RolloutRequest
 from edgeloop_controller.store.engine import Database
 from edgeloop_controller.store.tables import Assignment, Device, Event, Rollout, RolloutMember
@@ -243,6 +249,57 @@ def test_the_revision_goes_on_from_a_device_that_knows_a_higher_one(
         row = session.get(Device, "d1")
         assert row is not None
         assert row.desired_revision == 43
+
+
+def test_a_silent_device_counts_as_offline(database: Database, make_device: Any) -> None:
+    clock = ManualClock()
+    broker = Remembering()
+    registry = Registry(Nothing())
+    desired = DesiredPublisher(database, broker, clock)
+    ingest = Ingest(database, Inbox(10, 1000), broker, desired, clock, 10)
+    reconciler = Reconciler(database, registry, desired, clock, offline_after_s=60)
+    ingest.process([make_device("d1").hello()])
+
+    def online() -> bool:
+        reconciler.tick()
+        with database.reading() as session:
+            device = session.get(Device, "d1")
+            assert device is not None
+            return device.online
+
+    clock.time += 59
+    assert online()
+    clock.time += 2
+    assert not online()
+
+
+class ManualClock:
+    def __init__(self) -> None:
+        self.time = 1000.0
+
+    def now(self) -> float:
+        return self.time
+
+    def monotonic(self) -> float:
+        return self.time
+
+
+class Remembering:
+    def publish(self, _topic: str, _payload: bytes) -> bool:
+        return True
+
+
+class Nothing:
+    """An artifact store that is not asked."""
+
+    def put(self, content: bytes) -> str:
+        raise NotImplementedError
+
+    def get(self, digest: str) -> bytes:
+        raise NotImplementedError
+
+    def local_path(self, digest: str) -> Path:
+        raise NotImplementedError
 
 
 def test_a_failing_rollout_does_not_stop_the_others(

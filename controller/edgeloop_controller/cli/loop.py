@@ -180,7 +180,7 @@ def _print_event(event: dict[str, Any], as_json: bool) -> None:
 def _detail(data: dict[str, Any]) -> str:
     parts = []
     for key, value in data.items():
-        if value in (None, "", [], {}):
+        if value in (None, "", [], {}) or key == "at":  # the device's own clock
             continue
         if isinstance(value, dict):
             value = value["name"] + "@" + value["version"] if "version" in value else _detail(value)

@@ -58,7 +58,7 @@ def say(text: str = "") -> None:
 
 def entry(at: str, kind: str, subject: str, detail: str) -> None:
     """One line of a log, wrapped under itself where it is too long."""
-    head = f"{at}  {kind:<20} {subject}  "
+    head = f"{at}  {kind:<22} {subject}  "
     indent = " " * (len(at) + 2)
     console = _console()
     console.print(

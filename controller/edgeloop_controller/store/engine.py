@@ -21,6 +21,9 @@ from sqlalchemy.orm import Session
 from edgeloop_controller.store.migrate import upgrade
 
 BUSY_TIMEOUT_MS: Final = 30_000
+# Above the 40 threads that serve HTTP and those that the scheduler and ingest use.
+CONNECTIONS_KEPT: Final = 8
+CONNECTIONS_MAX: Final = 64
 _WRITE_OPTION: Final = "edgeloop_write"
 
 
@@ -60,7 +63,12 @@ class Database:
 def _create_engine(url: str) -> Engine:
     if make_url(url).get_backend_name() != "sqlite":
         return create_engine(url, pool_pre_ping=True)
-    engine = create_engine(url, connect_args={"timeout": BUSY_TIMEOUT_MS / 1000})
+    engine = create_engine(
+        url,
+        connect_args={"timeout": BUSY_TIMEOUT_MS / 1000},
+        pool_size=CONNECTIONS_KEPT,
+        max_overflow=CONNECTIONS_MAX - CONNECTIONS_KEPT,
+    )
     event.listen(engine, "connect", _configure_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
     return engine
