@@ -10,12 +10,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import func, select
 from sqlalchemy.exc import OperationalError
+from sqlalchemy.orm import Session
 
 from edgeloop_controller import composition
 from edgeloop_controller.config import ControllerConfig
+from edgeloop_controller.services import ingest as module
 from edgeloop_controller.services.inbox import Inbound, Inbox
 from edgeloop_controller.store.engine import Database
 from edgeloop_controller.store.tables import Device, Event, Sample, TelemetryCursor, Window
+from edgeloop_controller.store.telemetry import Rows
 from edgeloop_protocol.limits import PAYLOAD_MAX_BYTES
 from edgeloop_protocol.messages import (
     Comparison,
@@ -255,6 +258,29 @@ def test_nothing_is_acknowledged_that_was_not_committed(
     monkeypatch.undo()
     controller.takes(telemetry("d1", EPOCH, 1, 3))
     assert _stored(database) == [1, 2, 3]
+
+
+def test_a_full_disk_is_tried_again_until_it_is_written(
+    controller: Any, database: Database, telemetry: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Through `run`, as the thread does it."""
+    real, tries = module.insert_rows, []
+
+    def full_twice(session: Session, rows: Rows) -> None:
+        tries.append(1)
+        if len(tries) <= 2:
+            raise OperationalError("INSERT", {}, Exception("database or disk is full"))
+        real(session, rows)
+
+    monkeypatch.setattr(module, "insert_rows", full_twice)
+    monkeypatch.setattr(module, "RETRY_S", 0.001)
+    services = controller.parts.services
+    assert services.inbox.put(*telemetry("d1", EPOCH, 1, 3))
+    services.inbox.close()
+    services.ingest.run()
+    assert len(tries) == 3
+    assert _stored(database) == [1, 2, 3]
+    assert [a.through for a in controller.broker.acks("d1")] == [3]
 
 
 def test_presence_of_an_older_boot_says_nothing(

@@ -172,6 +172,14 @@ def test_one_run_answers_the_labels(shop: Shop, database: Database) -> None:
         shop.controller.parts.services.retraining.request("none")
 
 
+def test_a_policy_without_waves_publishes_only(shop: Shop, database: Database) -> None:
+    shop.write_policy(rollout="[rollout]\nwaves = []")
+    assert shop.run().status == RunStatus.SUCCEEDED
+    with database.reading() as session:
+        assert session.scalars(select(Version).where(Version.version == "2")).one()
+        assert session.scalars(select(Rollout)).all() == []
+
+
 def test_a_worse_candidate_is_rejected(shop: Shop, database: Database) -> None:
     shop.write_policy(model_seed=0, extra="[acceptance]\nmin_accuracy_gain = 0.2")
     run = shop.run()

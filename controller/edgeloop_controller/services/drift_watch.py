@@ -18,6 +18,7 @@ from edgeloop_controller.config import DriftConfig
 from edgeloop_controller.core.alarms import AlarmKey, Streak, advance
 from edgeloop_controller.core.drift import Cause, Finding, Scope, assess, examples_needed
 from edgeloop_controller.services.drift_history import VersionHistory
+from edgeloop_controller.services.failure_log import FailureLog
 from edgeloop_controller.services.registry import Registry
 from edgeloop_controller.store import devices, drift, events, telemetry
 from edgeloop_controller.store.engine import Database
@@ -32,6 +33,9 @@ FEATURES_IN_EVIDENCE_MAX: Final = 12
 class Watched(NamedTuple):
     slot: str
     manifest_digest: str
+
+    def __str__(self) -> str:
+        return f"{self.manifest_digest[:12]} on slot {self.slot}"
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,7 @@ class DriftWatch:
         self._memory: dict[Watched, _Memory] = {}
         self._looks: dict[Watched, Look] = {}
         self._lock = threading.Lock()
+        self._failures = FailureLog(logger)
 
     def looks(self) -> list[Look]:
         """What the last look found, for people."""
@@ -77,8 +82,9 @@ class DriftWatch:
         for watched, labels in running.items():
             try:
                 self._look_at(watched, labels)
+                self._failures.worked(f"drift watch of {watched}")
             except Exception:
-                logger.exception("drift of %s on slot %s", watched.manifest_digest, watched.slot)
+                self._failures.failed(f"drift watch of {watched}")
 
     def _running(self) -> dict[Watched, dict[str, dict[str, str]]]:
         """What runs somewhere as champion → the devices it runs on, with their labels."""

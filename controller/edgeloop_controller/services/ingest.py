@@ -19,6 +19,7 @@ from edgeloop_controller.clock import Clock
 from edgeloop_controller.services import device_state
 from edgeloop_controller.services.decoding import Received, Refused, decode_inbound
 from edgeloop_controller.services.desired import DesiredPublisher, Outbound
+from edgeloop_controller.services.failure_log import FailureLog
 from edgeloop_controller.services.inbox import Inbound, Inbox
 from edgeloop_controller.store import devices, events, telemetry
 from edgeloop_controller.store.engine import Database
@@ -82,6 +83,7 @@ class Ingest:
         self._batch_max_messages = batch_max_messages
         self._shown_at: dict[str, float] = {}
         self._stopping = threading.Event()
+        self._failures = FailureLog(logger)
         self.counters = IngestCounters()
 
     def run(self) -> None:
@@ -112,9 +114,10 @@ class Ingest:
         while True:
             try:
                 self.process(batch)
+                self._failures.worked("writing to the database")
                 return
-            except OperationalError as error:
-                logger.error("cannot write to the database, trying again: %s", error.orig)
+            except OperationalError:
+                self._failures.failed("writing to the database")
                 if self._stopping.wait(RETRY_S):
                     return
             except Exception:

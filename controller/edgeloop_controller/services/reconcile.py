@@ -28,6 +28,7 @@ from edgeloop_controller.services import desired
 from edgeloop_controller.services.desired import DesiredPublisher
 from edgeloop_controller.services.device_state import lost
 from edgeloop_controller.services.evidence import gather
+from edgeloop_controller.services.failure_log import FailureLog
 from edgeloop_controller.services.registry import Registry
 from edgeloop_controller.store import devices, events, rollouts, versions
 from edgeloop_controller.store.engine import Database
@@ -61,6 +62,7 @@ class Reconciler:
         self._publisher = publisher
         self._clock = clock
         self._offline_after_s = offline_after_s
+        self._failures = FailureLog(logger)
 
     def tick(self) -> None:
         self._notice_silence()
@@ -68,8 +70,9 @@ class Reconciler:
             try:
                 touched = self._turn(rollout_id, excluded)
             except Exception:
-                logger.exception("rollout %d: its turn failed; it is tried again", rollout_id)
+                self._failures.failed(f"rollout {rollout_id}")
                 continue
+            self._failures.worked(f"rollout {rollout_id}")
             self._publisher.publish(touched)
         self._publisher.publish_behind()
 

@@ -16,6 +16,7 @@ from edgeloop_controller.clock import Clock
 from edgeloop_controller.config import RetrainingConfig
 from edgeloop_controller.core.retraining import Policy, PolicyView, RunStatus, Start, Wait, decide
 from edgeloop_controller.errors import ConflictError
+from edgeloop_controller.services.failure_log import FailureLog
 from edgeloop_controller.services.policies import Policies, load_policies
 from edgeloop_controller.store import devices, drift, events, rollouts, runs, samples, versions
 from edgeloop_controller.store.engine import Database
@@ -47,6 +48,7 @@ class Retraining:
         self._config = config
         self._runs_dir = runs_dir
         self._errors_said: dict[Path, str] = {}
+        self._failures = FailureLog(logger)
 
     def policies(self) -> Policies:
         return load_policies(self._config.policies_dir)
@@ -58,8 +60,9 @@ class Retraining:
         for policy in policies.found.values():
             try:
                 self._look_at(policy)
+                self._failures.worked(f"policy {policy.name}")
             except Exception:
-                logger.exception("policy %s: its look failed; it is tried again", policy.name)
+                self._failures.failed(f"policy {policy.name}")
 
     def request(self, name: str) -> int:
         """A run by hand, whatever the policy waits for. Raises NotFoundError or ConflictError."""

@@ -207,7 +207,9 @@ class TrainingRuns:
         with self._database.reading() as session:
             for run in runs.with_status(session, RunStatus.SUCCEEDED):
                 policy = policies.get(run.policy)
-                if policy is None or policy.rollout is None or "rollout_refused" in run.result:
+                if policy is None or policy.rollout is None or not policy.rollout.waves:
+                    continue  # publish only
+                if "rollout_refused" in run.result:
                     continue
                 candidate = versions.of_run(session, run.id)
                 if candidate is None or rollouts.of_run(session, run.id) is not None:
