@@ -42,7 +42,7 @@ print(f"{len(x)} rows, accuracy on them {model.score(x, y):.3f}")
 onnx_model = to_onnx(model, x[:1], options={id(model): {"zipmap": False}}, target_opset=17)
 (arguments.output / "model.onnx").write_bytes(onnx_model.SerializeToString())
 pq.write_table(baseline, arguments.output / "baseline.parquet")
-sensors = "\n".join(f'{name} = "accelerometer-{name[1]}"' for name in features)
+sensors = "\n".join(f'{name} = "accelerometer"' for name in features)
 (arguments.output / "model.toml").write_text(
     f'scores_output = "probabilities"\nlabels = {json.dumps(labels)}\n'
     f"features = {json.dumps(features)}\n[sensors]\n{sensors}\n"
