@@ -23,7 +23,7 @@ from edgeloop_agent.shell.model_store import ModelStore
 from edgeloop_agent.shell.runner_log import FILE_MAX_BYTES, RunnerLog, Tail
 from edgeloop_agent.shell.runner_process import RunnerProcesses, RunnerSaid
 
-pytestmark = pytest.mark.xdist_group("agent_e2e")
+pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("agent_e2e")]
 
 
 class Rig:
@@ -161,6 +161,12 @@ def test_what_cannot_be_loaded_is_said_before_the_end(rig, make_package):
     assert not tested.passed
     assert "onnxruntime cannot load it" in tested.detail
     assert rig.hear(RunnerExited).detail.startswith("exit status 1")
+
+
+def test_a_stop_that_comes_with_the_start_is_not_lost(rig, make_package):
+    rig.start(make_package())
+    rig.host.stop("main", 1, kill=False)
+    assert rig.hear(RunnerExited).detail == "exit status 0"
 
 
 def test_a_runner_ends_when_its_supervisors_end_closes(rig, make_package):

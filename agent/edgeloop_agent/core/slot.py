@@ -21,6 +21,7 @@ from edgeloop_agent.core.events import (
     SlotEvent,
 )
 from edgeloop_agent.core.lifecycle import Signal, after
+from edgeloop_agent.core.reporting import slot_reported
 from edgeloop_agent.core.runners import Role, Runner, RunnerSet, Wanted
 from edgeloop_agent.core.settings import CoreSettings
 from edgeloop_agent.core.snapshot import Candidate, SlotSnapshot
@@ -45,8 +46,6 @@ class Slot:
         self._effects: list[Effect] = []
         self._waiting = Waiting(jitter)
         self._probation_since = 0.0
-
-    # ---- inputs -------------------------------------------------------------------------------
 
     def recover(self) -> None:
         """After a boot: no runner is left, so a try that was underway begins anew, counted."""
@@ -107,8 +106,6 @@ class Slot:
         if self.durable.state is SlotState.PROBATION:
             self._judge(now)
 
-    # ---- outputs ------------------------------------------------------------------------------
-
     def settle(self, now: float) -> list[Effect]:
         """Make the runners follow the state, and hand over all effects since the last call."""
         candidate, state = self.durable.candidate, self.durable.state
@@ -133,21 +130,7 @@ class Slot:
         return min(times, default=None)
 
     def reported(self) -> SlotReported:
-        durable = self.durable
-        return SlotReported(
-            slot=durable.slot,
-            state=durable.state,
-            champion=durable.champion,
-            previous=durable.previous,
-            candidate=durable.candidate.offer.ref if durable.candidate else None,
-            attempts=durable.candidate.attempts if durable.candidate else 0,
-            refused=durable.refused,
-            waiting=self._waiting.why,
-            runner_alive=self.runners.alive,
-            runner_restarts=self.runners.restarts,
-        )
-
-    # ---- an install, step by step -------------------------------------------------------------
+        return slot_reported(self.durable, self._waiting.why, self.runners)
 
     def _proceed(self) -> None:
         """Do what the candidate's state asks for next."""
@@ -276,8 +259,6 @@ class Slot:
                 self._waiting.wait(f"retry after a lost self-test: {detail}", now)
         elif self.durable.state in _SERVES:
             self._fail("runner hung" if "hung" in detail else "runner crashed", detail)
-
-    # ---- small steps --------------------------------------------------------------------------
 
     def _fail(self, cause: str, detail: str) -> None:
         self._roll_back(Signal.FAILED, cause, detail)

@@ -29,14 +29,17 @@ class Control:
         return self._socket.fileno()
 
     def read(self) -> list[ToRunner]:
-        """What the supervisor said; blocks until it says something or goes."""
-        try:
-            chunk = self._socket.recv(READ_CHUNK_BYTES)
-        except ConnectionError as error:
-            raise SupervisorGone from error
-        if not chunk:
-            raise SupervisorGone
-        return [decode_to_runner(line) for line in self._lines.feed(chunk)]
+        """What the supervisor said, at least one message; blocks until it speaks or goes."""
+        lines: list[bytes | None] = []
+        while not lines:
+            try:
+                chunk = self._socket.recv(READ_CHUNK_BYTES)
+            except ConnectionError as error:
+                raise SupervisorGone from error
+            if not chunk:
+                raise SupervisorGone
+            lines = self._lines.feed(chunk)
+        return [decode_to_runner(line) for line in lines]
 
     def send(self, message: BaseModel) -> None:
         try:

@@ -47,8 +47,8 @@ def main(arguments: list[str]) -> int:
 
 
 def _serve(control: Control) -> int:
-    start = next((m for m in control.read() if isinstance(m, StartLine)), None)
-    if start is None:
+    start, *more = control.read()
+    if not isinstance(start, StartLine):
         raise RunnerLineError("the first line is not a start")
     with tempfile.TemporaryDirectory(prefix="edgeloop-runner-") as empty:
         os.chdir(empty)  # so that no external-data name of a model finds a file
@@ -60,7 +60,7 @@ def _serve(control: Control) -> int:
         shadow = _load_shadow(start.shadow)
         os.chdir("/")
     _say_self_tested(control, self_test(model))
-    Serving(control, start, Inference(model, shadow)).run()
+    Serving(control, start, Inference(model, shadow)).run(more)
     return 0
 
 

@@ -47,8 +47,12 @@ class Serving:
         self._window = self._new_window()
         self._beat_at = self._window_ends = time.monotonic()
 
-    def run(self) -> None:
-        """Wait for Go, then answer until told to stop. Raises SupervisorGone and DataSetError."""
+    def run(self, heard: list[ToRunner]) -> None:
+        """Wait for Go, then answer until told to stop. Raises SupervisorGone and DataSetError.
+
+        `heard` came together with the start: a stop among it counts.
+        """
+        self._mind(heard)
         if not self._wait_for_go():
             return
         self._source = open_source(self._start.config)
@@ -100,13 +104,16 @@ class Serving:
 
     def _hear(self) -> list[ToRunner]:
         said = self._control.read()
+        self._mind(said)
+        return said
+
+    def _mind(self, said: list[ToRunner]) -> None:
         for message in said:
             if isinstance(message, StopLine):
                 self._stopping = True
             elif isinstance(message, DropShadowLine):
                 self._close_window()
                 self._inference.shadow = None
-        return said
 
     def _take(self, example: Example) -> None:
         if example.values is None:
