@@ -7,6 +7,7 @@ change without a new device or a new agent (architecture, runtime, opset) refuse
 from dataclasses import dataclass
 from enum import Enum, auto
 
+from edgeloop_protocol.admission import incompatible
 from edgeloop_protocol.manifest import Manifest
 from edgeloop_protocol.messages import Inventory, Offer
 
@@ -38,26 +39,10 @@ def check_offer(manifest: Manifest, offer: Offer) -> Verdict:
 
 def check_inventory(manifest: Manifest, inventory: Inventory, on_disk: bool) -> Verdict:
     """`on_disk`: the artifact is there already, so that going back never waits for disk."""
+    problem = incompatible(manifest, inventory)
+    if problem is not None:
+        return _refused(problem.cause, problem.detail)
     artifact, requires = manifest.artifact, manifest.requires
-    if requires.architectures and inventory.architecture not in requires.architectures:
-        return _refused(
-            "wrong architecture",
-            f"the device is {inventory.architecture}, the model wants "
-            + " or ".join(requires.architectures),
-        )
-    runtime = next((r for r in inventory.runtimes if r.name == artifact.runtime), None)
-    if runtime is None:
-        have = ", ".join(r.name for r in inventory.runtimes) or "none"
-        return _refused("no runtime", f"the model wants {artifact.runtime}, the device has {have}")
-    for what, wanted, most in (
-        ("opset", artifact.opset, runtime.max_opset),
-        ("IR version", artifact.ir_version, runtime.max_ir_version),
-    ):
-        if wanted is not None and most is not None and wanted > most:
-            return _refused(
-                f"{what} too new",
-                f"the model has {what} {wanted}, {runtime.name} {runtime.version} knows {most}",
-            )
     if requires.memory_bytes > inventory.memory_bytes:
         return _wait(f"memory: {inventory.memory_bytes} bytes free, {requires.memory_bytes} wanted")
     disk_bytes = max(requires.disk_bytes, artifact.size_bytes)

@@ -7,7 +7,6 @@ state that it was given.
 from collections.abc import Sequence
 from dataclasses import replace
 
-from edgeloop_controller.core.admission import unfit
 from edgeloop_controller.core.rollout_types import (
     DeviceView,
     Effect,
@@ -23,7 +22,10 @@ from edgeloop_controller.core.rollout_types import (
 )
 from edgeloop_controller.core.selector import parse
 from edgeloop_controller.core.waves import bound, entry_order
+from edgeloop_protocol.admission import incompatible
 from edgeloop_protocol.lifecycle import RESTING, SlotState
+from edgeloop_protocol.manifest import Manifest
+from edgeloop_protocol.messages import Inventory
 
 EXPOSED = (MemberPhase.OFFERED, MemberPhase.COMMITTED, MemberPhase.FAILED)
 """Phases of members that take one of a wave's places."""
@@ -81,7 +83,7 @@ class Turn:
         known = self.members.get(view.id)
         if known is not None and known.phase is not MemberPhase.INELIGIBLE:
             return
-        cause = unfit(self._spec.manifest, view.inventory)
+        cause = _unfit(self._spec.manifest, view.inventory)
         if not cause:
             self.members.pop(view.id, None)
         elif known is None or known.cause != cause:
@@ -259,3 +261,12 @@ def _runs_now(view: DeviceView, slot: str) -> str | None:
     if reported is not None and reported.champion is not None and reported.state in RESTING:
         return reported.champion.manifest_digest
     return view.assigned_digest
+
+
+def _unfit(manifest: Manifest, inventory: Inventory) -> str:
+    """Why a device is not offered the version, in words. Disk is the agent's to wait for."""
+    problem = incompatible(manifest, inventory)
+    if problem is not None:
+        return str(problem)
+    needed, had = manifest.requires.memory_bytes, inventory.memory_bytes
+    return "" if needed <= had else f"{had} bytes of memory; the version needs {needed}"

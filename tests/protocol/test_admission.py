@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from edgeloop_controller.core.admission import unfit
+from edgeloop_protocol.admission import incompatible
 from edgeloop_protocol.manifest import Artifact, Feature, Manifest, Requirements, TensorSpec
 from edgeloop_protocol.messages import Inventory, RuntimeInfo
 
@@ -41,21 +41,29 @@ def manifest(requires: Requirements | None = None, **artifact: Any) -> Manifest:
         (manifest(opset=21, ir_version=10), {}, ""),
         (manifest(opset=22), {}, "onnx 1.20 reads opset up to 21; the version needs 22"),
         (manifest(ir_version=11), {}, "IR version up to 10; the version needs 11"),
-        (manifest(runtime="tflite"), {}, "no tflite runtime; the device has onnx"),
-        (manifest(), {"runtimes": ()}, "no onnx runtime; the device has none"),
-        (manifest(Requirements(architectures=("aarch64",))), {}, "architecture x86_64"),
+        (
+            manifest(runtime="tflite"),
+            {},
+            "no runtime: the version needs tflite, the device has onnx",
+        ),
+        (manifest(), {"runtimes": ()}, "the version needs onnx, the device has none"),
+        (
+            manifest(Requirements(architectures=("aarch64",))),
+            {},
+            "wrong architecture: the device is x86_64, the version is for aarch64",
+        ),
         (manifest(Requirements(architectures=("arm64",))), {"architecture": "aarch64"}, ""),
-        (manifest(Requirements(memory_bytes=2000)), {}, "1000 bytes of memory; the version needs"),
+        (manifest(Requirements(memory_bytes=2000)), {}, ""),
         (manifest(Requirements(disk_bytes=10**9)), {}, ""),
     ],
 )
-def test_unfit(model: Manifest, device: dict[str, Any], says: str) -> None:
-    cause = unfit(model, DEVICE.model_copy(update=device))
-    assert says in cause
-    assert bool(cause) is bool(says)
+def test_what_can_never_run_is_named(model: Manifest, device: dict[str, Any], says: str) -> None:
+    problem = incompatible(model, DEVICE.model_copy(update=device))
+    assert bool(problem) is bool(says)
+    assert says in str(problem or "")
 
 
 def test_one_runtime_that_can_is_enough() -> None:
     old = ONNX.model_copy(update={"max_opset": 12})
     device = DEVICE.model_copy(update={"runtimes": (old, ONNX)})
-    assert unfit(manifest(opset=17), device) == ""
+    assert incompatible(manifest(opset=17), device) is None
