@@ -94,8 +94,8 @@ def lineage(version: VersionArgument, json: Json = False) -> None:
         output.print_json(document)
         return
     for link in document["chain"]:
-        indent = "" if link["kind"] == "version" else "  <- "
-        output.say(f"{indent}{link['text']}")
+        lead = "" if link["kind"] == "version" else "  <- "
+        output.paragraph(lead + link["text"], " " * 5)
 
 
 def _show_model(document: dict[str, Any]) -> None:

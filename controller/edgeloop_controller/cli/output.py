@@ -58,13 +58,14 @@ def say(text: str = "") -> None:
 
 def entry(at: str, kind: str, subject: str, detail: str) -> None:
     """One line of a log, wrapped under itself where it is too long."""
-    head = f"{at}  {kind:<22} {subject}  "
-    indent = " " * (len(at) + 2)
+    paragraph(f"{at}  {kind:<22} {subject}  {detail}", " " * (len(at) + 2))
+
+
+def paragraph(text: str, indent: str) -> None:
+    """Wrapped at the width, with `indent` before all but the first line."""
     console = _console()
-    console.print(
-        escape(textwrap.fill(head + detail, console.width, subsequent_indent=indent)),
-        soft_wrap=True,
-    )
+    wrapped = textwrap.fill(text, console.width, subsequent_indent=indent)
+    console.print(escape(wrapped), soft_wrap=True)
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], empty: str) -> None:
