@@ -68,8 +68,8 @@ def log_evidence_worse(worse: int, better: int, ties: int, tolerance: float) -> 
     sign test. An outcome y in {1, -1, 0} multiplies the capital by 1 + lambda (y - tolerance),
     lambda = c / (1 + tolerance), c in (0, 1).
     """
-    if min(worse, better, ties) < 0 or not 0 <= tolerance < 1:
-        raise ValueError("counts must not be negative; tolerance lies in [0, 1)")
+    if min(worse, better, ties) < 0 or not 0 <= tolerance <= 1:
+        raise ValueError("counts must not be negative; tolerance lies in [0, 1]")
     stakes = _FRACTIONS / (1 + tolerance)
     return _spread(
         worse * np.log1p(stakes * (1 - tolerance))

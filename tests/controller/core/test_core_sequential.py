@@ -125,3 +125,8 @@ def test_interval_holds_the_observed_mean(successes: int, failures: int) -> None
 def test_impossible_counts_are_refused(successes: int, total: int) -> None:
     with pytest.raises(ValueError, match="successes of"):
         log_evidence_above(successes, total, 0.5)
+
+
+def test_a_tolerance_of_one_forgives_everything() -> None:
+    """As `max_accuracy_drop = 1.0` says, which the API takes: the gate is off."""
+    assert log_evidence_worse(worse=1000, better=0, ties=0, tolerance=1.0) <= 0
