@@ -229,7 +229,11 @@ class WindowSummary(Wire):
 
 
 class Sample(Wire):
-    """One example, sampled for labelling; `reference` says where its raw data is."""
+    """One example, sampled for labelling; `reference` says where its raw data is.
+
+    `prediction` and `shadow_prediction` both index the labels of `version`; the shadow's is absent
+    where its label is not among them.
+    """
 
     kind: Literal["sample"] = "sample"
     slot: Name

@@ -34,7 +34,8 @@ def judge(
 ) -> Verdict:
     """None: go on. `old_latency_p95_us`: the old version's in shadow, or what it last reported."""
     if progress.nonfinite:
-        return Failed("nan or inf", f"{progress.nonfinite} of {progress.examples} answers")
+        given = progress.examples + progress.nonfinite
+        return Failed("nan or inf", f"in {progress.nonfinite} of {given} answers")
     judged = progress.examples + progress.errors
     enough = judged >= max(terms.min_examples, 1)
     if enough and progress.errors > terms.max_error_rate * judged:

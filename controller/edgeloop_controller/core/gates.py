@@ -21,6 +21,7 @@ from edgeloop_controller.core.sequential import (
     log_evidence_worse,
     threshold,
 )
+from edgeloop_protocol.messages import VersionRef
 
 GateName = Literal["failures", "disagreement", "accuracy"]
 
@@ -115,28 +116,26 @@ def _judge_disagreement(spec: RolloutSpec, evidence: Evidence) -> Verdict:
 
     With several old versions in the fleet each test gets an equal part of alpha.
     """
-    digests = sorted({window.shadow_digest for window in evidence.windows if window.count})
-    if not digests:
+    shadows = {w.shadow.manifest_digest: w.shadow for w in evidence.windows if w.count}
+    if not shadows:
         return Verdict("disagreement", halted=False, sentence="nothing compared yet", looked=0)
-    alpha = spec.terms.false_halt_rate / SAMPLED_GATES / len(digests)
-    verdicts = [_judge_against(spec, evidence, digest, alpha) for digest in digests]
+    alpha = spec.terms.false_halt_rate / SAMPLED_GATES / len(shadows)
+    verdicts = [_judge_against(spec, evidence, shadows[key], alpha) for key in sorted(shadows)]
     worst = max(verdicts, key=lambda v: (v.halted, v.evidence["log_evidence"]))
     looked = sum(verdict.looked for verdict in verdicts)
     return Verdict("disagreement", worst.halted, worst.sentence, looked, worst.evidence)
 
 
-def _judge_against(
-    spec: RolloutSpec, evidence: Evidence, shadow_digest: str, alpha: float
-) -> Verdict:
-    windows = [w for w in evidence.windows if w.shadow_digest == shadow_digest and w.count]
+def _judge_against(spec: RolloutSpec, evidence: Evidence, old: VersionRef, alpha: float) -> Verdict:
+    digest = old.manifest_digest
+    windows = [w for w in evidence.windows if w.shadow.manifest_digest == digest and w.count]
     compared = sum(window.count for window in windows)
     differed = sum(window.disagreements for window in windows)
     devices = len({window.device_id for window in windows})
-    bound = disagreement_bound(spec, shadow_digest)
+    bound = disagreement_bound(spec, digest)
     found = log_evidence_above(differed, compared, bound.value)
     halted = found >= threshold(alpha)
     likely = interval(differed, compared, alpha)
-    old = _shadow_name(spec, shadow_digest)
     sentence = (
         f"{spec.target} disagrees with {old} on {likely} of {compared} examples "
         f"on {_devices(devices)}; the bound is {bound.value:.0%}"
@@ -149,7 +148,7 @@ def _judge_against(
         sentence=sentence,
         looked=compared,
         evidence={
-            "shadow_digest": shadow_digest,
+            "shadow_digest": digest,
             "compared": compared,
             "disagreements": differed,
             "devices": devices,
@@ -195,16 +194,6 @@ def _judge_accuracy(spec: RolloutSpec, evidence: Evidence) -> Verdict:
             "threshold": limit,
         },
     )
-
-
-def _shadow_name(spec: RolloutSpec, digest: str) -> str:
-    known = [spec.manifest.lineage.parent]
-    if spec.manifest.evaluation is not None:
-        known.append(spec.manifest.evaluation.against)
-    for ref in known:
-        if ref is not None and ref.manifest_digest == digest:
-            return str(ref)
-    return f"the old version ({digest[:12]})"
 
 
 def _devices(count: int) -> str:

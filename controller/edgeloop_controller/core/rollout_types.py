@@ -113,7 +113,7 @@ class ComparedWindow:
     """One telemetry window of a member on the target, with the old version in shadow."""
 
     device_id: str
-    shadow_digest: str
+    shadow: VersionRef
     count: int
     disagreements: int
 

@@ -20,7 +20,7 @@ def gather(session: Session, rollout: Rollout, state: RolloutState, registry: Re
         return Evidence()
     slot, target, since = rollout.slot, rollout.manifest_digest, rollout.started_at
     windows = tuple(
-        ComparedWindow(device_id, shadow, count, disagreements)
+        ComparedWindow(device_id, registry.manifest(shadow).ref(), count, disagreements)
         for device_id, shadow, count, disagreements in telemetry.compared_windows(
             session, slot, target, since
         )
@@ -36,14 +36,15 @@ def gather(session: Session, rollout: Rollout, state: RolloutState, registry: Re
 
 def _pair(sample: Sample, label: Label, registry: Registry) -> LabelledPair:
     target = registry.manifest(sample.manifest_digest)
-    shadow = registry.manifest(str(sample.shadow_digest))
     return LabelledPair(
         device_id=sample.device_id,
         target_correct=label_name(target, sample.prediction) == label.label,
-        shadow_correct=label_name(shadow, int(sample.shadow_prediction or 0)) == label.label,
+        shadow_correct=label_name(target, sample.shadow_prediction) == label.label,
     )
 
 
-def label_name(manifest: Manifest, prediction: int) -> str | None:
-    """None: the device answered a number that the version has no label for."""
-    return manifest.labels[prediction] if prediction < len(manifest.labels) else None
+def label_name(manifest: Manifest, prediction: int | None) -> str | None:
+    """None: the device answered nothing, or a number that the version has no label for."""
+    if prediction is None or prediction >= len(manifest.labels):
+        return None
+    return manifest.labels[prediction]

@@ -54,7 +54,7 @@ def members(*phases: MemberPhase, cause: str = "") -> dict[str, Member]:
 
 
 def windows(count: int, disagreements: int, shadow: VersionRef = OLD) -> Evidence:
-    return Evidence(windows=(ComparedWindow("d0", shadow.manifest_digest, count, disagreements),))
+    return Evidence(windows=(ComparedWindow("d0", shadow, count, disagreements),))
 
 
 def test_one_failed_canary_halts_with_its_cause() -> None:
@@ -135,7 +135,7 @@ def test_labels_judge_accuracy(only_old: int, only_new: int, both: int, halts: b
 
 
 def test_the_order_of_arrival_changes_nothing() -> None:
-    many = [ComparedWindow(f"d{n % 3}", OLD.manifest_digest, n, n // 2) for n in range(1, 30)]
+    many = [ComparedWindow(f"d{n % 3}", OLD, n, n // 2) for n in range(1, 30)]
     shuffled = many.copy()
     random.Random(1).shuffle(shuffled)
     assert judge(spec(), {}, Evidence(windows=many)) == judge(

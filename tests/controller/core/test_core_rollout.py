@@ -107,7 +107,7 @@ class Fleet:
         for name in names:
             if self.state.members[name].before_digest is not None:
                 self.evidence.append(
-                    ComparedWindow(name, OLD.manifest_digest, compared, disagreements)
+                    ComparedWindow(name, OLD, compared, disagreements)
                 )
             slot = SlotReported(slot="main", state=SlotState.COMMITTED, champion=TARGET)
             self.change(name, slots={"main": slot})
