@@ -1,0 +1,284 @@
+"""The whole loop on real recordings, and the same loop broken at several places.
+
+Each of these starts a real controller, real agents and real runners; they never run beside each
+other (xdist group), because a machine of two cores plays one world at a time.
+"""
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "own-data"
+SIM = Path(sys.executable).parent / "edgeloop-sim"
+
+pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("demo")]
+
+
+@dataclass
+class Run:
+    """`edgeloop-sim run` as a user starts it; remembers every process that it had started."""
+
+    scenario: str
+    out: Path
+    seen: set[psutil.Process] = field(default_factory=set)
+
+    def start(self) -> subprocess.Popen[str]:
+        command = [str(SIM), "run", self.scenario, "--out", str(self.out)]
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        threading.Thread(target=self._watch, args=(psutil.Process(process.pid),)).start()
+        return process
+
+    def _watch(self, process: psutil.Process) -> None:
+        while True:
+            try:
+                self.seen |= set(process.children(recursive=True))
+            except psutil.NoSuchProcess:
+                return
+            if process.status() == psutil.STATUS_ZOMBIE:
+                return
+            time.sleep(0.2)
+
+    def agents(self) -> int:
+        return sum("edgeloop-agent" in " ".join(_command(p)) for p in self.seen)
+
+    def runners(self) -> int:
+        return sum("edgeloop_agent.runner" in " ".join(_command(p)) for p in self.seen)
+
+    def left(self) -> list[psutil.Process]:
+        return [p for p in self.seen if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
+
+    def summary(self) -> dict[str, Any]:
+        return dict(json.loads((self.out / "summary.json").read_text()))
+
+
+def _command(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.NoSuchProcess:
+        return []
+
+
+@dataclass
+class Finished:
+    run: Run
+    exit_code: int
+    output: str
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        return self.run.summary()
+
+
+def play(scenario: str, out: Path, timeout_s: float) -> Finished:
+    run = Run(scenario, out)
+    process = run.start()
+    try:
+        output, _ = process.communicate(timeout=timeout_s)
+    finally:
+        process.kill()
+    return Finished(run, process.returncode, output)
+
+
+# ---- the demo, once ---------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Finished]:
+    finished = play("watch", tmp_path_factory.mktemp("demo") / "out", timeout_s=420)
+    assert finished.exit_code == 0, finished.output[-3000:]
+    yield finished
+    shutil.rmtree(finished.run.out)
+
+
+@pytest.mark.timeout(480)
+def test_the_loop_closes(demo: Finished) -> None:
+    found = demo.summary
+    assert found["devices"] == 10
+    assert 0.75 <= found["accuracy_v1_before"] <= 0.92
+    assert found["accuracy_v1_after_drift"] < 0.68
+    assert found["accuracy_v2"] > 0.8
+    assert found["seconds_to_detect_drift"] > 0
+    assert found["seconds_to_recover"] > found["seconds_to_detect_drift"]
+
+
+@pytest.mark.timeout(480)
+def test_one_broken_sensor_is_not_taken_for_a_changed_world(demo: Finished) -> None:
+    assert demo.summary["sensor_fault_found"] is True
+    assert demo.summary["false_drift_alarms"] == 0
+
+
+@pytest.mark.timeout(480)
+def test_bad_versions_reach_their_canary_at_most(demo: Finished) -> None:
+    assert 0 < demo.summary["bad_versions_exposed_fraction"] <= 0.1
+    stopped = demo.summary["bad_versions_stopped"]
+    assert set(stopped) == {"permuted", "nan"}
+    assert all(text.startswith("halted: ") for text in stopped.values())
+
+
+@pytest.mark.timeout(480)
+def test_telemetry_came_once(demo: Finished) -> None:
+    assert demo.summary["telemetry_records"] > 500
+    assert demo.summary["telemetry_lost"] == 0
+    assert demo.summary["telemetry_duplicated"] == 0
+    assert demo.summary["bytes_up_per_device"] > 0
+
+
+@pytest.mark.timeout(480)
+def test_v2_was_judged_on_both_wrists_before_it_was_published(demo: Finished) -> None:
+    judged = demo.summary["evaluation_of_v2"]
+    assert judged["held_back"]["accuracy"] > judged["held_back"]["against_accuracy"]
+    for subset in ("before_drift", "since_drift"):
+        assert judged[subset]["examples"] > 0
+
+
+@pytest.mark.timeout(480)
+def test_the_report_marks_what_happened(demo: Finished) -> None:
+    page = (demo.run.out / "report.html").read_text()
+    for text in ("right wrist → left wrist", "world_changed on the fleet", "v2: rollout done"):
+        assert text in page
+    assert page.count("rollout halted") >= 2
+
+
+@pytest.mark.timeout(480)
+def test_every_device_was_a_real_agent_with_a_real_runner(demo: Finished) -> None:
+    directories = list((demo.run.out / "run" / "devices").iterdir())
+    assert len(directories) == 10
+    assert demo.run.seen
+    assert demo.run.left() == []
+
+
+@pytest.mark.timeout(480)
+def test_the_figures_can_be_computed_again(demo: Finished) -> None:
+    before = demo.summary
+    subprocess.run([SIM, "summarize", demo.run.out], check=True, stdout=subprocess.DEVNULL)
+    assert demo.summary == before
+
+
+# ---- broken loops -----------------------------------------------------------------------------
+
+HEAD = """
+title = "A small and quick world"
+[data]
+kind = "tabular"
+file = "{example}/exercises.csv"
+channels = ["ax_mean", "ay_mean", "az_mean", "ax_std", "ay_std", "az_std",
+            "ax_min", "ay_min", "az_min", "ax_max", "ay_max", "az_max"]
+label = "exercise"
+group = "person"
+phase = "wrist"
+before = "right"
+after = "left"
+train_groups = ["p2", "p4", "p5", "p6", "p7"]
+device_groups = ["p1", "p8", "p9", "p10"]
+[devices]
+examples_per_s = 40
+[telemetry]
+window_s = 1
+[annotator]
+fraction = {annotated}
+delay_s = 1
+[controller]
+tick_s = 0.2
+drift_s = 0.5
+[training]
+script = "{example}/train.py"
+model = "exercise"
+[training.policy]
+min_labels = 40
+[training.policy.rollout]
+waves = ["1", "100%"]
+soak_s = 1
+[rollout]
+waves = ["1", "100%"]
+[rollout.terms]
+soak_s = 1
+{terms}
+[rollout.terms.probation]
+min_s = 1
+[[steps]]
+do = "publish_first"
+[[steps]]
+do = "start_devices"
+[[steps]]
+do = "roll_out_first"
+"""
+OBSERVE = '[[steps]]\ndo = "observe"\nexamples = 120\n'
+CHANGE = '[[steps]]\ndo = "change_world"\nsettle_s = 1\n'
+
+
+@pytest.fixture
+def small_world(tmp_path: Path) -> Callable[..., Finished]:
+    def play_small(steps: str, annotated: float = 1.0, terms: str = "") -> Finished:
+        path = tmp_path / "scenario.toml"
+        head = HEAD.format(example=EXAMPLE, annotated=annotated, terms=terms)
+        path.write_text(head + steps)
+        return play(str(path), tmp_path / "out", timeout_s=150)
+
+    return play_small
+
+
+@pytest.mark.timeout(180)
+def test_without_an_annotator_there_is_no_second_version(
+    small_world: Callable[..., Finished],
+) -> None:
+    steps = OBSERVE + CHANGE + '[[steps]]\ndo = "retrain"\ndeadline_s = 6\n'
+    finished = small_world(steps, annotated=0.0)
+    assert finished.exit_code == 1
+    assert "no training run ended within 6 s" in finished.output
+    assert finished.summary["seconds_to_detect_drift"] > 0
+    assert finished.summary["accuracy_v1_after_drift"] < finished.summary["accuracy_v1_before"]
+    assert finished.summary["accuracy_v2"] is None
+    assert finished.summary["seconds_to_recover"] is None
+    assert finished.run.left() == []
+
+
+@pytest.mark.timeout(180)
+def test_where_nobody_moves_no_drift_is_detected(small_world: Callable[..., Finished]) -> None:
+    finished = small_world(OBSERVE + CHANGE + "share = 0.0\ndeadline_s = 8\n")
+    assert finished.exit_code == 1
+    assert finished.summary["seconds_to_detect_drift"] is None
+    assert finished.summary["accuracy_v1_after_drift"] is None
+    assert finished.summary["false_drift_alarms"] == 0
+    assert finished.run.left() == []
+
+
+@pytest.mark.timeout(180)
+def test_with_the_gates_off_a_bad_version_reaches_everybody(
+    small_world: Callable[..., Finished],
+) -> None:
+    steps = '[[steps]]\ndo = "publish_bad"\nkind = "permuted"\n'
+    finished = small_world(steps, terms="max_disagreement = 1.0\nmax_accuracy_drop = 1.0")
+    assert finished.exit_code == 1
+    assert "v2 was not stopped" in finished.output
+    assert finished.summary["bad_versions_exposed_fraction"] == 1.0
+    assert finished.run.left() == []
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_nothing_is_left_behind_when_a_run_is_cut_short(
+    tmp_path: Path, number: signal.Signals, wait_until: Callable[..., None]
+) -> None:
+    run = Run(str(EXAMPLE / "scenario.toml"), tmp_path / "out")
+    process = run.start()
+    try:
+        wait_until(lambda: run.runners() >= 1, timeout_s=90, what="a runner is there")
+        process.send_signal(number)
+        process.communicate(timeout=60)
+    finally:
+        process.kill()
+    wait_until(lambda: not run.left(), timeout_s=30, what="every process has ended")
+    assert process.returncode == (-number if number == signal.SIGKILL else 130)
