@@ -124,6 +124,7 @@ def packages(make_package):
 
 
 def test_the_whole_way_to_a_commit(bench, packages):
+    """EL-LIFE-2."""
     bench.offer(packages[1])
     assert bench.only(do.FetchManifest).offer == packages[1].offer
     assert bench.slot.state is SlotState.IDLE
@@ -169,6 +170,7 @@ def test_the_second_version_gets_the_source_after_the_first_and_has_it_in_shadow
 
 
 def test_duplicates_and_older_revisions_change_nothing(bench, packages):
+    """EL-STATE-1."""
     bench.offer(packages[1])
     again = ev.DesiredReceived(Desired(revision=1, slots=()))
     assert bench.say(again) == ()
@@ -204,6 +206,7 @@ def test_a_failed_probation_brings_the_old_version_back(bench, packages, happeni
 
 
 def test_a_rolled_back_digest_is_refused_until_another_is_offered(bench, packages):
+    """EL-LIFE-3."""
     bench.commit(packages[1])
     runner = bench.to_probation(packages[2])
     bench.say(ev.RunnerExited("main", runner, "killed by SIGKILL"))
@@ -334,6 +337,7 @@ def test_a_champion_that_keeps_crashing_is_restarted_ever_later_and_for_ever(ben
 
 @pytest.mark.parametrize("state", ["self_test", "activating", "probation", "staged"])
 def test_an_interrupted_try_is_counted_and_begins_anew(packages, state):
+    """EL-LIFE-5."""
     snapshot = in_state(packages, state, attempts=1)
     bench = Bench(snapshot)
     assert bench.durable.candidate.attempts == 2
@@ -375,6 +379,7 @@ def in_state(packages, state, attempts=0):
 
 
 def test_garbage_is_what_is_neither_champion_previous_nor_candidate(bench, packages):
+    """EL-LIFE-6."""
     bench.commit(packages[1])
     bench.to_probation(packages[2])
     bench.offer(packages[3])

@@ -50,6 +50,7 @@ def test_manifest_and_artifact_reach_the_store_once(downloader, source, store, p
 
 
 def test_a_cut_download_is_resumed(downloader, source, store, package):
+    """EL-ART-2."""
     downloader.manifest(package.offer)
     source.cut_after_bytes = 50
     with pytest.raises(FetchUnreachableError):
@@ -60,6 +61,7 @@ def test_a_cut_download_is_resumed(downloader, source, store, package):
 
 
 def test_wrong_bytes_never_reach_their_final_name(downloader, source, store, package):
+    """EL-ART-3."""
     digest = package.manifest.artifact.digest
     source.artifacts[digest] = bytes(len(package.model))
     with pytest.raises(FetchCorruptError, match="not what its digest names"):

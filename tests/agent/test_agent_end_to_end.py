@@ -16,6 +16,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("agent_e2e")]
 def test_install_serve_report_and_stop(
     agent, controller, artifact_server, make_package, wait_until
 ):
+    """EL-TOPIC-3, EL-STATE-2."""
     package = make_package()
     artifact_server.publish(package)
     controller.offer(package)
@@ -85,6 +86,7 @@ def test_broker_away_and_back(
 def test_unacknowledged_telemetry_survives_a_restart(
     agent, controller, artifact_server, make_package, wait_until
 ):
+    """EL-TEL-3."""
     package = make_package()
     artifact_server.publish(package)
     controller.acknowledging = False
@@ -117,6 +119,7 @@ def assert_nothing_lost_or_doubled(agent, controller, wait_until, epochs=1):
 def test_bad_versions_are_rolled_back_and_the_old_one_runs_on(
     agent, controller, artifact_server, make_package, wait_until
 ):
+    """EL-LIFE-4, EL-LIFE-6."""
     good = make_package("1")
     artifact_server.publish(good)
     agent.start()
@@ -161,6 +164,7 @@ def test_bad_versions_are_rolled_back_and_the_old_one_runs_on(
 def test_malformed_and_oversized_messages_are_dropped(
     agent, controller, artifact_server, make_package, wait_until
 ):
+    """EL-MSG-4."""
     package = make_package()
     artifact_server.publish(package)
     agent.start()
@@ -185,6 +189,7 @@ def test_malformed_and_oversized_messages_are_dropped(
 def test_a_download_is_resumed_after_a_kill(
     agent, controller, artifact_server, make_package, wait_until
 ):
+    """EL-ART-2."""
     package = make_package(model=None)
     artifact_server.publish(package)
     artifact_server.artifacts.pop(package.manifest.artifact.digest)

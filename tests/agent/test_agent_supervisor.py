@@ -94,6 +94,7 @@ def offer(rig, package, revision=1):
 
 
 def test_nothing_is_done_before_the_journal_has_it(rig, make_package):
+    """EL-LIFE-1."""
     rig.journal.refuses = True
     offer(rig, make_package())
     assert rig.recorder.asked == []

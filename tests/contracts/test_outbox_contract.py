@@ -82,6 +82,7 @@ def test_an_empty_outbox_has_no_batch(case):
 
 
 def test_records_are_numbered_from_1_and_stay_until_acknowledged(case):
+    """EL-TEL-1, EL-TEL-3."""
     outbox = case.open()
     outbox.append([event(1), event(2)])
     outbox.append([event(3)])

@@ -57,6 +57,7 @@ def test_publishing_the_same_again_changes_nothing(
 def test_other_bytes_under_a_published_version_are_refused(
     api: TestClient, tiny_model: Any, draft_toml: str
 ) -> None:
+    """EL-MAN-2."""
     assert _publish(api, tiny_model(), draft=draft_toml).status_code == 201
     error = _error(_publish(api, tiny_model(1), draft=draft_toml), 409, "version_conflict")
     assert "immutable" in error["hint"]
@@ -92,6 +93,7 @@ def test_models_are_listed_and_shown(api: TestClient, tiny_model: Any, draft_tom
 
 
 def test_an_artifact_is_served_by_ranges(api: TestClient, tiny_model: Any, draft_toml: str) -> None:
+    """EL-ART-1."""
     model = tiny_model()
     digest = hashlib.sha256(model).hexdigest()
     _publish(api, model, draft=draft_toml)
@@ -115,6 +117,7 @@ def test_an_artifact_is_served_by_ranges(api: TestClient, tiny_model: Any, draft
 
 
 def test_a_manifest_is_an_artifact(api: TestClient, tiny_model: Any, draft_toml: str) -> None:
+    """EL-MAN-1."""
     document = _publish(api, tiny_model(), draft=draft_toml).json()
     manifest = api.get(f"/artifacts/{document['manifest_digest']}")
     assert hashlib.sha256(manifest.content).hexdigest() == document["manifest_digest"]

@@ -123,6 +123,7 @@ def test_duplicates_are_ignored_and_counted(
 def test_a_batch_above_the_cursor_is_refused_and_asked_for_again(
     controller: Any, database: Database, telemetry: Any
 ) -> None:
+    """EL-TEL-4."""
     controller.takes(telemetry("d1", EPOCH, 4, 2, base=1))
     assert _stored(database) == []
     assert controller.broker.acks("d1")[-1].through == 0
@@ -132,6 +133,7 @@ def test_a_batch_above_the_cursor_is_refused_and_asked_for_again(
 def test_what_the_outbox_dropped_is_lost_once(
     controller: Any, database: Database, telemetry: Any
 ) -> None:
+    """EL-TEL-5."""
     controller.takes(telemetry("d1", EPOCH, 1, 2))
     dropped = telemetry("d1", EPOCH, 6, 2, base=6)
     controller.takes(dropped)
@@ -158,6 +160,7 @@ def test_boots_are_counted_apart(controller: Any, database: Database, telemetry:
 def test_any_order_and_repetition_ends_with_each_record_once(
     telemetry: Any, cuts: list[int], order: Any, copies: list[int]
 ) -> None:
+    """EL-TEL-2."""
     edges = sorted({0, 30, *cuts})
     batches = [telemetry("d1", EPOCH, a + 1, b - a) for a, b in pairwise(edges)]
     sent = batches + [batches[c % len(batches)] for c in copies]
@@ -198,6 +201,7 @@ BAD = {
 def test_a_bad_message_holds_up_nobody(
     controller: Any, database: Database, telemetry: Any, kind: Up, payload: bytes
 ) -> None:
+    """EL-MSG-4."""
     bad = Inbound(up_topic("d1", kind), payload)
     controller.takes(bad, telemetry("d2", EPOCH, 1, 2), bad)
     assert _stored(database, "d2") == [1, 2]
@@ -248,6 +252,7 @@ def test_what_cannot_be_stored_is_refused_alone(
 def test_nothing_is_acknowledged_that_was_not_committed(
     controller: Any, database: Database, telemetry: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """EL-TEL-3."""
     def full(*_arguments: object) -> None:
         raise OperationalError("INSERT", {}, Exception("database or disk is full"))
 
@@ -307,6 +312,7 @@ def test_presence_of_an_older_boot_says_nothing(
 def test_a_late_report_changes_nothing(
     controller: Any, database: Database, make_device: Any
 ) -> None:
+    """EL-STATE-4."""
     device = make_device("d1")
     early = device.hello()
     late = device.hello()

@@ -221,6 +221,7 @@ def test_the_desired_state_is_said_again_until_it_is_reported(
 
 
 def test_a_hello_is_answered_when_the_revision_differs(controller: Any, make_device: Any) -> None:
+    """EL-STATE-2."""
     devices = _join(controller, make_device, "d1")
     controller.publish("1")
     _start(controller)
@@ -236,6 +237,7 @@ def test_a_hello_is_answered_when_the_revision_differs(controller: Any, make_dev
 def test_the_revision_goes_on_from_a_device_that_knows_a_higher_one(
     controller: Any, database: Database, make_device: Any
 ) -> None:
+    """EL-STATE-3."""
     device = make_device("d1", revision=41)
     controller.takes(device.hello())
     assert controller.broker.desired("d1")[-1].revision == 42
