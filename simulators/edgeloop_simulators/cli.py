@@ -13,6 +13,7 @@ from typing import Annotated, Any, Final
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from edgeloop_simulators.errors import SimulatorError, StoryError
 from edgeloop_simulators.finish import drain, keep_outboxes
@@ -23,6 +24,7 @@ from edgeloop_simulators.scenario import Loaded, load_scenario, shipped
 from edgeloop_simulators.story import play
 from edgeloop_simulators.summary import summarize
 from edgeloop_simulators.testbed import Interrupted, testbed
+from edgeloop_simulators.timeline import events_of
 from edgeloop_simulators.world import World
 
 OK: Final = 0
@@ -84,15 +86,14 @@ def list_command() -> None:
 
 def _play(loaded: Loaded, out: Path, seed: int) -> int:
     """Returns the exit code; whatever happened after the start, there is a summary of it."""
-    code = OK
+    stopped = ""
     with testbed(loaded, out, seed) as bed:
         devices = len(bed.device_ids)
         with Progress(loaded.scenario, bed.truth, console, devices) as progress:
             try:
                 play(World(bed, progress))
             except StoryError as error:
-                code = FAILED
-                errors.print(f"the story stopped: {error}", style="red", markup=False)
+                stopped = f"the story stopped: {error}"
             drain(bed)
         bed.truth.mark("run.ended", "the run ends", at=time.time())
         bed.fleet.stop()
@@ -100,7 +101,9 @@ def _play(loaded: Loaded, out: Path, seed: int) -> int:
     record = read_record(out)
     _write(record, out)
     _show(record, out)
-    return code
+    if stopped:
+        errors.print(stopped, style="red", markup=False, highlight=False)
+    return FAILED if stopped else OK
 
 
 def _write(record: Record, out: Path) -> None:
@@ -111,12 +114,14 @@ def _write(record: Record, out: Path) -> None:
 
 
 def _show(record: Record, out: Path) -> None:
-    began = record.marks[0].at
     happened = Table(title="What happened", title_justify="left", box=None, pad_edge=False)
     happened.add_column("s", justify="right", style="dim")
     happened.add_column("")
-    for mark in sorted(record.marks, key=lambda one: one.at):
-        happened.add_row(f"{mark.at - began:.0f}", mark.text)
+    for event in events_of(record):
+        text = Text(event.text)
+        if event.detail:
+            text.append(f"\n{event.detail}", style="dim")
+        happened.add_row(f"{event.at_s:.0f}", text)
     figures = Table(title="Figures", title_justify="left", box=None, pad_edge=False)
     figures.add_column("", style="dim")
     figures.add_column("")

@@ -22,6 +22,7 @@ from edgeloop_simulators.truth import Truth
 
 BAR_CHARS: Final = 40
 REFRESH_PER_S: Final = 4
+OUTCOMES_SHOWN: Final = 2
 VERSION_STYLES: Final = ("cyan", "green", "magenta", "yellow", "blue")
 
 
@@ -61,6 +62,7 @@ class Progress(AbstractContextManager["Progress"]):
         self._styles: dict[str, str] = {}
         self._spinner = Spinner("dots", style="cyan")
         self._title = scenario.title
+        self._over = False
         self._live: Live | None = None
         if console.is_terminal:
             self._live = Live(
@@ -80,7 +82,9 @@ class Progress(AbstractContextManager["Progress"]):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self._over = True
         if self._live:
+            self._live.vertical_overflow = "visible"
             self._live.stop()
 
     def step_started(self, index: int) -> None:
@@ -103,20 +107,24 @@ class Progress(AbstractContextManager["Progress"]):
 
     def _view(self) -> Panel:
         elapsed = time.monotonic() - self._begun
-        parts: list[Any] = [self._steps(), Text(), self._now()]
         title = f"[bold]{self._title}[/] · {elapsed:.0f} s"
-        return Panel(Group(*parts), title=title, title_align="left", border_style="dim")
+        parts = Group(self._now(), Text(), self._steps())
+        return Panel(parts, title=title, title_align="left", border_style="dim")
 
     def _steps(self) -> Table:
-        table = Table.grid(padding=(0, 1))
-        table.add_column(width=2)
+        """Outcomes of the last steps alone, so that all fits a terminal; of all at the end."""
+        table = Table.grid(padding=(0, 1), expand=True)
+        table.add_column(width=1)
         table.add_column(ratio=1)
         table.add_column(justify="right", width=7)
         for index, title in enumerate(self._titles):
             outcome, failed = self._outcomes.get(index, ("", False))
-            if outcome:
+            shown = self._over or failed or index >= len(self._outcomes) - OUTCOMES_SHOWN
+            if index in self._outcomes:
                 sign: Any = Text("✗", style="red") if failed else Text("✓", style="green")
-                text = Text.assemble(title, ("\n" + outcome, "red" if failed else "dim"))
+                text = Text(title, no_wrap=not self._over, overflow="ellipsis")
+                if shown:
+                    text.append("\n" + outcome, style="red" if failed else "dim")
                 took = f"{self._took[index]:.0f} s"
             elif index in self._began:
                 sign, text = self._spinner, Text(title, style="bold")
@@ -132,8 +140,10 @@ class Progress(AbstractContextManager["Progress"]):
         table.add_column()
         table.add_row("accuracy", self._accuracy())
         table.add_row("versions", self._versions())
-        for mark in self._truth.marks[-3:]:
-            table.add_row("", Text(mark.text, style="dim", overflow="ellipsis", no_wrap=True))
+        if self._truth.marks:
+            table.add_row(
+                "last event", Text(self._truth.marks[-1].text, overflow="ellipsis", no_wrap=True)
+            )
         return table
 
     def _accuracy(self) -> Text:
@@ -147,7 +157,7 @@ class Progress(AbstractContextManager["Progress"]):
             ("█" * filled, style),
             ("░" * (BAR_CHARS - filled), "dim"),
             (f" {share:.2f}", "bold"),
-            (f" over the last {answers} answers", "dim"),
+            (f" of {answers} answers", "dim"),
         )
 
     def _versions(self) -> Text:
@@ -159,7 +169,7 @@ class Progress(AbstractContextManager["Progress"]):
             text.append("■ ", style=self._style(running[device]))
         counted = Counter(running.values())
         for version, count in sorted(counted.items()):
-            text.append(f" {version} on {count}", style=self._style(version))
+            text.append(f" v{version} on {count}", style=self._style(version))
         return text
 
     def _style(self, version: str) -> str:

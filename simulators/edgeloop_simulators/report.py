@@ -25,6 +25,7 @@ TILES: Final = (
     ("bad_versions_exposed_fraction", "of the fleet ever ran a bad version", "share"),
     ("telemetry_lost", "records lost", "count"),
     ("telemetry_duplicated", "records stored twice", "count"),
+    ("bytes_up_per_device", "sent up by a device", "bytes"),
 )
 
 
@@ -97,6 +98,8 @@ def _value(value: Any, unit: str) -> str:
         return f"{value:.2f}"
     if unit == "seconds":
         return f"{value:.0f} s"
+    if unit == "bytes":
+        return f"{value / 1000:.0f} kB"
     if unit == "share":
         return f"{value:.0%}"
     return str(value)
