@@ -212,7 +212,7 @@ def answers_by_version(record: Record) -> dict[str, dict[str, Any]]:
     names = {v["manifest_digest"]: f"{v['name']}@{v['version']}" for v in record.versions}
     grouped: dict[str, list[Answer]] = defaultdict(list)
     for answer in record.answers:
-        grouped[names.get(answer.manifest_digest or "", "none")].append(answer)
+        grouped[names.get(answer.manifest_digest or "", "no version")].append(answer)
     return {name: _tally(record, answers) for name, answers in sorted(grouped.items())}
 
 
