@@ -14,14 +14,6 @@ from edgeloop_agent.core.snapshot import DeviceSnapshot
 from edgeloop_protocol.messages import RecordBody, TelemetryBatch
 
 
-class Clock(Protocol):
-    def monotonic(self) -> float:
-        """Seconds, for durations."""
-
-    def wall(self) -> float:
-        """Seconds since 1970, for evidence only: it may be wrong and may jump."""
-
-
 class Journal(Protocol):
     def load(self) -> tuple[DeviceSnapshot, str]:
         """The last state saved, and what was wrong with it, in words (empty: nothing).

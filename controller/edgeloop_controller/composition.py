@@ -13,7 +13,6 @@ from typing import Final
 from edgeloop_controller.api.context import Services
 from edgeloop_controller.artifacts import LocalArtifactStore
 from edgeloop_controller.broker import EmbeddedBroker, InboxListener, connect
-from edgeloop_controller.clock import SystemClock
 from edgeloop_controller.config import ControllerConfig
 from edgeloop_controller.scheduler import Scheduler
 from edgeloop_controller.services.candidate import Candidates
@@ -30,6 +29,7 @@ from edgeloop_controller.services.rollouts import Rollouts
 from edgeloop_controller.services.training_runs import TrainingRuns
 from edgeloop_controller.store.engine import Database
 from edgeloop_controller.training.executor import LocalExecutor
+from edgeloop_protocol.clock import Clock, SystemClock
 
 INGEST_JOIN_S: Final = 10.0
 
@@ -54,7 +54,7 @@ def running(config: ControllerConfig) -> Iterator[Services]:
             embedded.start()
             stack.callback(embedded.stop)
         broker = connect(config.broker)
-        parts = build(config, database, broker)
+        parts = build(config, database, broker, SystemClock())
         parts.services.retraining.end_interrupted()
         stack.enter_context(_ingesting(parts.services.ingest))
         stack.callback(broker.stop)
@@ -66,8 +66,7 @@ def running(config: ControllerConfig) -> Iterator[Services]:
         yield parts.services
 
 
-def build(config: ControllerConfig, database: Database, outbound: Outbound) -> Parts:
-    clock = SystemClock()
+def build(config: ControllerConfig, database: Database, outbound: Outbound, clock: Clock) -> Parts:
     artifacts = LocalArtifactStore(config.artifacts_dir)
     registry = Registry(artifacts)
     limits = config.limits

@@ -43,8 +43,8 @@ class BrokerConfig(Config):
 class DriftConfig(Config):
     enabled: bool = True
     interval_s: float = Field(default=5.0, gt=0)
-    max_age_s: float = Field(
-        default=7 * 86400.0, gt=0, description="windows older than that are out"
+    silent_s_max: float = Field(
+        default=86400.0, gt=0, description="a device that said nothing for longer is not judged"
     )
     raise_after: int = Field(default=3, ge=1, description="consecutive findings")
     clear_after: int = Field(default=5, ge=1, description="consecutive looks without a finding")

@@ -35,10 +35,10 @@ def test_install_serve_report_and_stop(
     runtime = controller.hellos[0].inventory.runtimes[0]
     assert runtime.name == "onnx"
     assert runtime.max_opset >= 17
+    said = {"agent_started", "offer_accepted", "committed"}
+    wait_until(lambda: said <= {event.name for event in controller.bodies("event")})
     assert agent.stop() == 0
     assert agent.status()["running"] is False
-    names = [event.name for event in controller.bodies("event")]
-    assert {"agent_started", "offer_accepted", "committed"} <= set(names)
 
 
 def test_kill_9_of_agent_and_runner(agent, controller, artifact_server, make_package, wait_until):

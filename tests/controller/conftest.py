@@ -36,6 +36,7 @@ from edgeloop_protocol.messages import (
     encode,
 )
 from edgeloop_protocol.topics import Down, Up, parse_down_topic, up_topic
+from edgeloop_simulators.twins.clock import SimulatedClock
 
 FEATURES = ("ax", "ay", "gx")
 LABELS = ("still", "walk")
@@ -185,6 +186,7 @@ class Controller:
 
     parts: Parts
     broker: FakeBroker
+    clock: SimulatedClock
 
     def takes(self, *messages: Inbound) -> None:
         self.parts.services.ingest.process(messages)
@@ -214,7 +216,8 @@ def config(tmp_path: Path) -> ControllerConfig:
 @pytest.fixture
 def controller(database: Database, config: ControllerConfig) -> Controller:
     broker = FakeBroker()
-    return Controller(composition.build(config, database, broker), broker)
+    clock = SimulatedClock()
+    return Controller(composition.build(config, database, broker, clock), broker, clock)
 
 
 @pytest.fixture

@@ -94,8 +94,16 @@ def _live(controller: Any, wearers: list[Wearer], shift: Any) -> None:
 
 
 def _look(controller: Any, times: int = 1) -> None:
+    """Without anything new between the looks."""
     for _ in range(times):
         controller.parts.services.drift_watch.look()
+
+
+def _live_and_look(controller: Any, wearers: list[Wearer], shift: Any, times: int) -> None:
+    """A look after each new window of everybody."""
+    for _ in range(times):
+        controller.takes(*(wearer.window(shift(wearer)) for wearer in wearers))
+        _look(controller)
 
 
 def _alarms(database: Database) -> list[tuple[str, str, str, str | None, bool]]:
@@ -117,9 +125,8 @@ def _moved(_wearer: Wearer) -> tuple[float, float, float]:
 def test_a_quiet_world_rings_nothing(
     controller: Any, database: Database, wearers: list[Wearer]
 ) -> None:
-    for _ in range(3):
-        _live(controller, wearers, _quiet)
-        _look(controller, 3)
+    _live(controller, wearers, _quiet)
+    _live_and_look(controller, wearers, _quiet, 9)
     assert _alarms(database) == []
     scopes = {
         (f.scope, f.key)
@@ -134,11 +141,11 @@ def test_a_changed_world_rings_once_it_lasted(
     controller: Any, database: Database, wearers: list[Wearer]
 ) -> None:
     _live(controller, wearers, _quiet)
-    _look(controller, 3)
+    _look(controller)
     _live(controller, wearers, _moved)
-    _look(controller, 2)
-    assert _alarms(database) == []
-    _look(controller, 5)
+    _look(controller, 9)
+    assert _alarms(database) == [], "to look again at the same windows is no evidence"
+    _live_and_look(controller, wearers, _moved, 5)
     fleet = [alarm for alarm in _alarms(database) if alarm[0] == "fleet"]
     assert fleet == [("fleet", "*", "world_changed", None, True)]
     with database.reading() as session:
@@ -154,7 +161,7 @@ def test_a_version_that_nobody_runs_has_no_open_alarm(
 ) -> None:
     _live(controller, wearers, _quiet)
     _live(controller, wearers, _moved)
-    _look(controller, 3)
+    _live_and_look(controller, wearers, _moved, 3)
     assert any(open_ for *_, open_ in _alarms(database))
     successor = controller.publish("2", seed=2, baseline=True)
     for wearer in wearers:
@@ -174,7 +181,7 @@ def test_one_broken_sensor_is_told_apart(
 
     _live(controller, wearers, _quiet)
     _live(controller, wearers, broken)
-    _look(controller, 4)
+    _live_and_look(controller, wearers, broken, 3)
     assert _alarms(database) == [("device", "d0", "sensor_fault", "accelerometer", True)]
     with database.reading() as session:
         assert drift.untrusted_until(session, "main") == {"d0": float("inf")}
@@ -195,3 +202,31 @@ def test_a_restart_reads_the_windows_again(
     assert [dataclasses.replace(look, at=0) for look in after] == [
         dataclasses.replace(look, at=0) for look in before
     ]
+
+
+def test_the_reference_is_what_came_first_however_long_ago(
+    controller: Any, database: Database, wearers: list[Wearer]
+) -> None:
+    """A restart long after the world changed must not take the changed world for the usual one."""
+    from edgeloop_controller.services.drift_watch import DriftWatch
+
+    _live(controller, wearers, _quiet)
+    controller.clock.advance(30 * 86400.0)
+    _live(controller, wearers, _moved)
+    services = controller.parts.services
+    again = DriftWatch(database, services.registry, services.clock, services.config.drift)
+    again.look()
+    (look,) = again.looks()
+    assert look.findings[0].cause == "world_changed"
+
+
+def test_a_device_that_fell_silent_is_not_judged_by_its_past(
+    controller: Any, wearers: list[Wearer]
+) -> None:
+    _live(controller, wearers, _quiet)
+    _live(controller, wearers, _quiet)
+    controller.clock.advance(2 * 86400.0)
+    _live_and_look(controller, wearers[1:], _quiet, 1)
+    (look,) = controller.parts.services.drift_watch.looks()
+    judged = {finding.key for finding in look.findings if finding.scope == "device"}
+    assert judged == {"d1", "d2", "d3", "d4"}

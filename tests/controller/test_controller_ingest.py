@@ -19,6 +19,7 @@ from edgeloop_controller.services.inbox import Inbound, Inbox
 from edgeloop_controller.store.engine import Database
 from edgeloop_controller.store.tables import Device, Event, Sample, TelemetryCursor, Window
 from edgeloop_controller.store.telemetry import Rows
+from edgeloop_protocol.clock import SystemClock
 from edgeloop_protocol.limits import PAYLOAD_MAX_BYTES
 from edgeloop_protocol.messages import (
     Comparison,
@@ -168,7 +169,7 @@ def test_any_order_and_repetition_ends_with_each_record_once(
     with TemporaryDirectory() as directory:
         database = Database(f"sqlite:///{directory}/db.sqlite")
         config = ControllerConfig(data_dir=Path(directory))
-        ingest = composition.build(config, database, _Deaf()).services.ingest
+        ingest = composition.build(config, database, _Deaf(), SystemClock()).services.ingest
         for message in sent:
             ingest.process([message])
         for message in batches:  # the device sends again what was not acknowledged
@@ -253,6 +254,7 @@ def test_nothing_is_acknowledged_that_was_not_committed(
     controller: Any, database: Database, telemetry: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """EL-TEL-3."""
+
     def full(*_arguments: object) -> None:
         raise OperationalError("INSERT", {}, Exception("database or disk is full"))
 

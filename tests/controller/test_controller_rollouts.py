@@ -17,6 +17,7 @@ from edgeloop_controller.services.rollouts import RolloutRequest
 from edgeloop_controller.store.engine import Database
 from edgeloop_controller.store.tables import Assignment, Device, Event, Rollout, RolloutMember
 from edgeloop_protocol.messages import Probation
+from edgeloop_simulators.twins.clock import SimulatedClock
 
 TERMS = RolloutTerms(soak_s=0, min_compared=0, probation=Probation(min_s=0.1))
 
@@ -254,7 +255,7 @@ def test_the_revision_goes_on_from_a_device_that_knows_a_higher_one(
 
 
 def test_a_silent_device_counts_as_offline(database: Database, make_device: Any) -> None:
-    clock = ManualClock()
+    clock = SimulatedClock()
     broker = Remembering()
     registry = Registry(Nothing())
     desired = DesiredPublisher(database, broker, clock)
@@ -269,21 +270,10 @@ def test_a_silent_device_counts_as_offline(database: Database, make_device: Any)
             assert device is not None
             return device.online
 
-    clock.time += 59
+    clock.advance(59)
     assert online()
-    clock.time += 2
+    clock.advance(2)
     assert not online()
-
-
-class ManualClock:
-    def __init__(self) -> None:
-        self.time = 1000.0
-
-    def now(self) -> float:
-        return self.time
-
-    def monotonic(self) -> float:
-        return self.time
 
 
 class Remembering:

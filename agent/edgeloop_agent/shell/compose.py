@@ -6,7 +6,6 @@ from pathlib import Path
 
 from edgeloop_agent.config import AgentConfig
 from edgeloop_agent.core.budget import ByteBudget
-from edgeloop_agent.shell.clock import SystemClock
 from edgeloop_agent.shell.download import Downloader
 from edgeloop_agent.shell.fetch_worker import FetchWorker
 from edgeloop_agent.shell.http_source import HttpArtifactSource
@@ -20,6 +19,7 @@ from edgeloop_agent.shell.runner_process import RunnerProcesses
 from edgeloop_agent.shell.status import StatusFile
 from edgeloop_agent.shell.supervisor import Parts, Supervisor
 from edgeloop_agent.shell.telemetry import Telemetry
+from edgeloop_protocol.clock import SystemClock
 from edgeloop_protocol.messages import Presence, encode
 from edgeloop_protocol.mqtt import BrokerAddress, PahoBroker
 from edgeloop_protocol.topics import Up, device_subscription, up_topic

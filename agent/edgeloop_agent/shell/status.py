@@ -13,9 +13,9 @@ from typing import Any, Final
 
 from edgeloop_agent.core.device import Device
 from edgeloop_agent.errors import NotRunningError, OutboxUnavailableError
-from edgeloop_agent.ports import Clock
 from edgeloop_agent.shell.lock import is_locked
 from edgeloop_agent.shell.telemetry import Telemetry
+from edgeloop_protocol.clock import Clock
 
 FILE_NAME: Final = "status.json"
 INTERVAL_S: Final = 1.0

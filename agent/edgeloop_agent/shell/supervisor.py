@@ -24,13 +24,14 @@ from edgeloop_agent.core.events import (
     Started,
     Tick,
 )
-from edgeloop_agent.ports import Clock, Journal, RunnerHost
+from edgeloop_agent.ports import Journal, RunnerHost
 from edgeloop_agent.shell.fetch_worker import FetchWorker
 from edgeloop_agent.shell.inbox import DownlinkMessage, Inbox
 from edgeloop_agent.shell.model_store import ModelStore
 from edgeloop_agent.shell.runner_process import RunnerSaid
 from edgeloop_agent.shell.status import StatusFile
 from edgeloop_agent.shell.telemetry import Telemetry
+from edgeloop_protocol.clock import Clock
 from edgeloop_protocol.errors import ProtocolError
 from edgeloop_protocol.messages import (
     Ack,

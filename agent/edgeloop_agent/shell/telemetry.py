@@ -14,7 +14,8 @@ from pydantic import BaseModel
 from edgeloop_agent.core.budget import ByteBudget
 from edgeloop_agent.core.drain import Drain
 from edgeloop_agent.errors import OutboxUnavailableError, RecordTooLargeError
-from edgeloop_agent.ports import Clock, Outbox
+from edgeloop_agent.ports import Outbox
+from edgeloop_protocol.clock import Clock
 from edgeloop_protocol.errors import MessageError
 from edgeloop_protocol.messages import (
     Ack,

@@ -7,7 +7,6 @@ from fastapi import Depends, Request
 
 from edgeloop_controller.artifacts import ArtifactStore
 from edgeloop_controller.broker import InboxListener
-from edgeloop_controller.clock import Clock
 from edgeloop_controller.config import ControllerConfig
 from edgeloop_controller.services.desired import DesiredPublisher
 from edgeloop_controller.services.drift_watch import DriftWatch
@@ -19,6 +18,7 @@ from edgeloop_controller.services.registry import Registry
 from edgeloop_controller.services.retrain import Retraining
 from edgeloop_controller.services.rollouts import Rollouts
 from edgeloop_controller.store.engine import Database
+from edgeloop_protocol.clock import Clock
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,10 @@ from typing import Any, Final, Protocol
 
 from sqlalchemy.orm import Session
 
-from edgeloop_controller.clock import Clock
 from edgeloop_controller.store import devices, versions
 from edgeloop_controller.store.engine import Database
 from edgeloop_controller.store.tables import Assignment, Device, Version
+from edgeloop_protocol.clock import Clock
 from edgeloop_protocol.messages import Desired, Offer, Probation, SlotDesired, encode
 from edgeloop_protocol.topics import Down, down_topic
 

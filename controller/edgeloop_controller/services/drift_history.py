@@ -22,6 +22,7 @@ class _Device:
     first_examples: int = 0
     last: deque[DriftWindow] = field(default_factory=deque)
     last_examples: int = 0
+    heard_at: float = 0.0
 
     def add(self, window: DriftWindow, needed: int) -> None:
         if self.first_examples < needed:
@@ -44,18 +45,33 @@ class VersionHistory:
     read_through: int = 0
     _devices: dict[str, _Device] = field(default_factory=dict)
 
-    def add(self, rows: Iterable[Window]) -> None:
-        """Rows in the order of their ids, each above `read_through`."""
+    def add(self, rows: Iterable[Window]) -> int:
+        """Rows in the order of their ids, each above `read_through`; returns how many served.
+
+        All that a device ever said under the version is read, however old: its first windows are
+        its reference, and a later reference would take a drifted world for the usual one.
+        """
+        served = 0
         for row in rows:
             self.read_through = row.id
             window = _drift_window(row)
             if window.count > 0 and fits(window, self.baseline):
-                self._devices.setdefault(row.device_id, _Device()).add(window, self.needed)
+                device = self._devices.setdefault(row.device_id, _Device())
+                device.add(window, self.needed)
+                device.heard_at = row.received_at
+                served += 1
+        return served
 
     def of_devices(
-        self, labels: Mapping[str, Mapping[str, str]], faulty: Iterable[str]
+        self,
+        labels: Mapping[str, Mapping[str, str]],
+        faulty: Iterable[str],
+        heard_since: float,
     ) -> list[DeviceHistory]:
-        """Histories of the devices in `labels` (id → effective labels); others are forgotten."""
+        """Histories of the devices in `labels` (id → effective labels); others are forgotten.
+
+        A device that said nothing since `heard_since` is left out: it is not judged by its past.
+        """
         for gone in set(self._devices) - set(labels):
             del self._devices[gone]
         broken = set(faulty)
@@ -68,6 +84,7 @@ class VersionHistory:
                 sensor_fault_open=device_id in broken,
             )
             for device_id, device in sorted(self._devices.items())
+            if device.heard_at >= heard_since
         ]
 
 

@@ -13,7 +13,6 @@ from typing import Any, Final, NamedTuple
 
 from sqlalchemy.orm import Session
 
-from edgeloop_controller.clock import Clock
 from edgeloop_controller.config import DriftConfig
 from edgeloop_controller.core.alarms import AlarmKey, Streak, advance
 from edgeloop_controller.core.drift import Cause, Finding, Scope, assess, examples_needed
@@ -23,6 +22,7 @@ from edgeloop_controller.services.registry import Registry
 from edgeloop_controller.store import devices, drift, events, telemetry
 from edgeloop_controller.store.engine import Database
 from edgeloop_controller.store.tables import DriftAlarm
+from edgeloop_protocol.clock import Clock
 from edgeloop_protocol.manifest import Manifest
 
 logger = logging.getLogger(__name__)
@@ -105,16 +105,17 @@ class DriftWatch:
         memory = self._memory.setdefault(
             watched, _Memory(VersionHistory(examples_needed(manifest), manifest.baseline))
         )
-        now = self._clock.now()
+        now = self._clock.wall()
         with self._database.reading() as session:
-            memory.history.add(
-                telemetry.windows_after(
-                    session, *watched, memory.history.read_through, now - self._config.max_age_s
-                )
+            fresh = memory.history.add(
+                telemetry.windows_after(session, *watched, memory.history.read_through)
             )
+            if not fresh and watched in self._looks:
+                return  # what was seen already is no further evidence
             alarms = _open_of(session, watched)
         faulty = [key.key for key in alarms if key.cause is Cause.SENSOR_FAULT]
-        findings = assess(memory.history.of_devices(labels, faulty), manifest)
+        histories = memory.history.of_devices(labels, faulty, now - self._config.silent_s_max)
+        findings = assess(histories, manifest)
         change = advance(
             set(alarms),
             memory.streaks,
@@ -135,7 +136,7 @@ class DriftWatch:
         raised: Sequence[Finding],
         cleared: Sequence[AlarmKey],
     ) -> None:
-        now = self._clock.now()
+        now = self._clock.wall()
         with self._database.writing() as session:
             alarms = _open_of(session, watched)
             for key in cleared:
@@ -145,7 +146,7 @@ class DriftWatch:
                 _raise(session, watched, manifest, finding, now)
 
     def _close_left_behind(self, running: Mapping[Watched, Mapping[str, object]]) -> None:
-        now = self._clock.now()
+        now = self._clock.wall()
         with self._database.writing() as session:
             for alarm in drift.open_alarms(session):
                 on = running.get(Watched(alarm.slot, alarm.manifest_digest), {})

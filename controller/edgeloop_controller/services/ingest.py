@@ -15,7 +15,6 @@ from typing import Final
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from edgeloop_controller.clock import Clock
 from edgeloop_controller.services import device_state
 from edgeloop_controller.services.decoding import Received, Refused, decode_inbound
 from edgeloop_controller.services.desired import DesiredPublisher, Outbound
@@ -25,6 +24,7 @@ from edgeloop_controller.store import devices, events, telemetry
 from edgeloop_controller.store.engine import Database
 from edgeloop_controller.store.tables import Device
 from edgeloop_controller.store.telemetry import Rows, insert_rows, take_batch
+from edgeloop_protocol.clock import Clock
 from edgeloop_protocol.limits import TEXT_MAX_CHARS
 from edgeloop_protocol.messages import Ack, Hello, Presence, Reported, TelemetryBatch, encode
 from edgeloop_protocol.topics import Down, down_topic
@@ -136,7 +136,7 @@ class Ingest:
             self._commit([Refused(sender, reason, one.size_bytes)])
 
     def _commit(self, decoded: Sequence[Received | Refused]) -> None:
-        now = self._clock.now()
+        now = self._clock.wall()
         outcome, rows = _Outcome(), Rows()
         with self._database.writing() as session:
             held = _load_senders(session, decoded)

@@ -7,11 +7,11 @@ version's own, so that a typing error does not become a class.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from edgeloop_controller.clock import Clock
 from edgeloop_controller.errors import NotFoundError, RefusedInputError
 from edgeloop_controller.services.registry import Registry
 from edgeloop_controller.store import samples
 from edgeloop_controller.store.engine import Database
+from edgeloop_protocol.clock import Clock
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Labelling:
 
     def put(self, labels: Sequence[GivenLabel], annotator: str) -> int:
         """How many were stored. Raises NotFoundError or RefusedInputError."""
-        now = self._clock.now()
+        now = self._clock.wall()
         with self._database.writing() as session:
             for given in labels:
                 sample = samples.put_label(session, given.sample_id, given.label, annotator, now)

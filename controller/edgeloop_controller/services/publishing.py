@@ -11,13 +11,13 @@ from typing import Any, Final
 
 from sqlalchemy.orm import Session
 
-from edgeloop_controller.clock import Clock
 from edgeloop_controller.errors import VersionConflictError
 from edgeloop_controller.packaging.package import load_draft, package, read_baseline
 from edgeloop_controller.services.registry import Registry
 from edgeloop_controller.store import events, versions
 from edgeloop_controller.store.engine import Database
 from edgeloop_controller.store.tables import Version
+from edgeloop_protocol.clock import Clock
 from edgeloop_protocol.manifest import Manifest, ManifestDraft
 
 
@@ -73,7 +73,7 @@ class Publishing:
         manifest_size_bytes: int,
         training_run_id: int | None,
     ) -> None:
-        now = self._clock.now()
+        now = self._clock.wall()
         session.add(
             Version(
                 manifest_digest=digest,

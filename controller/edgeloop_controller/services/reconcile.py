@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 from sqlalchemy.orm import Session
 
-from edgeloop_controller.clock import Clock
 from edgeloop_controller.core import selector as selectors
 from edgeloop_controller.core.rollout import (
     DeviceView,
@@ -33,6 +32,7 @@ from edgeloop_controller.services.registry import Registry
 from edgeloop_controller.store import devices, events, rollouts, versions
 from edgeloop_controller.store.engine import Database
 from edgeloop_controller.store.tables import Assignment, Device, DeviceSlot, Rollout
+from edgeloop_protocol.clock import Clock
 from edgeloop_protocol.messages import Inventory, SlotReported
 
 logger = logging.getLogger(__name__)
@@ -92,7 +92,7 @@ class Reconciler:
             return due
 
     def _turn(self, rollout_id: int, excluded: frozenset[str]) -> set[str]:
-        now = self._clock.now()
+        now = self._clock.wall()
         with self._database.writing() as session:
             rollout = rollouts.require(session, rollout_id)
             spec = self._spec(rollout)
@@ -119,7 +119,7 @@ class Reconciler:
     def _notice_silence(self) -> None:
         if self._offline_after_s is None:
             return
-        now = self._clock.now()
+        now = self._clock.wall()
         with self._database.writing() as session:
             for device in devices.every(session):
                 silent_s = now - device.last_seen_at

@@ -12,7 +12,6 @@ from typing import Any, Literal
 
 from sqlalchemy.orm import Session
 
-from edgeloop_controller.clock import Clock
 from edgeloop_controller.config import RetrainingConfig
 from edgeloop_controller.core.retraining import Policy, PolicyView, RunStatus, Start, Wait, decide
 from edgeloop_controller.errors import ConflictError
@@ -21,6 +20,7 @@ from edgeloop_controller.services.policies import Policies, load_policies
 from edgeloop_controller.store import devices, drift, events, rollouts, runs, samples, versions
 from edgeloop_controller.store.engine import Database
 from edgeloop_controller.store.tables import TrainingRun, Version
+from edgeloop_protocol.clock import Clock
 
 logger = logging.getLogger(__name__)
 
@@ -81,7 +81,7 @@ class Retraining:
 
     def status(self) -> list[PolicyStatus]:
         """Every usable policy, for people."""
-        now = self._clock.now()
+        now = self._clock.wall()
         result = []
         with self._database.reading() as session:
             for policy in self.policies().found.values():
@@ -93,7 +93,7 @@ class Retraining:
 
     def end_interrupted(self) -> None:
         """At start: what ran when the controller stopped has failed, unless it had published."""
-        now = self._clock.now()
+        now = self._clock.wall()
         with self._database.writing() as session:
             for run in runs.with_status(session, RunStatus.RUNNING):
                 published = versions.of_run(session, run.id)
@@ -108,7 +108,7 @@ class Retraining:
                 events.add(session, now, "training.ended", run.policy, data)
 
     def _look_at(self, policy: Policy) -> None:
-        now = self._clock.now()
+        now = self._clock.wall()
         with self._database.writing() as session:
             parent = champion(session, policy)
             if parent is None:
@@ -123,7 +123,7 @@ class Retraining:
     def _add(
         self, session: Session, policy: Policy, parent: Version, trigger: Trigger, why: str
     ) -> int:
-        now = self._clock.now()
+        now = self._clock.wall()
         alarm = drift.open_world_changed(session, policy.slot, parent.manifest_digest)
         run = TrainingRun(
             policy=policy.name,
@@ -157,7 +157,7 @@ class Retraining:
             for path, error in new.items():
                 logger.error("a retraining policy cannot be used: %s", error)
                 data = {"file": str(path), "error": error}
-                events.add(session, self._clock.now(), "policy.refused", path.stem, data)
+                events.add(session, self._clock.wall(), "policy.refused", path.stem, data)
 
 
 def champion(session: Session, policy: Policy) -> Version | None:

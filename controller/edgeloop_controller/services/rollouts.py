@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pydantic import TypeAdapter, ValidationError
 from sqlalchemy.orm import Session
 
-from edgeloop_controller.clock import Clock
 from edgeloop_controller.core import rollout as engine
 from edgeloop_controller.core import selector as selectors
 from edgeloop_controller.core.rollout import RolloutState, RolloutTerms, Step
@@ -21,6 +20,7 @@ from edgeloop_controller.services.reconcile import apply_step
 from edgeloop_controller.store import devices, events, rollouts, versions
 from edgeloop_controller.store.engine import Database
 from edgeloop_controller.store.tables import Rollout, Version
+from edgeloop_protocol.clock import Clock
 from edgeloop_protocol.messages import Name
 
 
@@ -50,7 +50,7 @@ class Rollouts:
         selector = selectors.parse(request.selector)
         parse_waves(",".join(request.waves))
         _check_slot(request.slot)
-        now = self._clock.now()
+        now = self._clock.wall()
         with self._database.writing() as session:
             version = versions.require(session, request.name, request.version)
             matching = _matching(session, selector)
@@ -83,14 +83,14 @@ class Rollouts:
 
     def abort(self, rollout_id: int, reason: str) -> None:
         """Devices that have not committed go back. Raises NotFoundError or ConflictError."""
-        now = self._clock.now()
+        now = self._clock.wall()
         self._change(rollout_id, lambda state: engine.abort(state, reason, now))
 
     def _change(self, rollout_id: int, change: Callable[[RolloutState], Step]) -> None:
         with self._database.writing() as session:
             rollout = rollouts.require(session, rollout_id)
             step = change(rollouts.state_of(session, rollout))
-            touched = apply_step(session, rollout, step, self._clock.now())
+            touched = apply_step(session, rollout, step, self._clock.wall())
         self._desired.publish(touched)
 
 

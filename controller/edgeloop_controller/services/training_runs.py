@@ -11,7 +11,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from edgeloop_controller.clock import Clock
 from edgeloop_controller.core.retraining import Policy, RunStatus
 from edgeloop_controller.core.rollout import RolloutTerms
 from edgeloop_controller.errors import ConflictError, ControllerError, TrainingError
@@ -26,6 +25,7 @@ from edgeloop_controller.store.tables import DriftAlarm, TrainingRun
 from edgeloop_controller.training.dataset import HeldBack, held_back, split, write_training_input
 from edgeloop_controller.training.evaluation import reason_to_reject
 from edgeloop_controller.training.executor import Ending, Executor, Outcome, TrainingJob
+from edgeloop_protocol.clock import Clock
 from edgeloop_protocol.errors import ProtocolError
 from edgeloop_protocol.manifest import Manifest
 
@@ -82,7 +82,7 @@ class TrainingRuns:
                 return None
             run = pending[0]
             run.status = RunStatus.RUNNING.value
-            run.started_at = self._clock.now()
+            run.started_at = self._clock.wall()
             events.add(session, run.started_at, "training.started", run.policy, {"run": run.id})
             return run
 
@@ -172,7 +172,7 @@ class TrainingRuns:
         return _Ended(RunStatus.SUCCEEDED, result, candidate_digest=published.digest())
 
     def _end(self, run: TrainingRun, ended: _Ended) -> None:
-        now = self._clock.now()
+        now = self._clock.wall()
         logger.info("run %d of policy %s: %s %s", run.id, run.policy, ended.status, ended.error)
         with self._database.writing() as session:
             row = runs.require(session, run.id)

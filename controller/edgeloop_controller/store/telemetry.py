@@ -4,9 +4,9 @@ Invariants: rows and the cursor of their (device, epoch) move in one transaction
 `through` says exactly which records are stored or known to be lost.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from sqlalchemy import insert, select, tuple_
@@ -16,6 +16,7 @@ from edgeloop_controller.store.tables import Event, Sample, TelemetryCursor, Win
 from edgeloop_protocol import messages
 from edgeloop_protocol.messages import DeviceEvent, Record, TelemetryBatch, WindowSummary
 
+READ_ROWS: Final = 1000
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
@@ -91,20 +92,20 @@ def cursors(session: Session, device_id: str) -> Sequence[TelemetryCursor]:
 
 
 def windows_after(
-    session: Session, slot: str, manifest_digest: str, window_id: int, since: float
-) -> Sequence[Window]:
-    """Windows of a version on a slot with a greater id that came since `since`, in order."""
+    session: Session, slot: str, manifest_digest: str, window_id: int
+) -> Iterator[Window]:
+    """Windows of a version on a slot with a greater id, in order; read READ_ROWS at a time."""
     query = (
         select(Window)
         .where(
             Window.manifest_digest == manifest_digest,
-            Window.received_at >= since,
             Window.id > window_id,
             Window.slot == slot,
         )
         .order_by(Window.id)
+        .execution_options(yield_per=READ_ROWS)
     )
-    return session.scalars(query).all()
+    yield from session.scalars(query)
 
 
 def compared_windows(

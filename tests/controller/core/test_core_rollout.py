@@ -106,9 +106,7 @@ class Fleet:
     def commit(self, *names: str, compared: int = 50, disagreements: int = 5) -> None:
         for name in names:
             if self.state.members[name].before_digest is not None:
-                self.evidence.append(
-                    ComparedWindow(name, OLD, compared, disagreements)
-                )
+                self.evidence.append(ComparedWindow(name, OLD, compared, disagreements))
             slot = SlotReported(slot="main", state=SlotState.COMMITTED, champion=TARGET)
             self.change(name, slots={"main": slot})
 

@@ -40,7 +40,7 @@ def set_labels(
         given = {key: value for key, value in patch.labels.items() if value is not None}
         device.labels = kept | given
         events.add(
-            session, services.clock.now(), "device.labelled", device.id, {"labels": device.labels}
+            session, services.clock.wall(), "device.labelled", device.id, {"labels": device.labels}
         )
         return _detail(session, device)
 

@@ -23,7 +23,7 @@ def health(services: Context) -> documents.Health:
         status="ok" if connected else "degraded",
         version=version("edgeloop-controller"),
         wire_version=WIRE_VERSION,
-        now=services.clock.now(),
+        now=services.clock.wall(),
         broker=documents.BrokerHealth(
             address=f"{broker.host}:{broker.port}",
             embedded=broker.embedded,
