@@ -42,8 +42,9 @@ check: $(STAMP)  ## lint, types, layers
 bench: $(STAMP)  ## speed and size, each beside a floor measured in the same run
 	@$(BIN)/python -m edgeloop_simulators.bench
 
-schemas: $(STAMP)  ## write docs/spec/schemas from the pydantic messages
+schemas: $(STAMP)  ## write the JSON Schemas and the OpenAPI description in docs/spec
 	@$(BIN)/python -m edgeloop_protocol.schemas docs/spec/schemas
+	@$(BIN)/python -m edgeloop_controller.api.openapi docs/spec/openapi.json
 
 lock:  ## requirements.in -> requirements.txt (needs uv)
 	@uv pip compile requirements.in --generate-hashes --no-header --no-annotate \

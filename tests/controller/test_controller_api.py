@@ -2,12 +2,14 @@
 
 import hashlib
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
 
 from edgeloop_controller.api.app import create_app
+from edgeloop_controller.api.openapi import openapi_text
 from edgeloop_controller.composition import build
 from edgeloop_controller.config import ControllerConfig, LimitsConfig
 from edgeloop_controller.services.inbox import Inbound
@@ -240,6 +242,11 @@ def test_health_and_openapi(api: TestClient, controller: Any) -> None:
     assert "/v1/models/{name}/versions/{version}" in paths
     _error(api.get("/nothing"), 404, "not_found")
     _error(api.delete("/health"), 405, "method_not_allowed")
+
+
+def test_the_published_description_is_the_codes() -> None:
+    published = Path(__file__).parents[2] / "docs/spec/openapi.json"
+    assert published.read_text(encoding="utf-8") == openapi_text(), "run `make schemas`"
 
 
 def test_an_upload_above_the_limit_is_refused(config: ControllerConfig, database: Database) -> None:

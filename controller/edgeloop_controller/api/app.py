@@ -19,6 +19,7 @@ from edgeloop_controller.api.routes import (
     samples,
 )
 from edgeloop_controller.api.upload_limit import UploadLimit
+from edgeloop_controller.config import MANIFEST_TOML_MAX_BYTES, LimitsConfig
 
 ROUTES: Final = (
     health,
@@ -34,18 +35,23 @@ ROUTES: Final = (
 
 
 def create_app(services: Services) -> FastAPI:
-    app = FastAPI(title="Edgeloop controller", version=version("edgeloop-controller"))
+    app = describe_app(services.config.limits)
     app.state.services = services
+    return app
+
+
+def describe_app(limits: LimitsConfig) -> FastAPI:
+    """All routes, serving nothing yet: what the OpenAPI description is made from."""
+    app = FastAPI(title="Edgeloop controller", version=version("edgeloop-controller"))
     v1 = APIRouter(prefix="/v1")
     for module in ROUTES:
         v1.include_router(module.router)
     app.include_router(v1)
-    app.add_middleware(UploadLimit, upload_max_bytes=_body_limit(services))
+    app.add_middleware(UploadLimit, upload_max_bytes=_body_limit(limits))
     errors.install(app)
     return app
 
 
-def _body_limit(services: Services) -> int:
+def _body_limit(limits: LimitsConfig) -> int:
     """A publish request carries the model, the baseline and the manifest."""
-    limits = services.config.limits
-    return limits.upload_max_bytes + limits.baseline_max_bytes + 2 * 1024 * 1024
+    return limits.upload_max_bytes + limits.baseline_max_bytes + 2 * MANIFEST_TOML_MAX_BYTES
