@@ -169,7 +169,7 @@ class Progress(AbstractContextManager["Progress"]):
             text.append("■ ", style=self._style(running[device]))
         counted = Counter(running.values())
         for version, count in sorted(counted.items()):
-            text.append(f" v{version} on {count}", style=self._style(version))
+            text.append(f" v{version.rpartition('@')[2]} on {count}", style=self._style(version))
         return text
 
     def _style(self, version: str) -> str:

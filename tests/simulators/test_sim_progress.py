@@ -25,7 +25,7 @@ def truth(tmp_path: Path) -> Iterator[Truth]:
         window = Window(reference, "ROW", "g", np.zeros(1, dtype=np.float32))
         made.played(device, window, "before", False)
         answer = {"reference": reference, "label": "ROW" if i < 8 else "PEN"}
-        made.answered(device, answer | {"version": "1", "manifest_digest": "d"})
+        made.answered(device, answer | {"version": "exercise@1", "manifest_digest": "d"})
     made.mark("world.changed", "right → left")
     yield made
     made.close()
