@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from edgeloop_agent.config import SlotConfig, TelemetryConfig
 from edgeloop_agent.errors import RunnerLineError
+from edgeloop_protocol.errors import first_problem
 from edgeloop_protocol.limits import RUNNER_LINE_MAX_BYTES
 from edgeloop_protocol.messages import DeviceEvent, Sample, Text, VersionRef, WindowSummary
 
@@ -107,5 +108,4 @@ def _decode(adapter: TypeAdapter[M], line: bytes | None) -> M:
     try:
         return adapter.validate_json(line)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        raise RunnerLineError(f"{first['loc']}: {first['msg']}") from error
+        raise RunnerLineError(first_problem(error)) from error

@@ -1,5 +1,7 @@
 """The error root of the protocol package. An error's text says what, where and how to mend it."""
 
+from pydantic import ValidationError
+
 
 class ProtocolError(Exception):
     """Something that crossed a boundary does not keep the wire contract."""
@@ -19,3 +21,10 @@ class ManifestError(ProtocolError):
 
 class ConfigError(ProtocolError):
     """A configuration file or an EDGELOOP_ variable cannot be used; names the key and the mend."""
+
+
+def first_problem(error: ValidationError) -> str:
+    """`key.of.the.problem: what is wrong`, of the first problem that pydantic found."""
+    first = error.errors(include_url=False, include_input=False)[0]
+    where = ".".join(str(part) for part in first["loc"]) or "document"
+    return f"{where}: {first['msg']}"

@@ -12,7 +12,7 @@ from typing import Annotated, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from edgeloop_protocol.errors import ManifestError
+from edgeloop_protocol.errors import ManifestError, first_problem
 from edgeloop_protocol.limits import (
     ARTIFACT_MAX_BYTES,
     FEATURES_MAX,
@@ -237,6 +237,4 @@ def parse_manifest(document: bytes) -> Manifest:
     try:
         return Manifest.model_validate_json(document)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(str(part) for part in first["loc"]) or "document"
-        raise ManifestError(f"manifest: {where}: {first['msg']}") from error
+        raise ManifestError(f"manifest: {first_problem(error)}") from error

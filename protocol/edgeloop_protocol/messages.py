@@ -9,7 +9,7 @@ from typing import Annotated, Final, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from edgeloop_protocol.errors import MessageError
+from edgeloop_protocol.errors import MessageError, first_problem
 from edgeloop_protocol.lifecycle import SlotState
 from edgeloop_protocol.limits import (
     BATCH_RECORDS_MAX,
@@ -315,8 +315,6 @@ def decode(message_type: type[W], payload: bytes) -> W:
     try:
         return message_type.model_validate_json(payload)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(str(part) for part in first["loc"]) or "document"
-        raise MessageError(f"{message_type.__name__}: {where}: {first['msg']}") from error
+        raise MessageError(f"{message_type.__name__}: {first_problem(error)}") from error
     except RecursionError as error:  # a deeply nested document
         raise MessageError(f"{message_type.__name__}: nested too deeply") from error

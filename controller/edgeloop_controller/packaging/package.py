@@ -32,6 +32,7 @@ from edgeloop_controller.packaging.draft import (
 from edgeloop_controller.packaging.golden import spread_rows, synthetic_rows
 from edgeloop_controller.packaging.introspect import ModelFacts, introspect
 from edgeloop_controller.packaging.runtime import Outputs, RunModel, run_model
+from edgeloop_protocol.errors import first_problem
 from edgeloop_protocol.manifest import (
     Artifact,
     Evaluation,
@@ -112,9 +113,7 @@ def package(
         )
         return _with_baseline(manifest, rows, trial)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(str(part) for part in first["loc"]) or "manifest"
-        raise PackagingError(f"{name}@{version}: {where}: {first['msg']}") from error
+        raise PackagingError(f"{name}@{version}: {first_problem(error)}") from error
 
 
 def _try(
