@@ -25,12 +25,14 @@ task = json.loads(arguments.input.read_text())
 features, labels = task["features"], task["labels"]
 
 tables = [pq.read_table(task["inputs"]["base"])]
-baseline = pq.read_table(task["inputs"]["baseline"]).select([*features, "group"])
+baseline = pq.read_table(task["inputs"]["baseline"]).select([*features, "label", "group"])
 if task["train_file"]:  # a retraining: labelled samples from the devices count five times
     samples = pq.read_table(task["train_file"])
     tables += [samples] * 5
     now = samples.filter([subset == "since_drift" for subset in samples["subset"].to_pylist()])
-    baseline = now.select([*features, "device"]).rename_columns([*features, "group"])
+    baseline = now.select([*features, "label", "device"]).rename_columns(
+        [*features, "label", "group"]
+    )
 
 rows = pa.concat_tables([table.select([*features, "label"]) for table in tables])
 x = np.stack([rows[name].to_numpy() for name in features], axis=1).astype(np.float32)

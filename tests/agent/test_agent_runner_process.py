@@ -138,11 +138,12 @@ def test_answers_windows_samples_and_a_clean_end(rig, make_package):
 
 
 def test_nan_is_answered_as_an_error_and_counted(rig, make_package):
-    rig.serve(make_package(nan=True, golden=None))
-    assert rig.ask({"reference": "r", "values": [1, 2, 3]}) == {
-        "reference": "r",
-        "error": "the model gave NaN or Inf",
-    }
+    package = make_package(nan=True, golden=None)
+    rig.serve(package)
+    answer = rig.ask({"reference": "r", "values": [1, 2, 3]})
+    assert answer["error"] == "the model gave NaN or Inf"
+    assert answer["manifest_digest"] == package.manifest.digest(), "who gave no answer is said"
+    assert "label" not in answer
     assert rig.hear(RunnerProgressed, lambda w: w.progress.nonfinite).progress.examples == 0
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from edgeloop_controller.core.rollout import RolloutTerms
+from edgeloop_controller.core.rollout import ProbationTerms, RolloutTerms
 from edgeloop_controller.errors import ConflictError, NotFoundError, SelectorError, WaveError
 from edgeloop_controller.services.desired import DesiredPublisher
 from edgeloop_controller.services.inbox import Inbox
@@ -16,10 +16,9 @@ from edgeloop_controller.services.registry import Registry
 from edgeloop_controller.services.rollouts import RolloutRequest
 from edgeloop_controller.store.engine import Database
 from edgeloop_controller.store.tables import Assignment, Device, Event, Rollout, RolloutMember
-from edgeloop_protocol.messages import Probation
 from edgeloop_simulators.twins.clock import SimulatedClock
 
-TERMS = RolloutTerms(soak_s=0, min_compared=0, probation=Probation(min_s=0.1))
+TERMS = RolloutTerms(soak_s=0, min_compared=0, probation=ProbationTerms(min_s=0.1))
 
 
 def _start(controller: Any, version: str = "1", **changes: Any) -> int:

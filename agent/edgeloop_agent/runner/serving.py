@@ -140,22 +140,13 @@ class Serving:
         if not self._first_error:
             self._first_error = answer.problem[:TEXT_MAX_CHARS]
             self._note("no_answer", f"{reference or 'an example'}: {answer.problem}")
-        self._sink.answer({"reference": reference, "error": answer.problem})
+        self._say(reference, {"error": answer.problem}, time.time())
 
     def _give(self, reference: str, answer: Answer) -> None:
         self._examples += 1
-        version = self._model.version
         taken_at = time.time()
-        self._sink.answer(
-            {
-                "reference": reference,
-                "label": self._model.manifest.labels[answer.label],
-                "confidence": round(answer.confidence, 6),
-                "version": str(version),
-                "manifest_digest": version.manifest_digest,
-                "at": taken_at,
-            }
-        )
+        label = self._model.manifest.labels[answer.label]
+        self._say(reference, {"label": label, "confidence": round(answer.confidence, 6)}, taken_at)
         self._window.timed(answer.latency_us)
         self._window.answered(answer.features, answer.label, answer.confidence)
         if answer.compared:
@@ -165,7 +156,7 @@ class Serving:
             named = shadow is not None and answer.shadow_label is not None
             sample = Sample(
                 slot=self._start.slot,
-                version=version,
+                version=self._model.version,
                 taken_at=taken_at,
                 reference=reference,
                 features=tuple(answer.features.tolist()),
@@ -175,6 +166,11 @@ class Serving:
                 shadow_prediction=answer.shadow_label if named else None,
             )
             self._control.send(sample)
+
+    def _say(self, reference: str, answer: dict[str, Any], at: float) -> None:
+        version = self._model.version
+        named = {"version": str(version), "manifest_digest": version.manifest_digest, "at": at}
+        self._sink.answer({"reference": reference, **answer, **named})
 
     def _beat(self) -> None:
         shadow = self._inference.shadow

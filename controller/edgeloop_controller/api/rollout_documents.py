@@ -7,40 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from edgeloop_controller.api.documents import Document
 from edgeloop_controller.core.rollout import RolloutTerms
 from edgeloop_protocol.limits import TEXT_MAX_CHARS
-from edgeloop_protocol.messages import Name, Probation
-
-_DEFAULT = RolloutTerms()
-
-
-class ProbationDocument(BaseModel):
-    """As `edgeloop_protocol.messages.Probation`, unknown keys refused."""
-
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
-    min_s: float = Field(default=Probation().min_s, gt=0)
-    min_examples: int = Field(default=Probation().min_examples, ge=0)
-    max_s: float = Field(default=Probation().max_s, gt=0)
-    max_error_rate: float = Field(default=Probation().max_error_rate, ge=0, le=1)
-    max_latency_ratio: float = Field(default=Probation().max_latency_ratio, gt=0)
-    compare: bool = Probation().compare
-
-
-class TermsDocument(BaseModel):
-    """What a wave must show before the next one; durations in seconds."""
-
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
-    soak_s: float = Field(default=_DEFAULT.soak_s, ge=0)
-    deadline_s: float = Field(default=_DEFAULT.deadline_s, gt=0)
-    max_failed_fraction: float = Field(default=_DEFAULT.max_failed_fraction, ge=0, le=1)
-    max_disagreement: float = Field(default=_DEFAULT.max_disagreement, ge=0, le=1)
-    disagreement_margin: float = Field(default=_DEFAULT.disagreement_margin, ge=0, le=1)
-    min_compared: int = Field(default=_DEFAULT.min_compared, ge=0)
-    max_accuracy_drop: float = Field(default=_DEFAULT.max_accuracy_drop, ge=0, le=1)
-    false_halt_rate: float = Field(default=_DEFAULT.false_halt_rate, gt=0, lt=1)
-    probation: ProbationDocument = ProbationDocument()
-
-    def terms(self) -> RolloutTerms:
-        values = self.model_dump(exclude={"probation"})
-        return RolloutTerms(**values, probation=Probation(**self.probation.model_dump()))
+from edgeloop_protocol.messages import Name
 
 
 class RolloutStart(BaseModel):
@@ -51,7 +18,7 @@ class RolloutStart(BaseModel):
     waves: Annotated[list[str], Field(min_length=1, max_length=32)] = ["1", "25%", "100%"]
     slot: Name = "main"
     allow_empty: bool = False
-    terms: TermsDocument = TermsDocument()
+    terms: RolloutTerms = RolloutTerms()
 
 
 class AbortRequest(BaseModel):
@@ -96,5 +63,5 @@ class RolloutSummary(Document):
 
 
 class RolloutDetail(RolloutSummary):
-    terms: TermsDocument
+    terms: RolloutTerms
     devices: list[MemberDocument]

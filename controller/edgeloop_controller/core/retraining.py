@@ -10,6 +10,7 @@ from typing import Final, Literal, Self
 
 from pydantic import Field, model_validator
 
+from edgeloop_controller.core.rollout_types import RolloutTerms
 from edgeloop_protocol.config import Config
 
 
@@ -34,7 +35,7 @@ class RolloutPlan(Config):
 
     selector: str = "all"
     waves: tuple[str, ...] = ("1", "25%", "100%")
-    soak_s: float | None = None
+    terms: RolloutTerms = RolloutTerms()
 
 
 class Policy(Config):

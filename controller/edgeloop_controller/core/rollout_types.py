@@ -5,9 +5,13 @@ module.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
+from typing import Self
 
+from pydantic import ConfigDict, Field, model_validator
+
+from edgeloop_protocol.config import Config
 from edgeloop_protocol.manifest import Manifest
 from edgeloop_protocol.messages import Inventory, Probation, SlotReported, VersionRef
 
@@ -38,28 +42,35 @@ class Wave:
     percent: float | None = None
 
 
-@dataclass(frozen=True)
-class RolloutTerms:
+class ProbationTerms(Probation):
+    """As people write it: unknown keys are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class RolloutTerms(Config):
     """What a wave must show before the next one; seconds by the controller's clock.
 
-    The old version runs in shadow during probation only, so where it is compared a probation
+    The same in the HTTP API and in a policy's file. Where the old version is compared, a probation
     lasts at least `min_compared` examples: a smaller `probation.min_examples` is raised to that.
     """
 
-    soak_s: float = 30.0
-    deadline_s: float = 3600.0
-    max_failed_fraction: float = 0.05
-    max_disagreement: float = 0.50
-    disagreement_margin: float = 0.40
-    min_compared: int = 50
-    max_accuracy_drop: float = 0.02
-    false_halt_rate: float = 0.01
-    probation: Probation = field(default_factory=Probation)
+    soak_s: float = Field(default=30.0, ge=0)
+    deadline_s: float = Field(default=3600.0, gt=0)
+    max_failed_fraction: float = Field(default=0.05, ge=0, le=1)
+    max_disagreement: float = Field(default=0.50, ge=0, le=1)
+    disagreement_margin: float = Field(default=0.40, ge=0, le=1)
+    min_compared: int = Field(default=50, ge=0)
+    max_accuracy_drop: float = Field(default=0.02, ge=0, le=1)
+    false_halt_rate: float = Field(default=0.01, gt=0, lt=1)
+    probation: ProbationTerms = ProbationTerms()
 
-    def __post_init__(self) -> None:
+    @model_validator(mode="after")
+    def _compares_enough(self) -> Self:
         if self.probation.compare and self.probation.min_examples < self.min_compared:
             raised = self.probation.model_copy(update={"min_examples": self.min_compared})
             object.__setattr__(self, "probation", raised)
+        return self
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from edgeloop_controller.core.retraining import Policy, RunStatus
-from edgeloop_controller.core.rollout import RolloutTerms
 from edgeloop_controller.errors import ConflictError, ControllerError, TrainingError
 from edgeloop_controller.services.candidate import Candidates
 from edgeloop_controller.services.policies import Policies
@@ -222,13 +221,12 @@ class TrainingRuns:
 
 def _request(policy: Policy, version: str, run_id: int) -> RolloutRequest:
     assert policy.rollout is not None
-    soak_s = policy.rollout.soak_s
     return RolloutRequest(
         name=policy.model,
         version=version,
         selector=policy.rollout.selector,
         waves=policy.rollout.waves,
-        terms=RolloutTerms() if soak_s is None else RolloutTerms(soak_s=soak_s),
+        terms=policy.rollout.terms,
         slot=policy.slot,
         training_run_id=run_id,
     )

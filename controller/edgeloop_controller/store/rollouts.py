@@ -3,7 +3,6 @@
 from collections.abc import Collection, Sequence
 from typing import Any, Final
 
-from pydantic import TypeAdapter
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
@@ -18,7 +17,6 @@ from edgeloop_controller.errors import NotFoundError
 from edgeloop_controller.store.tables import Rollout, RolloutMember
 
 ACTIVE: Final = (RolloutStatus.RUNNING.value, RolloutStatus.PAUSED.value)
-_TERMS: Final = TypeAdapter(RolloutTerms)
 
 
 def require(session: Session, rollout_id: int) -> Rollout:
@@ -72,12 +70,11 @@ def held_devices(session: Session, slot: str) -> dict[str, int]:
 
 
 def terms_of(rollout: Rollout) -> RolloutTerms:
-    return _TERMS.validate_python(rollout.terms)
+    return RolloutTerms.model_validate(rollout.terms)
 
 
 def terms_document(terms: RolloutTerms) -> dict[str, Any]:
-    document: dict[str, Any] = _TERMS.dump_python(terms, mode="json")
-    return document
+    return terms.model_dump(mode="json")
 
 
 def state_of(session: Session, rollout: Rollout) -> RolloutState:

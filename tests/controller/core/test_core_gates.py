@@ -11,6 +11,7 @@ from edgeloop_controller.core.rollout import (
     LabelledPair,
     Member,
     MemberPhase,
+    ProbationTerms,
     RolloutSpec,
     RolloutTerms,
 )
@@ -22,7 +23,7 @@ from edgeloop_protocol.manifest import (
     Manifest,
     TensorSpec,
 )
-from edgeloop_protocol.messages import Probation, VersionRef
+from edgeloop_protocol.messages import VersionRef
 
 OLD = VersionRef(name="gait", version="1", manifest_digest="1" * 64)
 OTHER = VersionRef(name="gait", version="0", manifest_digest="0" * 64)
@@ -145,4 +146,4 @@ def test_the_order_of_arrival_changes_nothing() -> None:
 
 def test_probation_lasts_until_enough_is_compared() -> None:
     assert RolloutTerms(min_compared=80).probation.min_examples == 80
-    assert RolloutTerms(probation=Probation(compare=False)).probation.min_examples == 20
+    assert RolloutTerms(probation=ProbationTerms(compare=False)).probation.min_examples == 20

@@ -353,7 +353,7 @@ def happen(fleet: Fleet, event: str, number: int) -> None:
 )
 def test_laws(count: int, waves: str, events: list[tuple[str, int]], soak_s: float) -> None:
     fleet = Fleet(count, waves=waves)
-    fleet.spec = replace(fleet.spec, terms=replace(TERMS, soak_s=soak_s))
+    fleet.spec = replace(fleet.spec, terms=TERMS.model_copy(update={"soak_s": soak_s}))
     for event, number in events:
         happen(fleet, event, number)
         before = fleet.state

@@ -23,7 +23,7 @@ def start(body: shapes.RolloutStart, services: Context) -> shapes.RolloutDetail:
             version=body.version,
             selector=body.selector,
             waves=tuple(body.waves),
-            terms=body.terms.terms(),
+            terms=body.terms,
             slot=body.slot,
             allow_empty=body.allow_empty,
         )
@@ -49,7 +49,7 @@ def show(rollout_id: int, services: Context) -> shapes.RolloutDetail:
         summary = _summary(session, rollout)
     return shapes.RolloutDetail(
         **{key: getattr(summary, key) for key in type(summary).model_fields},
-        terms=shapes.TermsDocument.model_validate(rollout.terms),
+        terms=rollouts.terms_of(rollout),
         devices=[
             shapes.MemberDocument(
                 device_id=row.device_id,

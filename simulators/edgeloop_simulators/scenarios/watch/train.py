@@ -46,7 +46,7 @@ def main() -> None:
 
     base = pq.read_table(task["inputs"]["base"])
     tables = [base]
-    baseline = pq.read_table(task["inputs"]["baseline"]).select([*FEATURES, "group"])
+    baseline = pq.read_table(task["inputs"]["baseline"]).select([*FEATURES, "label", "group"])
     if task["train_file"]:
         samples = pq.read_table(task["train_file"])
         print(f"{samples.num_rows} labelled samples from {len(task['devices'])} devices")
@@ -81,7 +81,7 @@ def since_the_change(samples: pa.Table) -> pa.Table:
     """What the devices see now; the device stands for the group. In time order."""
     now = samples.filter(pc.equal(samples.column("subset"), "since_drift"))
     now = (now if now.num_rows else samples).sort_by("taken_at")
-    return now.select([*FEATURES, "device"]).rename_columns([*FEATURES, "group"])
+    return now.select([*FEATURES, "label", "device"]).rename_columns([*FEATURES, "label", "group"])
 
 
 def write(output: Path, model: Any, labels: list[str], baseline: pa.Table) -> None:
