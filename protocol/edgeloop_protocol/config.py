@@ -17,6 +17,8 @@ from edgeloop_protocol.errors import ConfigError
 
 ENV_PREFIX: Final = "EDGELOOP_"
 ENV_NESTING: Final = "__"
+NOT_CONFIGURATION: Final = frozenset({"EDGELOOP_URL"})
+"""Variables of ours that are no program's configuration: the command line's controller."""
 
 
 class Config(BaseModel):
@@ -34,18 +36,18 @@ def load_config(
     """Read `path` (None: defaults only), overlay the environment, validate.
 
     `EDGELOOP_BROKER__PORT=1884` sets key `port` of table `[broker]`; a value is read as TOML where
-    it parses as such, else as a string. Relative paths in the file mean: relative to the working
+    it parses as such, else as a string; a variable that names no key is an error like any other
+    unknown key. Relative paths in the file mean: relative to the working
     directory. Raises ConfigError.
     """
     variables = os.environ if environment is None else environment
     document = _read_toml(path) if path is not None else {}
     origin: dict[str, str] = {}
     for variable in sorted(variables):
-        if variable.startswith(ENV_PREFIX):
+        if variable.startswith(ENV_PREFIX) and variable not in NOT_CONFIGURATION:
             keys = variable.removeprefix(ENV_PREFIX).lower().split(ENV_NESTING)
-            if keys[0] in config_type.model_fields:  # other EDGELOOP_ variables are not ours
-                _overlay(document, keys, variable, variables[variable])
-                origin[".".join(keys)] = variable
+            _overlay(document, keys, variable, variables[variable])
+            origin[".".join(keys)] = variable
     try:
         return config_type.model_validate(document)
     except ValidationError as error:
@@ -91,7 +93,8 @@ def _explain(
     lines = []
     for problem in error.errors(include_url=False):
         key = ".".join(str(part) for part in problem["loc"])
-        where = origin.get(key) or (str(path) if path else "the defaults")
+        variables = [name for at, name in origin.items() if at == key or at.startswith(f"{key}.")]
+        where = variables[0] if variables else (str(path) if path else "the defaults")
         lines.append(f"{where}: {key or 'document'}: {_mend(problem, config_type)}")
     return "\n".join(lines)
 

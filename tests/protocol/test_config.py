@@ -34,7 +34,7 @@ def test_file_and_environment_overlay(tmp_path: Path) -> None:
             "EDGELOOP_BROKER__HOST": "10.0.0.1",
             "EDGELOOP_BROKER__PORT": "1885",
             "EDGELOOP_LABELS__SITE": "plant-3",
-            "EDGELOOP_URL": "not a key of these settings",
+            "EDGELOOP_URL": "the command line's own",
             "OTHER": "x",
         },
     )
@@ -56,6 +56,16 @@ def test_file_and_environment_overlay(tmp_path: Path) -> None:
             'device_id = "d"',
             {"EDGELOOP_BROKER__PORT": "many"},
             r"EDGELOOP_BROKER__PORT: broker.port: .*integer.* \(given 'many'\)",
+        ),
+        (
+            'device_id = "d"',
+            {"EDGELOOP_BROKRE__PORT": "1"},
+            "EDGELOOP_BROKRE__PORT: brokre: unknown key; known here: broker, ",
+        ),
+        (
+            'device_id = "d"',
+            {"EDGELOOP_BROKER__PROT": "1"},
+            "EDGELOOP_BROKER__PROT: broker.prot: unknown key; known here: host, port",
         ),
         ("device_id = ", {}, r"agent.toml is not TOML: .*document"),
         ('device_id = "d"\nbroker = 3', {"EDGELOOP_BROKER__PORT": "1"}, "not a table"),
