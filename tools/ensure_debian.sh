@@ -22,7 +22,7 @@ if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then
   case " ${absent[*]} " in *" python3-venv "*) exit 1 ;; *) exit 0 ;; esac
 fi
 echo "installing Debian packages: ${absent[*]}"
-export DEBIAN_FRONTEND=noninteractive
+export DEBIAN_FRONTEND=noninteractive DEBCONF_NOWARNINGS=yes
 apt-get update -qq >/dev/null
 apt-get install -y -qq --no-install-recommends "${absent[@]}" >/dev/null
 # Debian starts mosquitto as a service; the tests start their own, on their own ports.
