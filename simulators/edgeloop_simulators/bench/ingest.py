@@ -18,6 +18,8 @@ import numpy as np
 from edgeloop_protocol.limits import PAYLOAD_MAX_BYTES
 from edgeloop_protocol.messages import (
     Ack,
+    Hello,
+    Inventory,
     Record,
     Sample,
     TelemetryBatch,
@@ -83,9 +85,9 @@ class _Counting:
 def _until_counted(port: int, messages: int) -> float:
     seen = 0
 
-    def count(_topic: str, _payload: bytes) -> bool:
+    def count(topic: str, _payload: bytes) -> bool:
         nonlocal seen
-        seen += 1
+        seen += topic.endswith(Up.TELEMETRY)
         return seen >= messages
 
     return _timed(port, EVERY_DEVICE_UP, _Counting(count))
@@ -178,6 +180,20 @@ def _sample(random: np.random.Generator) -> Sample:
     )
 
 
+def _hello(device: int) -> tuple[str, bytes]:
+    device_id = f"bench-{device}"
+    inventory = Inventory(
+        agent_version="bench",
+        architecture="x86_64",
+        python="3.11",
+        memory_bytes=2**30,
+        disk_free_bytes=2**30,
+        cpu_count=1,
+    )
+    hello = Hello(device_id=device_id, epoch=EPOCH, sequence=1, revision=0, inventory=inventory)
+    return up_topic(device_id, Up.HELLO), encode(hello)
+
+
 def publish(port: int) -> None:
     messages = [one for device in range(DEVICES) for one in _batches(device)]
     messages.sort(key=lambda one: decode(TelemetryBatch, one[1]).base)
@@ -185,6 +201,8 @@ def publish(port: int) -> None:
     client = PahoBroker(BrokerAddress(HOST, port), "bench-publisher", ())
     client.start(listener)
     listener.ready.wait(TIMEOUT_S)
+    for device in range(DEVICES):
+        client.publish(*_hello(device))
     print(flush=True)
     sys.stdin.readline()
     for topic, payload in messages:
