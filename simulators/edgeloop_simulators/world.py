@@ -92,12 +92,14 @@ class World:
         return published.get("retrained", published["first"])
 
     def output_of(self, what: str) -> Path:
-        """Where the training script wrote the version."""
+        """Where the training script wrote the version that was published as `what`."""
         if what == "first":
             return self.bed.directory / FIRST_OUTPUT / "output"
-        run = self.ended_run()
-        assert run is not None
-        return Path(run["directory"]) / "output"
+        digest = self.bed.published[what]
+        for run in self.bed.console.training_runs():
+            if run["candidate"] is not None and run["candidate"]["manifest_digest"] == digest:
+                return Path(run["directory"]) / "output"
+        raise StoryError(f"no training run made the version {digest[:12]} ({what})")
 
     def alarm(self, cause: str, key: str) -> dict[str, Any] | None:
         found = [a for a in self.bed.console.alarms() if a["cause"] == cause and a["key"] == key]
@@ -108,5 +110,6 @@ class World:
         return f", accuracy now {rolling[0]:.2f}" if rolling else ""
 
     def ended_run(self) -> dict[str, Any] | None:
+        """The newest training run that has ended, however it ended."""
         ended = ("succeeded", "rejected", "failed")
         return next((r for r in self.bed.console.training_runs() if r["status"] in ended), None)
