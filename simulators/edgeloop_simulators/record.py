@@ -24,6 +24,8 @@ from edgeloop_simulators.references import RowRanges
 from edgeloop_simulators.truth import Answer, Mark
 
 Row = Mapping[str, Any]
+Number = tuple[str, str, int]
+"""(device, epoch, sequence): an agent numbers the records of each of its boots from 1."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,10 @@ class Record:
     training_runs: tuple[Row, ...]
     ran: frozenset[tuple[str, str]]
     """(device, manifest digest) of every telemetry window."""
-    telemetry: tuple[tuple[str, str, int], ...]
+    telemetry: tuple[Number, ...]
+    contents: tuple[tuple[Number, tuple[Any, ...]], ...]
+    """Each stored window's and sample's number with what it says: device, slot, version, when it
+    began or was taken by the device's clock, and a sample's reference."""
 
     def first(self, kind: str) -> Mark | None:
         return next((mark for mark in self.marks if mark.kind == kind), None)
@@ -82,6 +87,12 @@ TELEMETRY = """
     union all select device_id, epoch, sequence from events
         where device_id is not null and sequence is not null
 """
+CONTENTS = """
+    select device_id, epoch, sequence, slot, manifest_digest, device_started_at, null from windows
+    union all
+    select device_id, epoch, sequence, slot, manifest_digest, device_taken_at, reference
+        from samples
+"""
 
 
 def run_directory(out: Path) -> Path:
@@ -108,6 +119,9 @@ def read_record(out: Path, database: Path | None = None) -> Record:
         }
         ran = frozenset((row[0], row[1]) for row in connection.execute(RAN))
         telemetry = tuple((row[0], row[1], row[2]) for row in connection.execute(TELEMETRY))
+        contents = tuple(
+            ((row[0], row[1], row[2]), (row[0], *row[3:])) for row in connection.execute(CONTENTS)
+        )
     return Record(
         answers=tuple(Answer(**line) for line in _lines(directory / "answers.jsonl")),
         marks=tuple(Mark(**line) for line in _lines(directory / "marks.jsonl")),
@@ -116,6 +130,7 @@ def read_record(out: Path, database: Path | None = None) -> Record:
         outboxes=tuple(OutboxEpoch(**one) for one in _json(directory, "outboxes.json") or ()),
         ran=ran,
         telemetry=telemetry,
+        contents=contents,
         **tables,
     )
 

@@ -74,21 +74,25 @@ def seconds_to_detect_drift(record: Record) -> float | None:
 def seconds_to_recover(record: Record) -> float | None:
     """From the world's change until the fleet's rolling accuracy, having been lost, is back.
 
-    Rolling: over all counted answers of the last RECENT_S seconds, whichever version gave them.
-    Back: within RECOVERED_WITHIN of v1's accuracy before the change, when it is a later version
-    that answers most of them.
+    Rolling: over all counted answers of the last RECENT_S seconds, whichever version gave them;
+    looked at as soon as all of those are from after the change. Lost: more than RECOVERED_WITHIN
+    below v1's accuracy before the change. Back: no more than that below it, when it is a later
+    version that answers most of them. None also when it was never lost.
     """
     changed, before = record.first("world.changed"), accuracy(counted(record, "first", "before"))
     first = record.digest_of("first")
     if changed is None or before is None or not changed.data["devices"]:
         return None
     answers = [answer for answer in record.answers if counts(answer, record.trained)]
+    lost = False
     for at, window in rolling(answers):
         if at < changed.at + RECENT_S or len(window) < RECOVERED_MIN_ANSWERS:
             continue
         share = sum(answer.correct for answer in window) / len(window)
         replaced = sum(answer.manifest_digest != first for answer in window) > len(window) / 2
-        if replaced and share >= before - RECOVERED_WITHIN:
+        if share < before - RECOVERED_WITHIN:
+            lost = True
+        elif lost and replaced:
             return round(at - changed.at, 1)
     return None
 
@@ -195,8 +199,14 @@ def telemetry_lost(record: Record) -> list[tuple[str, str, int]]:
 
 
 def telemetry_duplicated(record: Record) -> int:
-    """Stored rows beyond one for each (device, epoch, sequence)."""
-    return len(record.telemetry) - len(set(record.telemetry))
+    """Stored rows beyond one for each record.
+
+    Those under a (device, epoch, sequence) that another row has, and windows and samples that say
+    the same as one that is stored under another number.
+    """
+    same_number = len(record.telemetry) - len(set(record.telemetry))
+    numbered = set(record.contents)
+    return same_number + len(numbered) - len({content for _, content in numbered})
 
 
 def bytes_up_per_device(record: Record) -> int | None:

@@ -122,8 +122,8 @@ def _window(device: str, sequence: int, digest: str) -> tables.Window:
         received_at=START,
         slot="main",
         manifest_digest=digest,
-        device_started_at=START,
-        device_ended_at=START,
+        device_started_at=START + sequence,
+        device_ended_at=START + sequence + 1,
         count=10,
         errors=0,
         nonfinite=0,
@@ -132,6 +132,24 @@ def _window(device: str, sequence: int, digest: str) -> tables.Window:
         memory_bytes=1,
         body={},
         sketches=None,
+    )
+
+
+def _sample(device: str, sequence: int, digest: str) -> tables.Sample:
+    return tables.Sample(
+        device_id=device,
+        epoch="e" * 16,
+        sequence=sequence,
+        received_at=START,
+        slot="main",
+        manifest_digest=digest,
+        device_taken_at=START + sequence,
+        reference=f"r0:{sequence * 10}-{sequence * 10 + 10}",
+        features=b"",
+        prediction=0,
+        confidence=0.9,
+        shadow_digest=None,
+        shadow_prediction=None,
     )
 
 
@@ -186,7 +204,8 @@ def handmade_run(tmp_path: Path) -> Path:
         session.add_all([_version(V1, 1), _version(V2, 55), _version(V3, BAD_AT - 2)])
         session.add_all(_device(name) for name in DEVICES)
         session.flush()
-        session.add_all(_window(d, s, V1) for d in DEVICES for s in range(1, 21))
+        session.add_all(_window(d, s, V1) for d in DEVICES for s in range(1, 17))
+        session.add_all(_sample(d, s, V1) for d in DEVICES for s in range(17, 21))
         session.add(alarm(20, "device", "d3", "sensor_fault", sensor="gyroscope-x"))
         session.add(alarm(42, "fleet", "*", "world_changed"))
         session.add_all(

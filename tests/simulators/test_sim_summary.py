@@ -53,12 +53,12 @@ def test_the_figures_of_a_run_by_hand(handmade_run: Path) -> None:
 
 
 def test_deleted_rows_are_lost_telemetry(handmade_run: Path) -> None:
-    execute(handmade_run, "delete from windows where device_id = 'd1' and sequence in (3, 20)")
+    execute(handmade_run, "delete from windows where device_id = 'd1' and sequence in (3, 16)")
     assert figures(handmade_run)["telemetry_lost"] == 2
 
 
 def test_what_an_outbox_still_holds_is_not_lost(handmade_run: Path) -> None:
-    execute(handmade_run, "delete from windows where sequence = 20")
+    execute(handmade_run, "delete from samples where sequence = 20")
     path = run_directory(handmade_run) / "outboxes.json"
     held = [one | {"held": 3} for one in json.loads(path.read_text())]
     path.write_text(json.dumps(held))
@@ -79,6 +79,31 @@ def test_rows_stored_twice_are_duplicates(handmade_run: Path) -> None:
     assert found["telemetry_records"] == 80
 
 
+@pytest.mark.parametrize("table", ["windows", "samples"])
+def test_records_stored_again_under_other_numbers_are_duplicates(
+    handmade_run: Path, table: str
+) -> None:
+    """As by an agent that said again, in a new epoch, what it had said already."""
+    with closing(sqlite3.connect(database_of(handmade_run))) as connection:
+        columns = [row[1] for row in connection.execute(f"pragma table_info({table})")]
+    names = ", ".join(name for name in columns if name != "id")
+    values = names.replace("epoch", "'another'").replace("sequence", "sequence + 100")
+    again = f"insert into {table} ({names}) select {values} from {table} where device_id = 'd1'"
+    execute(handmade_run, again)
+    added = 16 if table == "windows" else 4
+    assert figures(handmade_run)["telemetry_duplicated"] == added
+
+
+def test_records_of_other_versions_or_times_are_no_duplicates(handmade_run: Path) -> None:
+    execute(
+        handmade_run,
+        f"update windows set device_started_at = 1000, manifest_digest = '{V2}' where sequence = 3",
+        "update windows set device_started_at = 1000 where sequence = 4",
+        "update samples set device_taken_at = 1000",
+    )
+    assert figures(handmade_run)["telemetry_duplicated"] == 0
+
+
 def test_wrong_answers_lower_the_accuracy_of_their_version_alone(handmade_run: Path) -> None:
     before = figures(handmade_run)
     rewrite(
@@ -90,6 +115,12 @@ def test_wrong_answers_lower_the_accuracy_of_their_version_alone(handmade_run: P
     assert after["accuracy_v2"] == 0
     assert after["seconds_to_recover"] is None
     assert after["accuracy_v1_before"] == before["accuracy_v1_before"]
+
+
+def test_an_accuracy_that_was_never_lost_does_not_recover(handmade_run: Path) -> None:
+    rewrite(handmade_run, "answers.jsonl", lambda a: a | {"label": "A"})
+    assert figures(handmade_run)["accuracy_v1_after_drift"] == 1
+    assert figures(handmade_run)["seconds_to_recover"] is None
 
 
 def test_windows_that_were_trained_on_or_overlap_never_count(handmade_run: Path) -> None:
