@@ -11,7 +11,7 @@ import pytest
 from datasketches import kll_floats_sketch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from edgeloop_agent.config import JsonlSink, ReplaySource, SlotConfig, SocketSource, TelemetryConfig
 from edgeloop_agent.errors import DataSetError, ModelLoadError
@@ -90,6 +90,50 @@ def test_a_shadow_that_fails_never_touches_the_answer(load, make_package):
     answer = Inference(load(make_package("1")), broken).answer(floats(1.0, 0.0, -1.0))
     assert answer.label == 0
     assert not answer.compared
+
+
+def picky_model():
+    """Gives (0.5, 0.5), but fails where the largest value is no index of a table of three."""
+    table = numpy_helper.from_array(np.full((3, 2), 0.5, dtype=np.float32), "table")
+    nodes = [
+        helper.make_node("ReduceMax", ["x"], ["largest"], axes=[1], keepdims=0),
+        helper.make_node("Cast", ["largest"], ["index"], to=TensorProto.INT64),
+        helper.make_node("Gather", ["table", "index"], ["p"], axis=0),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "picky",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [None, 3])],
+        [helper.make_tensor_value_info("p", TensorProto.FLOAT, [None, 2])],
+        [table],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    return model.SerializeToString()
+
+
+def test_an_input_that_the_runtime_fails_on_costs_only_its_own_answer(load, make_package):
+    model = load(make_package(model=picky_model(), golden=None))
+    answer = Inference(model, None).answer(floats(0, 1, 99))
+    assert isinstance(answer, NoAnswer)
+    assert "inference failed" in answer.problem
+    assert not answer.by_source, "the model is answerable for it"
+    assert Inference(model, None).answer(floats(0, 1, 2)).confidence == 0.5
+    sound = load(make_package("2"), "other")
+    answer = Inference(sound, model).answer(floats(0, 1, 99))
+    assert isinstance(answer, Answer), "nor does it touch the answer when it runs in shadow"
+    assert not answer.compared
+
+
+def test_values_too_large_for_their_features_are_a_refused_example(load, make_package):
+    windowed = Preprocessing(
+        kind="window_statistics", rows=4, channels=("x", "y", "z"), statistics=("rms",)
+    )
+    features = tuple({"name": name, "sensor": "s"} for name in windowed.feature_names())
+    model = load(make_package(preprocessing=windowed, features=features, golden=None))
+    answer = Inference(model, None).answer(np.full((4, 3), 1e30, dtype=np.float32))
+    assert isinstance(answer, NoAnswer)
+    assert (answer.by_source, answer.nonfinite) == (True, False)
+    assert "too large" in answer.problem
 
 
 def test_damaged_files_are_not_loaded(load, make_package, tmp_path):

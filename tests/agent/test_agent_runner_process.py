@@ -22,6 +22,7 @@ from edgeloop_agent.shell.lock import StateDirLock, is_locked
 from edgeloop_agent.shell.model_store import ModelStore
 from edgeloop_agent.shell.runner_log import FILE_MAX_BYTES, RunnerLog, Tail
 from edgeloop_agent.shell.runner_process import RunnerProcesses, RunnerSaid
+from edgeloop_protocol.manifest import Preprocessing
 
 pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("agent_e2e")]
 
@@ -145,6 +146,18 @@ def test_nan_is_answered_as_an_error_and_counted(rig, make_package):
     assert answer["manifest_digest"] == package.manifest.digest(), "who gave no answer is said"
     assert "label" not in answer
     assert rig.hear(RunnerProgressed, lambda w: w.progress.nonfinite).progress.examples == 0
+
+
+def test_a_finite_but_huge_example_is_refused_and_the_runner_goes_on(rig, make_package):
+    windowed = Preprocessing(
+        kind="window_statistics", rows=2, channels=("x", "y", "z"), statistics=("rms",)
+    )
+    features = tuple({"name": name, "sensor": "s"} for name in windowed.feature_names())
+    rig.serve(make_package(preprocessing=windowed, features=features, golden=None))
+    assert "too large" in rig.ask({"reference": "r", "values": [[1e30] * 3] * 2})["error"]
+    assert "label" in rig.ask({"reference": "r", "values": [[1, 2, 3]] * 2})
+    progress = rig.hear(RunnerProgressed, lambda w: w.progress.source_errors).progress
+    assert (progress.source_errors, progress.errors, progress.nonfinite) == (1, 0, 0)
 
 
 def test_heartbeats_come_while_nothing_arrives_and_stop_when_it_hangs(rig, make_package):

@@ -1,7 +1,8 @@
 """One example through the version that answers and, if there is one, the version in shadow.
 
-Invariants: NaN or Inf in the scores is never an answer; the shadow's failures never touch the
-answer; versions are compared by the label's name, because their label lists may differ.
+Invariants: NaN or Inf in the scores is never an answer, and in the features never a question; the
+shadow's failures never touch the answer; versions are compared by the label's name, because their
+label lists may differ.
 """
 
 import time
@@ -36,7 +37,10 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class NoAnswer:
+    """`by_source`: the example is to blame, not the model."""
+
     problem: str
+    by_source: bool = False
     nonfinite: bool = False
     latency_us: float | None = None
 
@@ -75,6 +79,8 @@ class Inference:
     def answer(self, values: Floats) -> Answer | NoAnswer:
         try:
             vector = self.answering.model.features(values)
+            if not np.isfinite(vector).all():
+                return NoAnswer("values too large: the features hold NaN or Inf", by_source=True)
             scores, latency_us = self.answering.run(vector)
         except (ModelLoadError, ManifestError, ValueError) as error:
             return NoAnswer(str(error))
@@ -91,7 +97,7 @@ class Inference:
         assert self.shadow is not None
         try:
             scores, _ = self.shadow.run(self.shadow.model.features(values))
-        except (ModelLoadError, ManifestError, ValueError):
+        except Exception:  # whatever it is, it is the shadow's
             return False, None
         if not np.isfinite(scores).all():
             return False, None

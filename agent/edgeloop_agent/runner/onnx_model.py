@@ -21,7 +21,6 @@ from edgeloop_protocol.preprocessing import Floats
 from edgeloop_protocol.preprocessing import features as compute_features
 
 _QUIET: Final = 3  # errors only; onnxruntime warns on stderr about harmless things
-_RUN_ERRORS: Final = (RuntimeError, ValueError, TypeError)
 
 
 class OnnxModel:
@@ -36,8 +35,12 @@ class OnnxModel:
         self._width = len(self.manifest.labels)
 
     def features(self, values: Floats) -> Floats:
-        """The feature vector of one example; raises ManifestError when its shape is wrong."""
-        vector: Floats = compute_features(self.manifest.preprocessing, values[np.newaxis])[0]
+        """The feature vector of one example; raises ManifestError when its shape is wrong.
+
+        May hold NaN or Inf where finite values are too large for float32.
+        """
+        with np.errstate(over="ignore", invalid="ignore"):
+            vector: Floats = compute_features(self.manifest.preprocessing, values[np.newaxis])[0]
         if len(vector) != len(self.manifest.features):
             raise ManifestError(
                 f"an example gives {len(vector)} features; the model wants "
@@ -53,13 +56,15 @@ class OnnxModel:
         """Scores of shape (1, labels); raises ModelRunError when the model gives none."""
         try:
             scores = self._session.run(self._outputs, {self._input: prepared})[0]
-        except _RUN_ERRORS as error:
+        except Exception as error:  # the runtime raises its own unrelated types for bad inputs
             raise ModelRunError(f"inference failed: {error}") from error
         if getattr(scores, "shape", None) != (1, self._width):
             raise ModelRunError(
                 f"{self._outputs[0]} has shape {getattr(scores, 'shape', type(scores).__name__)}; "
                 f"expected (1, {self._width})"
             )
+        if scores.dtype.kind not in "fiu":
+            raise ModelRunError(f"{self._outputs[0]} has dtype {scores.dtype}; expected numbers")
         return np.asarray(scores)
 
     def _check_input(self) -> str:

@@ -126,6 +126,8 @@ class Serving:
                 self._window.timed(answer.latency_us)
             if answer.nonfinite:
                 self._nonfinite += 1
+            elif answer.by_source:
+                self._source_errors += 1
             else:
                 self._errors += 1
             self._refuse(example.reference, answer)
