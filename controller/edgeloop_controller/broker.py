@@ -1,12 +1,15 @@
 """The controller's ends of the broker: the listener that fills the inbox, and the embedded broker.
 
 Invariants: the listener only counts and enqueues, so the broker's thread never waits for the
-database; the embedded broker is a child process that ends when this process does, however it
-ends (it reads a pipe that closes), and listens on loopback only.
+database; whenever a device may have spoken unheard (we were away, the inbox was full) `unheard` is
+called, since telemetry is sent again until it is acknowledged but a reported state is not; the
+embedded broker is a child process that ends when this process does, however it ends (it reads a
+pipe that closes), and listens on loopback only.
 """
 
 import logging
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -31,10 +34,11 @@ EMBEDDED_SEGMENTS_MAX: Final = 16
 
 
 class InboxListener:
-    """What the broker's thread calls."""
+    """What the broker's thread calls; `unheard` must return at once."""
 
-    def __init__(self, inbox: Inbox) -> None:
+    def __init__(self, inbox: Inbox, unheard: Callable[[], None]) -> None:
         self._inbox = inbox
+        self._unheard = unheard
         self._connected = threading.Event()
         self.reason = "not connected yet"
 
@@ -45,15 +49,19 @@ class InboxListener:
     def connected(self) -> None:
         self._connected.set()
         self.reason = ""
+        self._unheard()
 
     def disconnected(self, reason: str) -> None:
         self._connected.clear()
         self.reason = reason
 
     def message(self, topic: str, payload: bytes) -> None:
-        was_full = self._inbox.refused
-        if not self._inbox.put(topic, payload) and was_full % 1000 == 0:
-            logger.warning("inbox full: messages are dropped unacknowledged, devices send again")
+        refused_before = self._inbox.refused
+        if self._inbox.put(topic, payload):
+            return
+        self._unheard()
+        if refused_before % 1000 == 0:
+            logger.warning("inbox full: messages are dropped; devices will be asked again")
 
 
 def connect(config: BrokerConfig) -> PahoBroker:

@@ -81,7 +81,7 @@ def build(config: ControllerConfig, database: Database, outbound: Outbound, cloc
         database=database,
         artifacts=artifacts,
         registry=registry,
-        listener=InboxListener(inbox),
+        listener=InboxListener(inbox, desired.ask_all),
         inbox=inbox,
         ingest=Ingest(database, inbox, outbound, desired, clock, limits.batch_max_messages),
         desired=desired,

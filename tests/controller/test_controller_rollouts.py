@@ -9,13 +9,16 @@ from sqlalchemy import select
 from edgeloop_controller.core.rollout import ProbationTerms, RolloutTerms
 from edgeloop_controller.errors import ConflictError, NotFoundError, SelectorError, WaveError
 from edgeloop_controller.services.desired import DesiredPublisher
-from edgeloop_controller.services.inbox import Inbox
+from edgeloop_controller.services.inbox import Inbound, Inbox
 from edgeloop_controller.services.ingest import Ingest
 from edgeloop_controller.services.reconcile import Reconciler
 from edgeloop_controller.services.registry import Registry
 from edgeloop_controller.services.rollouts import RolloutRequest
 from edgeloop_controller.store.engine import Database
 from edgeloop_controller.store.tables import Assignment, Device, Event, Rollout, RolloutMember
+from edgeloop_protocol.lifecycle import SlotState
+from edgeloop_protocol.messages import Presence, SlotReported, encode
+from edgeloop_protocol.topics import Up, parse_down_topic, up_topic
 from edgeloop_simulators.twins.clock import SimulatedClock
 
 TERMS = RolloutTerms(soak_s=0, min_compared=0, probation=ProbationTerms(min_s=0.1))
@@ -251,6 +254,74 @@ def test_the_revision_goes_on_from_a_device_that_knows_a_higher_one(
         row = session.get(Device, "d1")
         assert row is not None
         assert row.desired_revision == 43
+
+
+def test_after_a_reconnect_every_device_is_asked_at_a_bounded_rate(
+    controller: Any, make_device: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgeloop_controller.services.desired.SAID_AGAIN_MAX", 2)
+    devices = _join(controller, make_device, "d1", "d2", "d3", "d4", "new")
+    controller.publish("1")
+    _start(controller, selector="device!=new", waves=("100%",))
+    for _ in range(3):
+        _turn(controller, devices)
+    gone = Presence(epoch=devices[0].epoch, online=False)  # it may be back: we were away
+    controller.takes(Inbound(up_topic("d1", Up.PRESENCE), encode(gone)))
+    controller.broker.said.clear()
+    controller.parts.reconciler.tick()
+    assert controller.broker.said == []
+    controller.parts.services.listener.connected()
+    asked: list[str] = []
+    for up in (True, False, True, True, True):  # the broker goes away in between
+        controller.broker.up = up
+        controller.broker.said.clear()
+        controller.parts.reconciler.tick()
+        assert len(controller.broker.said) <= 2
+        asked += [parse_down_topic(topic).device_id for topic, _ in controller.broker.said]
+    assert asked == ["d2", "d3", "d4", "d1"]
+
+
+def test_a_device_that_is_silent_about_its_offer_is_asked(
+    controller: Any, database: Database, make_device: Any
+) -> None:
+    """Its report was lost although nothing was noticed: the revision stands, the slot does not."""
+    (device,) = _join(controller, make_device, "d1")
+    controller.publish("1")
+    rollout = _start(controller)
+    controller.parts.reconciler.tick()
+    told = controller.broker.desired("d1")
+    device.revision = told[-1].revision
+    device.slots = (SlotReported(slot="main", state=SlotState.PROBATION),)
+    controller.takes(device.reported())
+    device.obeys(told[-1])  # never arrives
+    for _ in range(29):
+        controller.clock.advance(1)
+        controller.parts.reconciler.tick()
+    assert len(controller.broker.desired("d1")) == len(told)
+    for _ in range(12):
+        controller.clock.advance(1)
+        controller.parts.reconciler.tick()
+    assert len(controller.broker.desired("d1")) == len(told) + 2  # and again 10 s later
+    controller.takes(device.reported())
+    for _ in range(60):
+        controller.clock.advance(1)
+        controller.parts.reconciler.tick()
+    assert _status(database, rollout) == "done"
+    assert len(controller.broker.desired("d1")) == len(told) + 2
+
+
+def test_what_a_full_inbox_refused_is_asked_for(controller: Any, make_device: Any) -> None:
+    (device,) = _join(controller, make_device, "d1")
+    controller.publish("1")
+    _start(controller)
+    for _ in range(3):
+        _turn(controller, [device])
+    controller.broker.said.clear()
+    services = controller.parts.services
+    services.inbox.close()
+    services.listener.message(*device.reported())
+    controller.parts.reconciler.tick()
+    assert len(controller.broker.desired("d1")) == 1
 
 
 def test_a_silent_device_counts_as_offline(database: Database, make_device: Any) -> None:

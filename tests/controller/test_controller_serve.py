@@ -114,6 +114,7 @@ class Link:
     acks: list[Ack] = field(default_factory=list)
     desired: list[Desired] = field(default_factory=list)
     on_ack: Callable[[Ack], None] | None = None
+    on_desired: Callable[[Desired], None] | None = None
 
     def __post_init__(self) -> None:
         address = BrokerAddress("127.0.0.1", self.port)
@@ -141,6 +142,17 @@ class Link:
                 self.on_ack(self.acks[-1])
         else:
             self.desired.append(decode(Desired, payload))
+            if self.on_desired is not None:
+                self.on_desired(self.desired[-1])
+
+
+def _roll_out(serve: Serve, model: bytes, draft_toml: str) -> None:
+    files = {"model": model, "manifest": draft_toml.encode()}
+    path = f"{serve.url}/v1/models/tiny/versions/1"
+    assert httpx.post(path, files=files, trust_env=False).status_code == 201
+    request = {"name": "tiny", "version": "1", "terms": {"soak_s": 0, "min_compared": 0}}
+    started = httpx.post(f"{serve.url}/v1/rollouts", json=request, trust_env=False)
+    assert started.status_code == 201, started.text
 
 
 def test_hello_is_answered_with_what_is_desired(
@@ -156,20 +168,39 @@ def test_hello_is_answered_with_what_is_desired(
     with Link("d1", mosquitto.port) as link:
         link.broker.publish(*device.hello())
         wait_until(lambda: len(serve.get("/devices")["items"]) == 1)
-        files = {"model": tiny_model(), "manifest": draft_toml.encode()}
-        path = f"{serve.url}/v1/models/tiny/versions/1"
-        assert httpx.post(path, files=files, trust_env=False).status_code == 201
-        request = {"name": "tiny", "version": "1", "terms": {"soak_s": 0, "min_compared": 0}}
-        started = httpx.post(f"{serve.url}/v1/rollouts", json=request, trust_env=False)
-        assert started.status_code == 201, started.text
+        _roll_out(serve, tiny_model(), draft_toml)
         wait_until(lambda: link.desired)
-        serve.kill()  # it goes on where it was
-        serve.start()
-        link.broker.publish(*device.hello())
-        wait_until(lambda: len(link.desired) >= 2)
-        assert link.desired[-1] == link.desired[0]
         link.broker.publish(*device.obeys(link.desired[-1]))
         wait_until(lambda: serve.get("/rollouts/1")["status"] == "done")
+    assert serve.stop() == 0
+
+
+def test_what_was_reported_to_nobody_is_asked_for(
+    serve: Serve,
+    mosquitto: Any,
+    make_device: Any,
+    tiny_model: Any,
+    draft_toml: str,
+    wait_until: Any,
+) -> None:
+    """The device says each thing once, and stays connected; the controller was away. EL-STATE-5."""
+    serve.start()
+    device = make_device("d1")
+    with Link("d1", mosquitto.port) as link:
+        link.broker.publish(*device.hello())
+        wait_until(lambda: len(serve.get("/devices")["items"]) == 1)
+        _roll_out(serve, tiny_model(), draft_toml)
+        wait_until(lambda: link.desired)
+        # It accepts the offer, and is in probation: nothing lags behind at the controller.
+        device.revision = link.desired[-1].revision
+        link.broker.publish(*device.reported())
+        wait_until(lambda: serve.get("/devices/d1")["revision_seen"] == device.revision)
+        serve.kill()
+        device.obeys(link.desired[-1])  # it commits, and what it reports reaches nobody
+        link.on_desired = lambda _: link.broker.publish(*device.reported())
+        serve.start()
+        wait_until(lambda: serve.get("/rollouts/1")["status"] == "done")
+        assert link.desired[-1] == link.desired[0]
     assert serve.stop() == 0
 
 

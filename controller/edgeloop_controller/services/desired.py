@@ -1,16 +1,18 @@
 """From assignments to the Desired message that a device gets.
 
 Invariants: a device's revision only grows, and grows only when what it shall run differs; the
-message is written to the database before it is said; saying it again changes nothing.
+message is written to the database before it is said; saying it again changes nothing on the
+device, which answers every desired state with what it runs (EL-STATE-5): saying it is asking.
 """
 
 import threading
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import Iterable, Sequence
 from typing import Any, Final, Protocol
 
 from sqlalchemy.orm import Session
 
-from edgeloop_controller.store import devices, versions
+from edgeloop_controller.store import devices, rollouts, versions
 from edgeloop_controller.store.engine import Database
 from edgeloop_controller.store.tables import Assignment, Device, Version
 from edgeloop_protocol.clock import Clock
@@ -18,6 +20,16 @@ from edgeloop_protocol.messages import Desired, Offer, Probation, SlotDesired, e
 from edgeloop_protocol.topics import Down, down_topic
 
 SAY_AGAIN_S: Final = 10.0
+"""How long a device has to answer before it is told again."""
+
+UNHEARD_S: Final = 30.0
+"""Silence about an offer after which the device is asked how it stands."""
+
+RECENTLY_SEEN_S: Final = 86_400.0
+"""A device that counts as offline is asked too when it was heard within this: it may be back."""
+
+SAID_AGAIN_MAX: Final = 100
+"""Devices told again, and as many asked, a tick: their answers must not come as a storm."""
 
 
 class Outbound(Protocol):
@@ -77,7 +89,8 @@ def _slot_desired(session: Session, row: Assignment) -> dict[str, Any]:
 
 
 class DesiredPublisher:
-    """Says desired states over the broker, and says them again to devices that lag behind."""
+    """Says desired states over the broker: when they change, to those that lag behind, and to
+    those whose answer may have been lost."""
 
     def __init__(self, database: Database, outbound: Outbound, clock: Clock) -> None:
         self._database = database
@@ -85,6 +98,8 @@ class DesiredPublisher:
         self._clock = clock
         self._said_at: dict[str, float] = {}
         self._lock = threading.Lock()
+        self._ask_all = threading.Event()
+        self._to_ask: deque[str] = deque()
 
     def publish(self, device_ids: Iterable[str]) -> None:
         """Say the committed desired state of each device, if it has one."""
@@ -97,21 +112,48 @@ class DesiredPublisher:
                 if device is not None and device.desired_revision > 0:
                     self._say(device)
 
-    def publish_behind(self) -> None:
-        """Say it again to those that have not reported it: a crash or a broker may have lost it."""
-        now = self._clock.monotonic()
-        with self._database.reading() as session:
-            behind = devices.behind(session)
-            with self._lock:
-                waiting = {d.id for d in behind}
-                self._said_at = {k: v for k, v in self._said_at.items() if k in waiting}
-                due = [d for d in behind if now - self._said_at.get(d.id, -1e9) >= SAY_AGAIN_S]
-            for device in due:
-                self._say(device)
+    def ask_all(self) -> None:
+        """What devices reported may have been lost: the coming `say_again`s ask them all."""
+        self._ask_all.set()
 
-    def _say(self, device: Device) -> None:
-        if self._outbound.publish(
-            down_topic(device.id, Down.DESIRED), encode(desired_message(device))
-        ):
-            with self._lock:
-                self._said_at[device.id] = self._clock.monotonic()
+    def say_again(self) -> None:
+        """One tick's share of what is due; called by the reconciler, never twice at once.
+
+        Told again: devices that have not reported the revision made for them (a crash or a broker
+        may have lost it), and those that were silent about an offer. Asked: all, after `ask_all`.
+        """
+        with self._database.reading() as session:
+            for device in self._due(session):
+                self._say(device)
+            self._ask_some(session)
+
+    def _due(self, session: Session) -> Sequence[Device]:
+        """Those that waited longest first, so that devices that never answer hold up no other."""
+        now, heard_before = self._clock.monotonic(), self._clock.wall() - UNHEARD_S
+        waiting = {d.id: d for d in devices.behind(session)}
+        waiting |= {d.id: d for d in rollouts.silent_about_offer(session, heard_before)}
+        with self._lock:
+            self._said_at = {k: v for k, v in self._said_at.items() if k in waiting}
+            said_at = {device_id: self._said_at.get(device_id, -1e9) for device_id in waiting}
+        due = [device_id for device_id in waiting if now - said_at[device_id] >= SAY_AGAIN_S]
+        due.sort(key=said_at.__getitem__)
+        return [waiting[device_id] for device_id in due[:SAID_AGAIN_MAX]]
+
+    def _ask_some(self, session: Session) -> None:
+        if not self._to_ask and self._ask_all.is_set():
+            self._ask_all.clear()
+            seen_since = self._clock.wall() - RECENTLY_SEEN_S
+            self._to_ask.extend(devices.ids_to_ask(session, seen_since))
+        for _ in range(min(SAID_AGAIN_MAX, len(self._to_ask))):
+            device = session.get(Device, self._to_ask[0])
+            if device is not None and not self._say(device):
+                return  # no broker: the same one next time
+            self._to_ask.popleft()
+
+    def _say(self, device: Device) -> bool:
+        message = encode(desired_message(device))
+        if not self._outbound.publish(down_topic(device.id, Down.DESIRED), message):
+            return False
+        with self._lock:
+            self._said_at[device.id] = self._clock.monotonic()
+        return True

@@ -1,7 +1,8 @@
 """The bounded queue between the broker's thread and the one thread that writes.
 
-Invariants: `put` never blocks; what does not fit is refused and counted, never acknowledged, so
-the device sends it again; messages leave in the order in which they came.
+Invariants: `put` never blocks; what does not fit is refused and counted; messages leave in the
+order in which they came. Telemetry that was refused is not acknowledged, so the device sends it
+again; a hello or a reported state is said once, and the device must be asked for it.
 """
 
 import threading

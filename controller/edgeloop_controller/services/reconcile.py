@@ -74,7 +74,7 @@ class Reconciler:
                 continue
             self._failures.worked(f"rollout {rollout_id}")
             self._publisher.publish(touched)
-        self._publisher.publish_behind()
+        self._publisher.say_again()
 
     def _due(self) -> list[tuple[int, frozenset[str]]]:
         """Rollouts to step, each with the devices that a newer finished rollout speaks for."""

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import func, or_, select
 from sqlalchemy.orm import Session
 
 from edgeloop_controller.errors import NotFoundError
@@ -101,5 +101,15 @@ def behind(session: Session) -> Sequence[Device]:
     """Online devices that have not yet reported the revision that was made for them."""
     query = select(Device).where(
         Device.online, Device.desired_revision > 0, Device.revision_seen != Device.desired_revision
+    )
+    return session.scalars(query).all()
+
+
+def ids_to_ask(session: Session, seen_since: float) -> Sequence[str]:
+    """Devices that were told something and are online, or were heard since then; online first."""
+    query = (
+        select(Device.id)
+        .where(Device.desired_revision > 0, or_(Device.online, Device.last_seen_at >= seen_since))
+        .order_by(Device.online.desc(), Device.id)
     )
     return session.scalars(query).all()

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Sequence
 from typing import Any, Final
 
-from sqlalchemy import select
+from sqlalchemy import and_, or_, select
 from sqlalchemy.orm import Session
 
 from edgeloop_controller.core.rollout import (
@@ -14,7 +14,13 @@ from edgeloop_controller.core.rollout import (
     RolloutTerms,
 )
 from edgeloop_controller.errors import NotFoundError
-from edgeloop_controller.store.tables import Rollout, RolloutMember
+from edgeloop_controller.store.tables import (
+    Assignment,
+    Device,
+    DeviceSlot,
+    Rollout,
+    RolloutMember,
+)
 
 ACTIVE: Final = (RolloutStatus.RUNNING.value, RolloutStatus.PAUSED.value)
 
@@ -67,6 +73,33 @@ def held_devices(session: Session, slot: str) -> dict[str, int]:
         )
     )
     return {row.device_id: row.rollout_id for row in session.execute(query)}
+
+
+def silent_about_offer(session: Session, heard_before: float) -> Sequence[Device]:
+    """Online devices that hold an offer that they have not settled, and whose slot was last heard
+    of before that time."""
+    unsettled = (
+        select(Assignment.device_id)
+        .join(
+            RolloutMember,
+            and_(
+                RolloutMember.device_id == Assignment.device_id,
+                RolloutMember.rollout_id == Assignment.rollout_id,
+            ),
+        )
+        .outerjoin(
+            DeviceSlot,
+            and_(DeviceSlot.device_id == Assignment.device_id, DeviceSlot.slot == Assignment.slot),
+        )
+        .where(
+            RolloutMember.phase == MemberPhase.OFFERED.value,
+            or_(DeviceSlot.updated_at.is_(None), DeviceSlot.updated_at < heard_before),
+        )
+    )
+    query = select(Device).where(
+        Device.online, Device.desired_revision > 0, Device.id.in_(unsettled)
+    )
+    return session.scalars(query).all()
 
 
 def terms_of(rollout: Rollout) -> RolloutTerms:
