@@ -149,8 +149,7 @@ def _outcome(
     if stopped is Ending.CANCELLED:
         return Outcome(Ending.CANCELLED, "the run was cancelled", took)
     if code != 0:
-        how = f"signal {signal.Signals(code - 128).name}" if code > 128 else f"exit code {code}"
-        message = f"the script failed with {how}" + _tail(directory)
+        message = f"the script failed with {_exit_in_words(code)}" + _tail(directory)
         return Outcome(Ending.FAILED, message, took, exit_code=code)
     model = _written(output / "model.onnx")
     if model is None:
@@ -165,6 +164,14 @@ def _outcome(
         draft=_written(output / "model.toml"),
         baseline=_written(output / "baseline.parquet"),
     )
+
+
+def _exit_in_words(code: int | None) -> str:
+    """The launcher and shells give 128 + n for signal n; a script may exit with any number."""
+    try:
+        return f"signal {signal.Signals((code or 0) - 128).name}"
+    except ValueError:
+        return f"exit code {code}"
 
 
 def _written(path: Path) -> Path | None:

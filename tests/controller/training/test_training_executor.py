@@ -97,6 +97,13 @@ def test_a_script_that_fails_tells_why(runs: Runs) -> None:
     assert "no data for label 3" in outcome.message
 
 
+@pytest.mark.parametrize("code", [200, 255])
+def test_an_exit_code_that_is_no_signal_is_said_as_it_is(runs: Runs, code: int) -> None:
+    outcome = runs.run(f"raise SystemExit({code})")
+    assert (outcome.ending, outcome.exit_code) == (Ending.FAILED, code)
+    assert f"exit code {code}" in outcome.message
+
+
 def test_a_script_that_crashes_names_the_signal(runs: Runs) -> None:
     outcome = runs.run("os.kill(os.getpid(), 11)")
     assert outcome.ending is Ending.FAILED
