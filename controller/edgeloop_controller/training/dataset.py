@@ -1,7 +1,8 @@
 """Labelled samples -> what a training script gets, and what it never sees.
 
-Invariants: the split is by a hash of the sample's reference, so that one window that was sent twice
-never stands on both sides, and the same window falls on the same side in every run.
+Invariants: the split is by a hash of the sample's reference alone, so that one window that was sent
+twice, or by several devices, never stands on both sides, and falls on the same side in every run.
+A reference says where a sample's raw data is on its device: two devices may use the same one.
 """
 
 import hashlib
@@ -85,8 +86,8 @@ class TrainingInput(Config):
 
 
 def split(samples: Sequence[LabelledSample], held_back_fraction: float) -> Split:
-    """Each reference on one side, by its hash; of a reference sent twice, the last one counts."""
-    distinct = {sample.reference: sample for sample in samples}
+    """Each reference on one side, by its hash; of one that a device sent twice, the last counts."""
+    distinct = {(sample.device_id, sample.reference): sample for sample in samples}
     kept = [s for s in distinct.values() if not _is_held_back(s.reference, held_back_fraction)]
     back = [s for s in distinct.values() if _is_held_back(s.reference, held_back_fraction)]
     return Split(train=tuple(kept), held_back=tuple(back))

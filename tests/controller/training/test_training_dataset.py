@@ -66,6 +66,14 @@ def test_the_side_of_a_reference_never_changes_and_the_share_is_kept() -> None:
     assert not trained & {s.reference for s in again.held_back}
 
 
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 20)), max_size=60))
+def test_devices_with_equal_references_keep_their_own_samples(pairs: list[tuple[int, int]]) -> None:
+    parts = split([sample(n, device_id=f"d{d}", reference=f"f.csv#{n}") for d, n in pairs], 0.5)
+    kept = [(s.device_id, s.reference) for s in (*parts.train, *parts.held_back)]
+    assert sorted(kept) == sorted({(f"d{d}", f"f.csv#{n}") for d, n in pairs})
+    assert not {s.reference for s in parts.train} & {s.reference for s in parts.held_back}
+
+
 def test_the_last_one_of_a_reference_counts() -> None:
     parts = split([sample(1, "walk"), sample(1, "run")], 0.5)
     assert [s.label for s in (*parts.train, *parts.held_back)] == ["run"]
