@@ -131,6 +131,23 @@ def test_a_canary_that_fails_halts_it_and_goes_back(
     assert "rollout.halted" in kinds
 
 
+def test_a_version_that_was_halted_can_be_rolled_out_again(
+    controller: Any, database: Database, make_device: Any
+) -> None:
+    """The refusal of the first rollout still stands in what the device last reported."""
+    devices = _join(controller, make_device, "d1")
+    controller.publish("1")
+    for refuse, expected in (("crashed", "halted"), ("", "done")):
+        rollout = _start(controller, waves=("100%",))
+        controller.parts.reconciler.tick()
+        controller.parts.reconciler.tick()
+        assert _status(database, rollout) == "running"
+        for _ in range(4):
+            _turn(controller, devices)
+            controller.takes(devices[0].obeys(controller.broker.desired("d1")[-1], refuse))
+        assert _status(database, rollout) == expected
+
+
 def test_paused_offers_nothing_and_resumed_goes_on(
     controller: Any, database: Database, make_device: Any
 ) -> None:

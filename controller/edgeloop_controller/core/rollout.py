@@ -20,6 +20,7 @@ to stop. Pure: no clock, no IO, no database.
     -          offered                                                    offered
     offered    reports the target as its committed champion               committed
     offered    reports that it refused the target                         failed
+    offered    reports either without having seen this offer              offered
     offered    overdue and nobody committed; halt; abort                  withdrawn
     committed  halt                                                       withdrawn
     withdrawn  the last wave (or done) has a place for it                 offered

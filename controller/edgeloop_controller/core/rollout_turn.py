@@ -63,9 +63,10 @@ class Turn:
             self._check_fit(view)
 
     def _settle(self, member: Member, view: DeviceView) -> None:
+        """What stands from before this offer, such as an earlier refusal, is no answer."""
         reported = view.slots.get(self._spec.slot)
         target = self._spec.target.manifest_digest
-        if reported is None:
+        if reported is None or not view.has_seen_offer:
             return
         champion, refused = reported.champion, reported.refused
         if (

@@ -113,6 +113,9 @@ class DeviceView:
     online: bool
     inventory: Inventory
     slots: Mapping[str, SlotReported]
+    has_seen_offer: bool
+    """Whether what it reports was said knowing what it is assigned now: until then a refusal or a
+    champion in `slots` may answer an older offer."""
     assigned_digest: str | None
     """What the slot of this rollout is assigned now."""
     busy_with: int | None

@@ -213,6 +213,8 @@ def _view(
         online=device.online,
         inventory=Inventory.model_validate(device.inventory),
         slots={name: SlotReported.model_validate(row.reported) for name, row in slots.items()},
+        # What it was assigned last is in the message that carries the desired revision.
+        has_seen_offer=device.revision_seen >= device.desired_revision,
         assigned_digest=assigned.manifest_digest if assigned else None,
         busy_with=None if holder == rollout_id else holder,
     )

@@ -79,7 +79,7 @@ class Fleet:
             slot="main", state=SlotState.COMMITTED if old else SlotState.IDLE, champion=old
         )
         view = DeviceView(
-            name, {}, True, FIT, {"main": slot}, old.manifest_digest if old else None, None
+            name, {}, True, FIT, {"main": slot}, True, old.manifest_digest if old else None, None
         )
         self.views[name] = replace(view, **changes)  # type: ignore[arg-type]
 
@@ -191,6 +191,17 @@ def test_a_failed_canary_halts_and_everyone_goes_back() -> None:
     assert result.state.members[canary].phase is MemberPhase.FAILED
     assert "output has NaN" in result.state.verdict
     assert fleet.turn().effects == ()
+
+
+def test_a_refusal_from_before_the_offer_is_no_answer_to_it() -> None:
+    fleet = Fleet(1)
+    fleet.turn()
+    fleet.refuse("d0", "crashed")
+    fleet.change("d0", has_seen_offer=False)
+    assert fleet.turn().effects == ()
+    assert fleet.names(MemberPhase.OFFERED) == ["d0"]
+    fleet.change("d0", has_seen_offer=True)
+    assert fleet.turn().state.status is RolloutStatus.HALTED
 
 
 def test_disagreement_halts_and_committed_members_go_back() -> None:

@@ -16,7 +16,9 @@ INVENTORY = Inventory(
 
 
 def device(name: str, online: bool = True) -> DeviceView:
-    return DeviceView(name, {}, online, INVENTORY, {}, assigned_digest=None, busy_with=None)
+    return DeviceView(
+        name, {}, online, INVENTORY, {}, has_seen_offer=True, assigned_digest=None, busy_with=None
+    )
 
 
 def test_parses_and_writes_back() -> None:
