@@ -1,7 +1,9 @@
 """The ports of the shell: what the supervisor needs of the world, as small protocols.
 
-Invariants: each has a contract suite in tests/contracts, run on the real adapter and on the
-simulators' twin. The broker's port is edgeloop_protocol.mqtt.Broker.
+Invariants: Journal, Outbox and ArtifactSource each have a contract suite in tests/contracts, run on
+the real adapter and on the simulators' twin. RunnerHost has one adapter and no twin: it is held to
+its port by real processes (tests/agent/test_agent_runner_process.py), and what the supervisor asks
+of it by a recorder (test_agent_supervisor.py). The broker's port is edgeloop_protocol.mqtt.Broker.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -36,16 +38,30 @@ class EpochCounts:
     held: int
 
 
+@dataclass(frozen=True, slots=True)
+class OutboxTotals:
+    """Over all epochs that are remembered."""
+
+    held: int
+    held_bytes: int
+    dropped: int
+
+
 class Outbox(Protocol):
-    """Durable, bounded, ordered telemetry. `epoch` is fresh with each opening."""
+    """Durable, bounded, ordered telemetry. `epoch` is fresh with each opening.
+
+    The bound drops the oldest first, but the last record of an epoch only after all others: it
+    carries the `base` by which the controller counts what was dropped before it (EL-TEL-5).
+    """
 
     @property
     def epoch(self) -> str: ...
 
-    def append(self, bodies: Sequence[RecordBody]) -> int:
+    def append(self, bodies: Sequence[RecordBody], budget_left_bytes: float | None = None) -> int:
         """Number and store; returns how many old records were dropped to keep the bound.
 
-        Raises RecordTooLargeError, storing none, if one alone could not travel in a message.
+        `budget_left_bytes` is stored with them, in one step. Raises
+        RecordTooLargeError, storing none, if one alone could not travel in a message.
         """
 
     def next_batch(self) -> TelemetryBatch | None:
@@ -54,10 +70,13 @@ class Outbox(Protocol):
     def acknowledge(self, epoch: str, through: int) -> int:
         """Forget what the controller has; returns how many records that was. Idempotent."""
 
-    def counts(self) -> tuple[EpochCounts, ...]:
-        """Every epoch that this state directory remembers, oldest first."""
+    def load_budget(self) -> float | None:
+        """The `budget_left_bytes` stored last, also before a restart; None: never."""
 
-    def held_bytes(self) -> int: ...
+    def counts(self, newest: int) -> tuple[EpochCounts, ...]:
+        """At most so many of the newest epochs that are remembered, oldest first."""
+
+    def totals(self) -> OutboxTotals: ...
 
     def close(self) -> None: ...
 

@@ -1,5 +1,6 @@
 """The supervisor over twins: the journal first, and a disk or a process table that refuses."""
 
+import json
 from types import SimpleNamespace
 
 import pytest
@@ -107,6 +108,21 @@ def test_nothing_is_done_before_the_journal_has_it(rig, make_package):
     rig.supervisor._turn()
     assert len(rig.recorder.asked) == 1
     assert rig.journal.load()[0].revision == 1
+
+
+def test_the_status_counts_what_was_not_acted_upon(rig, make_package, tmp_path):
+    package = make_package()
+    offer(rig, package)
+    offer(rig, package)
+    rig.inbox.message(down_topic("dev1", Down.DESIRED), b"{")
+    rig.inbox.messages_dropped = 7
+    rig.clock.advance(2)
+    rig.supervisor._turn()
+    status = json.loads((tmp_path / "status.json").read_text())
+    assert (status["rejected_messages"], status["messages_dropped"]) == (1, 7)
+    assert status["stale_desired"] == 1
+    assert status["outbox"]["held"] == status["outbox"]["next_sequence"] - 1 > 0
+    assert [epoch["epoch"] for epoch in status["outbox"]["epochs"]] == [status["epoch"]]
 
 
 def test_a_runner_that_cannot_be_started_is_one_that_exited(rig, make_package):

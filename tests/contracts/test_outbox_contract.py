@@ -77,7 +77,7 @@ def sequences(batch):
 def test_an_empty_outbox_has_no_batch(case):
     outbox = case.open()
     assert outbox.next_batch() is None
-    assert outbox.held_bytes() == 0
+    assert outbox.totals().held_bytes == 0
     assert len(outbox.epoch) == 16
 
 
@@ -97,7 +97,7 @@ def test_records_are_numbered_from_1_and_stay_until_acknowledged(case):
     assert (outbox.next_batch().base, sequences(outbox.next_batch())) == (3, [3])
     assert outbox.acknowledge(outbox.epoch, 3) == 1
     assert outbox.next_batch() is None
-    assert outbox.held_bytes() == 0
+    assert outbox.totals().held_bytes == 0
 
 
 def test_older_epochs_are_sent_first(case):
@@ -110,7 +110,7 @@ def test_older_epochs_are_sent_first(case):
     assert (second.next_batch().epoch, sequences(second.next_batch())) == (first_epoch, [1, 2])
     second.acknowledge(first_epoch, 2)
     assert (second.next_batch().epoch, sequences(second.next_batch())) == (second.epoch, [1])
-    assert [(c.appended, c.dropped, c.acked, c.held) for c in second.counts()] == [
+    assert [(c.appended, c.dropped, c.acked, c.held) for c in second.counts(100)] == [
         (2, 0, 2, 0),
         (1, 0, 0, 1),
     ]
@@ -119,12 +119,60 @@ def test_older_epochs_are_sent_first(case):
 def test_the_bound_drops_the_oldest_and_counts_them(case):
     outbox = case.open(max_bytes=2000)
     dropped = sum(outbox.append([event(number, 300)]) for number in range(20))
-    counts = outbox.counts()[-1]
-    assert outbox.held_bytes() <= 2000
+    counts = outbox.counts(100)[-1]
+    assert outbox.totals().held_bytes <= 2000
     assert dropped == counts.dropped == 20 - counts.held > 0
     batch = outbox.next_batch()
     assert sequences(batch) == list(range(dropped + 1, 21)), "without holes at the end"
     assert batch.base == dropped + 1
+
+
+def lost_at_the_controller(outbox):
+    """What a controller counts that is told everything from here on: by cursor and `base`."""
+    cursors, lost = {}, 0
+    while batch := outbox.next_batch():
+        lost += max(0, batch.base - 1 - cursors.get(batch.epoch, 0))
+        cursors[batch.epoch] = batch.records[-1].sequence
+        outbox.acknowledge(batch.epoch, cursors[batch.epoch])
+    return lost
+
+
+def test_all_that_the_bound_drops_is_counted_as_lost_also_of_an_older_boot(case):
+    """EL-TEL-5."""
+    for boot in range(4):
+        outbox = case.open(max_bytes=2000)
+        dropped = sum(outbox.append([event(number, 300)]) for number in range(10 * boot + 1))
+        assert outbox.totals().held_bytes <= 2000
+    assert dropped > 10
+    assert len(outbox.counts(100)) == 4
+    assert all(epoch.held for epoch in outbox.counts(100)), "the last of each boot is kept longest"
+    total = outbox.totals().dropped
+    assert total == sum(epoch.dropped for epoch in outbox.counts(100))
+    assert lost_at_the_controller(outbox) == total
+
+
+def test_a_bound_too_small_even_for_the_last_ones_still_holds(case):
+    for _ in range(6):
+        outbox = case.open(max_bytes=900)
+        outbox.append([event(1, 300)])
+        assert outbox.totals().held_bytes <= 900
+    assert [epoch.held for epoch in outbox.counts(100)] == [0, 0, 0, 0, 1, 1]
+
+
+def test_counts_are_of_the_newest_and_totals_of_all(case):
+    for _ in range(5):
+        outbox = case.open()
+        outbox.append([event(1), event(2)])
+    assert [epoch.epoch for epoch in outbox.counts(1)] == [outbox.epoch]
+    assert outbox.counts(2) == outbox.counts(100)[-2:]
+    assert outbox.totals().held == 10
+
+
+def test_the_budget_is_stored_with_the_records(case):
+    assert case.open().load_budget() is None
+    case.outbox.append([event(1)], 12.5)
+    case.outbox.append([event(2)])
+    assert case.open().load_budget() == 12.5
 
 
 def test_an_acknowledgement_of_what_never_was_is_harmless(case):
@@ -134,7 +182,7 @@ def test_an_acknowledgement_of_what_never_was_is_harmless(case):
     assert outbox.acknowledge(outbox.epoch, 10**9) == 1
     outbox.append([event(2)])
     assert sequences(outbox.next_batch()) == [2], "later records are not acknowledged by it"
-    assert outbox.counts()[-1].acked == 1
+    assert outbox.counts(100)[-1].acked == 1
 
 
 def test_batches_are_bounded_in_records_and_bytes(case):
@@ -181,8 +229,8 @@ def test_any_order_of_appends_acks_and_boots_is_the_same_for_both(tmp_path_facto
                 batch = outbox.next_batch()
                 seen.append(
                     (
-                        [(c.appended, c.dropped, c.acked, c.held) for c in outbox.counts()],
-                        outbox.held_bytes(),
+                        [(c.appended, c.dropped, c.acked, c.held) for c in outbox.counts(100)],
+                        outbox.totals(),
                         batch and (opened.index(batch.epoch), batch.base, sequences(batch)),
                     )
                 )

@@ -22,7 +22,11 @@ class ByteBudget:
         return self._left
 
     def spend(self, size_bytes: int, now: float) -> None:
-        self._left = max(0.0, self.left_bytes(now) - size_bytes)
+        self._left = self.left_after(size_bytes, now)
+
+    def left_after(self, size_bytes: int, now: float) -> float:
+        """The level that spending so much would leave."""
+        return max(0.0, self.left_bytes(now) - size_bytes)
 
     def can_pay(self, size_bytes: int, now: float) -> bool:
         return self.left_bytes(now) >= size_bytes

@@ -49,7 +49,7 @@ def _parts(config: AgentConfig, state_dir: Path, outbox: SqliteOutbox) -> Parts:
     budget = ByteBudget(
         config.telemetry.budget_bytes_per_day, outbox.load_budget(), clock.monotonic()
     )
-    telemetry = Telemetry(outbox, budget, clock, outbox.save_budget)
+    telemetry = Telemetry(outbox, budget, clock)
     take_inventory = DeviceInventory(state_dir)
     broker = PahoBroker(
         BrokerAddress(

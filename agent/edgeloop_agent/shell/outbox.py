@@ -1,8 +1,9 @@
 """The outbox on disk: SQLite in WAL mode, synchronous, one writer.
 
 Invariants: what `append` returned for survives a power cut; sequences of an epoch start at 1 and
-have no holes; only an acknowledgement or the byte bound removes a record, and the bound removes
-the oldest and counts it; the counts of every epoch stay. A disk that is full or failing raises
+have no holes; only an acknowledgement or the byte bound removes a record, and the bound counts what
+it removes: the oldest, but an epoch's last only after all others; what is held of an epoch has no
+holes; the counts of the newest EPOCHS_KEPT_MAX epochs stay. A disk that is full or failing raises
 OutboxUnavailableError and changes nothing; a file that is no database is kept aside.
 """
 
@@ -17,7 +18,7 @@ from typing import Any, Final
 from pydantic import BaseModel, TypeAdapter
 
 from edgeloop_agent.errors import OutboxUnavailableError, RecordTooLargeError
-from edgeloop_agent.ports import EpochCounts
+from edgeloop_agent.ports import EpochCounts, OutboxTotals
 from edgeloop_protocol.limits import (
     BATCH_RECORDS_MAX,
     BATCH_TARGET_BYTES,
@@ -50,6 +51,14 @@ CREATE TABLE IF NOT EXISTS records (
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS budget (id INTEGER PRIMARY KEY CHECK (id = 1), left_bytes REAL NOT NULL);
 """
+_OLDEST: Final = (
+    "SELECT epoch_id, sequence, LENGTH(document) FROM records ORDER BY epoch_id, sequence LIMIT 1"
+)
+_OLDEST_BUT_NO_LAST: Final = (
+    "SELECT epoch_id, sequence, LENGTH(document) FROM records WHERE EXISTS (SELECT 1 FROM records "
+    "AS later WHERE later.epoch_id = records.epoch_id AND later.sequence > records.sequence) "
+    "ORDER BY epoch_id, sequence LIMIT 1"
+)
 
 
 def new_epoch() -> str:
@@ -80,11 +89,13 @@ class SqliteOutbox:
                 "INSERT INTO epochs (epoch) VALUES (?)", (self.epoch,)
             ).lastrowid
             self._forget_ancient_epochs()
-        total = self._database.execute("SELECT COALESCE(SUM(LENGTH(document)), 0) FROM records")
-        self._bytes = int(total.fetchone()[0])
+        ((self._held, self._bytes),) = self._query(
+            "SELECT COUNT(*), COALESCE(SUM(LENGTH(document)), 0) FROM records"
+        )
+        ((self._dropped,),) = self._query("SELECT COALESCE(SUM(dropped), 0) FROM epochs")
         self._next = 1
 
-    def append(self, bodies: Sequence[RecordBody]) -> int:
+    def append(self, bodies: Sequence[RecordBody], budget_left_bytes: float | None = None) -> int:
         documents = [_document(body) for body in bodies]
         numbered = [
             (self._epoch_id, self._next + place, document)
@@ -97,8 +108,14 @@ class SqliteOutbox:
                 "UPDATE epochs SET appended = appended + ? WHERE id = ?",
                 (len(numbered), self._epoch_id),
             )
+            if budget_left_bytes is not None:
+                self._database.execute(
+                    "INSERT OR REPLACE INTO budget VALUES (1, ?)", (budget_left_bytes,)
+                )
             dropped, freed = self._drop_down_to(self._max_bytes - self._bytes - added)
         self._next += len(numbered)
+        self._held += len(numbered) - dropped
+        self._dropped += dropped
         self._bytes += added - freed
         return dropped
 
@@ -140,26 +157,23 @@ class SqliteOutbox:
                 "UPDATE epochs SET acked = MAX(acked, ?) WHERE id = ?", (upto, row[0])
             )
         self._bytes -= int(freed)
+        self._held -= gone
         return gone
 
-    def counts(self) -> tuple[EpochCounts, ...]:
+    def counts(self, newest: int) -> tuple[EpochCounts, ...]:
         rows = self._query(
-            "SELECT epoch, appended, dropped, acked, (SELECT COUNT(*) FROM records "
-            "WHERE epoch_id = epochs.id) FROM epochs ORDER BY id"
+            "SELECT epoch, appended, dropped, acked, COALESCE((SELECT appended - MIN(sequence) + 1 "
+            "FROM records WHERE epoch_id = epochs.id), 0) FROM epochs ORDER BY id DESC LIMIT ?",
+            (newest,),
         )
-        return tuple(EpochCounts(*row) for row in rows)
+        return tuple(EpochCounts(*row) for row in reversed(rows))
 
-    def held_bytes(self) -> int:
-        return self._bytes
+    def totals(self) -> OutboxTotals:
+        return OutboxTotals(held=self._held, held_bytes=self._bytes, dropped=self._dropped)
 
     def load_budget(self) -> float | None:
-        """The byte budget's level when it was last saved; None on a new device."""
-        row = self._database.execute("SELECT left_bytes FROM budget").fetchone()
-        return None if row is None else float(row[0])
-
-    def save_budget(self, left_bytes: float) -> None:
-        with self._transaction():
-            self._database.execute("INSERT OR REPLACE INTO budget VALUES (1, ?)", (left_bytes,))
+        rows = self._query("SELECT left_bytes FROM budget")
+        return float(rows[0][0]) if rows else None
 
     def close(self) -> None:
         self._database.close()
@@ -181,13 +195,13 @@ class SqliteOutbox:
             raise OutboxUnavailableError(f"the outbox: {error}") from error
 
     def _drop_down_to(self, room: int) -> tuple[int, int]:
-        """Delete the oldest records until `room` is not negative: (records, bytes) dropped."""
+        """Delete records until `room` is not negative: (records, bytes) dropped."""
         dropped = freed = 0
         while room + freed < 0:
-            row = self._database.execute(
-                "SELECT epoch_id, sequence, LENGTH(document) FROM records "
-                "ORDER BY epoch_id, sequence LIMIT 1"
-            ).fetchone()
+            row = (
+                self._database.execute(_OLDEST_BUT_NO_LAST).fetchone()
+                or self._database.execute(_OLDEST).fetchone()
+            )
             if row is None:
                 break
             self._database.execute(

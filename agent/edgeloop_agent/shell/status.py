@@ -2,12 +2,13 @@
 
 Shape (stable): device_id, pid, running, epoch, revision, broker_connected, slots (as reported on
 the wire), outbox {epoch, next_sequence, held, held_bytes, dropped, epochs[]}, budget, bytes_up,
-rejected_messages, updated_at.
+rejected_messages (malformed), messages_dropped (the queue was full), stale_desired (a revision that
+was not newer), updated_at. `epochs` are the newest EPOCHS_SHOWN_MAX.
 """
 
 import json
 import os
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,6 +20,16 @@ from edgeloop_protocol.clock import Clock
 
 FILE_NAME: Final = "status.json"
 INTERVAL_S: Final = 1.0
+EPOCHS_SHOWN_MAX: Final = 100
+"""The newest; `held`, `held_bytes` and `dropped` are over all that the outbox remembers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Downlink:
+    """What became of messages that were not acted upon: malformed, or too many at once."""
+
+    rejected: int = 0
+    dropped: int = 0
 
 
 class StatusFile:
@@ -30,22 +41,22 @@ class StatusFile:
         self._written_at = float("-inf")
         self.bytes_up = 0
 
-    def refresh(self, device: Device, rejected_messages: int, stopped: bool = False) -> None:
+    def refresh(self, device: Device, downlink: Downlink, stopped: bool = False) -> None:
         now = self._clock.monotonic()
         if not stopped and now - self._written_at < INTERVAL_S:
             return
         self._written_at = now
         aside = self._path.with_suffix(".json.tmp")
         try:
-            document = self._document(device, rejected_messages, stopped)
+            document = self._document(device, downlink, stopped)
             aside.write_text(json.dumps(document, indent=1), encoding="utf-8")
             aside.replace(self._path)
         except (OSError, OutboxUnavailableError):
             return  # a full disk: the status is not worth an agent
 
-    def _document(self, device: Device, rejected_messages: int, stopped: bool) -> dict[str, Any]:
+    def _document(self, device: Device, downlink: Downlink, stopped: bool) -> dict[str, Any]:
         telemetry = self._telemetry
-        epochs = telemetry.outbox.counts()
+        epochs, totals = telemetry.outbox.counts(EPOCHS_SHOWN_MAX), telemetry.outbox.totals()
         current = epochs[-1]
         return {
             "device_id": self._device_id,
@@ -58,9 +69,7 @@ class StatusFile:
             "outbox": {
                 "epoch": current.epoch,
                 "next_sequence": current.appended + 1,
-                "held": sum(epoch.held for epoch in epochs),
-                "held_bytes": telemetry.outbox.held_bytes(),
-                "dropped": sum(epoch.dropped for epoch in epochs),
+                **asdict(totals),
                 "epochs": [asdict(epoch) for epoch in epochs],
             },
             "budget": {
@@ -71,7 +80,8 @@ class StatusFile:
                 "unwritten": telemetry.unwritten,
             },
             "bytes_up": self.bytes_up,
-            "rejected_messages": rejected_messages,
+            "rejected_messages": downlink.rejected,
+            "messages_dropped": downlink.dropped,
             "stale_desired": device.stale_desired,
             "updated_at": self._clock.wall(),
         }

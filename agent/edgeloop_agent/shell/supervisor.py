@@ -29,7 +29,7 @@ from edgeloop_agent.shell.fetch_worker import FetchWorker
 from edgeloop_agent.shell.inbox import DownlinkMessage, Inbox
 from edgeloop_agent.shell.model_store import ModelStore
 from edgeloop_agent.shell.runner_process import RunnerSaid
-from edgeloop_agent.shell.status import StatusFile
+from edgeloop_agent.shell.status import Downlink, StatusFile
 from edgeloop_agent.shell.telemetry import Telemetry
 from edgeloop_protocol.clock import Clock
 from edgeloop_protocol.errors import ProtocolError
@@ -76,9 +76,9 @@ class Parts:
 
 
 @dataclass(slots=True)
-class Counters:
-    rejected_messages: int = 0
-    rejected_event_at: float = field(default=float("-inf"))
+class Rejections:
+    count: int = 0
+    event_at: float = field(default=float("-inf"))
 
 
 class Supervisor:
@@ -93,7 +93,7 @@ class Supervisor:
         )
         self._epoch = parts.telemetry.outbox.epoch
         self._sequence = 0
-        self._counters = Counters()
+        self._rejections = Rejections()
         self._stop_requested = False
         self._pending: deque[do.Effect] = deque()
         self._not_started: deque[RunnerExited] = deque()
@@ -130,7 +130,7 @@ class Supervisor:
         if deadline is not None and self._parts.clock.monotonic() >= deadline:
             self._handle(Tick())
         self._parts.telemetry.pump(lambda payload: self._publish(Up.TELEMETRY, payload))
-        self._parts.status.refresh(self._device, self._counters.rejected_messages)
+        self._parts.status.refresh(self._device, self._downlink())
 
     def _timeout_s(self) -> float:
         now = self._parts.clock.monotonic()
@@ -163,10 +163,10 @@ class Supervisor:
             self._reject(str(error))
 
     def _reject(self, why: str) -> None:
-        self._counters.rejected_messages += 1
+        self._rejections.count += 1
         now = self._parts.clock.monotonic()
-        if now - self._counters.rejected_event_at >= REJECTED_EVENT_INTERVAL_S:
-            self._counters.rejected_event_at = now
+        if now - self._rejections.event_at >= REJECTED_EVENT_INTERVAL_S:
+            self._rejections.event_at = now
             logger.warning("a message was dropped: %s", why)
             self._parts.telemetry.event("message_rejected", detail=why[:200])
 
@@ -283,7 +283,10 @@ class Supervisor:
         self._say(Up.PRESENCE, Presence(epoch=self._epoch, online=False))
         parts.broker.stop()
         parts.fetcher.stop()
-        parts.status.refresh(self._device, self._counters.rejected_messages, stopped=True)
+        parts.status.refresh(self._device, self._downlink(), stopped=True)
+
+    def _downlink(self) -> Downlink:
+        return Downlink(self._rejections.count, self._parts.inbox.messages_dropped)
 
     def _keep_telemetry(self, timeout_s: float) -> None:
         for item in self._parts.inbox.take(timeout_s):

@@ -32,18 +32,11 @@ logger = logging.getLogger(__name__)
 
 
 class Telemetry:
-    def __init__(
-        self,
-        outbox: Outbox,
-        budget: ByteBudget,
-        clock: Clock,
-        save_budget: Callable[[float], None] = lambda _: None,
-    ) -> None:
+    def __init__(self, outbox: Outbox, budget: ByteBudget, clock: Clock) -> None:
         self.outbox = outbox
         self.drain = Drain()
         self._budget = budget
         self._clock = clock
-        self._save_budget = save_budget
         self.samples_withheld = 0
         self.sketches_withheld = 0
         self.too_large = 0
@@ -69,9 +62,9 @@ class Telemetry:
         if affordable is None:
             return
         try:
-            dropped = self.outbox.append([affordable])
-            self._budget.spend(_size(affordable), now)
-            self._save_budget(self._budget.left_bytes(now))
+            size = _size(affordable)
+            dropped = self.outbox.append([affordable], self._budget.left_after(size, now))
+            self._budget.spend(size, now)
         except RecordTooLargeError as error:
             self.too_large += 1
             logger.warning("%s; it is dropped", error)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 
 from edgeloop_agent.errors import RecordTooLargeError
-from edgeloop_agent.ports import EpochCounts
+from edgeloop_agent.ports import EpochCounts, OutboxTotals
 from edgeloop_protocol.limits import (
     BATCH_RECORDS_MAX,
     BATCH_TARGET_BYTES,
@@ -37,6 +37,7 @@ class MemoryOutbox:
         self.epoch = epoch
         self._max_bytes = max_bytes
         self._bytes = 0
+        self._budget_left_bytes: float | None = None
         self._epochs: dict[str, _Epoch] = {epoch: _Epoch()}
 
     def restart(self, epoch: str) -> None:
@@ -44,7 +45,7 @@ class MemoryOutbox:
         self.epoch = epoch
         self._epochs[epoch] = _Epoch()
 
-    def append(self, bodies: Sequence[RecordBody]) -> int:
+    def append(self, bodies: Sequence[RecordBody], budget_left_bytes: float | None = None) -> int:
         sized = [(len(body.model_dump_json()), body) for body in bodies]
         for size, body in sized:
             if size > RECORD_MAX_BYTES:
@@ -56,7 +57,9 @@ class MemoryOutbox:
             current.appended += 1
             current.records.append((current.appended, size, body))
             self._bytes += size
-        return self._drop()
+        if budget_left_bytes is not None:
+            self._budget_left_bytes = budget_left_bytes
+        return self._drop(keep=1) + self._drop(keep=0)
 
     def next_batch(self) -> TelemetryBatch | None:
         for name, epoch in self._epochs.items():
@@ -76,22 +79,31 @@ class MemoryOutbox:
         known.acked = max(known.acked, upto)
         return gone
 
-    def counts(self) -> tuple[EpochCounts, ...]:
+    def load_budget(self) -> float | None:
+        return self._budget_left_bytes
+
+    def counts(self, newest: int) -> tuple[EpochCounts, ...]:
         return tuple(
             EpochCounts(name, e.appended, e.dropped, e.acked, len(e.records))
-            for name, e in self._epochs.items()
+            for name, e in list(self._epochs.items())[-newest:]
         )
 
-    def held_bytes(self) -> int:
-        return self._bytes
+    def totals(self) -> OutboxTotals:
+        epochs = self._epochs.values()
+        return OutboxTotals(
+            held=sum(len(epoch.records) for epoch in epochs),
+            held_bytes=self._bytes,
+            dropped=sum(epoch.dropped for epoch in epochs),
+        )
 
     def close(self) -> None:
         """Nothing is open."""
 
-    def _drop(self) -> int:
+    def _drop(self, keep: int) -> int:
+        """Of each epoch the last `keep` stay."""
         dropped = 0
         for epoch in self._epochs.values():
-            while self._bytes > self._max_bytes and epoch.records:
+            while self._bytes > self._max_bytes and len(epoch.records) > keep:
                 self._bytes -= epoch.records.popleft()[1]
                 epoch.dropped += 1
                 dropped += 1
