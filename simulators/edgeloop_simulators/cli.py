@@ -41,7 +41,7 @@ app = typer.Typer(
 console = Console()
 errors = Console(stderr=True)
 
-Out = Annotated[Path, typer.Option(help="where summary.json and report.html go")]
+Out = Annotated[Path, typer.Option(help="where the run goes; a former run there is replaced")]
 
 
 @app.command()

@@ -1,14 +1,12 @@
 """A run's parts, put together and taken down: the composition root of the testbed.
 
 Invariants: what is started is stopped, in every way that a run can end (done, a missed deadline,
-Ctrl-C, SIGTERM, an exception); the output directory of another thing is never written into.
+Ctrl-C, SIGTERM, an exception).
 """
 
 import json
 import logging
-import shutil
 import signal
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -23,9 +21,8 @@ from edgeloop_simulators.console import Console
 from edgeloop_simulators.datasets.tabular import load_tabular
 from edgeloop_simulators.datasets.watch import load_watch
 from edgeloop_simulators.datasets.windows import Dataset
-from edgeloop_simulators.errors import RecordError
 from edgeloop_simulators.fleet import Fleet
-from edgeloop_simulators.record import run_directory
+from edgeloop_simulators.output import output_directory, socket_directory
 from edgeloop_simulators.scenario import Loaded, Scenario, WatchData
 from edgeloop_simulators.sensors import SensorBank
 from edgeloop_simulators.truth import Truth
@@ -33,7 +30,6 @@ from edgeloop_simulators.truth import Truth
 log = logging.getLogger(__name__)
 
 SCORES_EVERY_S: Final = 2.0
-MARKER: Final = ".edgeloop-sim"
 
 
 class Interrupted(Exception):  # noqa: N818 - not an error: somebody wants it to end
@@ -71,23 +67,6 @@ class Testbed:
         return {name: values[at % len(values)] for name, values in dealt.items()}
 
 
-def prepare_output(out: Path) -> Path:
-    """Make `out` and its empty `run` directory; an earlier run's is removed.
-
-    Raises RecordError when `out` holds something that is not a run of ours.
-    """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        if not (out / MARKER).is_file():
-            raise RecordError(f"{out} is not empty and no run of edgeloop-sim: give another --out")
-        shutil.rmtree(run_directory(out), ignore_errors=True)
-        for name in ("summary.json", "report.html"):
-            (out / name).unlink(missing_ok=True)
-    directory = run_directory(out)
-    directory.mkdir(parents=True)
-    (out / MARKER).touch()
-    return directory
-
-
 def load_dataset(loaded: Loaded) -> Dataset:
     """Raises DatasetError."""
     data = loaded.scenario.data
@@ -100,11 +79,11 @@ def load_dataset(loaded: Loaded) -> Dataset:
 def testbed(loaded: Loaded, out: Path, seed: int) -> Iterator[Testbed]:
     """Nothing runs yet but the annotator's and the score keeper's threads, once asked to."""
     dataset = load_dataset(loaded)
-    directory = prepare_output(out)
     scenario = loaded.scenario
     with ExitStack() as stack:
+        directory = stack.enter_context(output_directory(out))
         stack.enter_context(interruptible())
-        sockets = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="edgeloop-")))
+        sockets = stack.enter_context(socket_directory(directory, len(dataset.portions)))
         truth = Truth(directory)
         stack.callback(truth.close)
         fleet = Fleet(directory, scenario)

@@ -12,9 +12,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from edgeloop_simulators.errors import FleetError, RecordError
+from edgeloop_simulators.errors import FleetError
 from edgeloop_simulators.fleet import Process, free_ports
-from edgeloop_simulators.testbed import Interrupted, interruptible, prepare_output
+from edgeloop_simulators.testbed import Interrupted, interruptible
 
 SLEEP = [sys.executable, "-c", "import time; time.sleep(600)"]
 
@@ -102,19 +102,3 @@ def _interrupted_twice(number: signal.Signals) -> None:
             time.sleep(10)
         finally:
             os.kill(os.getpid(), number)  # a second one does not break the taking down
-
-
-def test_an_output_directory_of_something_else_is_not_touched(tmp_path: Path) -> None:
-    (tmp_path / "thesis.txt").write_text("mine")
-    with pytest.raises(RecordError, match="give another --out"):
-        prepare_output(tmp_path)
-    assert (tmp_path / "thesis.txt").read_text() == "mine"
-
-
-def test_an_earlier_run_is_replaced(tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    (prepare_output(out) / "answers.jsonl").write_text("old")
-    (out / "summary.json").write_text("old")
-    directory = prepare_output(out)
-    assert list(directory.iterdir()) == []
-    assert not (out / "summary.json").exists()
