@@ -17,7 +17,7 @@ from edgeloop_controller.services.rollouts import RolloutRequest
 from edgeloop_controller.store.engine import Database
 from edgeloop_controller.store.tables import Assignment, Device, Event, Rollout, RolloutMember
 from edgeloop_protocol.lifecycle import SlotState
-from edgeloop_protocol.messages import Presence, SlotReported, encode
+from edgeloop_protocol.messages import Presence, Refusal, SlotReported, encode
 from edgeloop_protocol.topics import Up, parse_down_topic, up_topic
 from edgeloop_simulators.twins.clock import SimulatedClock
 
@@ -135,17 +135,25 @@ def test_a_version_that_was_halted_can_be_rolled_out_again(
     controller: Any, database: Database, make_device: Any
 ) -> None:
     """The refusal of the first rollout still stands in what the device last reported."""
-    devices = _join(controller, make_device, "d1")
-    controller.publish("1")
-    for refuse, expected in (("crashed", "halted"), ("", "done")):
-        rollout = _start(controller, waves=("100%",))
-        controller.parts.reconciler.tick()
-        controller.parts.reconciler.tick()
-        assert _status(database, rollout) == "running"
+    (device,) = devices = _join(controller, make_device, "d1")
+    for version in ("1", "2"):
+        target = controller.publish(version, seed=int(version))
+        rollout = _start(controller, version)
         for _ in range(4):
-            _turn(controller, devices)
-            controller.takes(devices[0].obeys(controller.broker.desired("d1")[-1], refuse))
-        assert _status(database, rollout) == expected
+            _turn(controller, devices, refuse="" if version == "1" else "crashed")
+    assert _status(database, rollout) == "halted"
+    device.revision = controller.broker.desired("d1")[-1].revision  # it runs 1, as it is told
+    device.slots = (
+        device.slots[0].model_copy(update={"refused": Refusal(version=target, cause="crashed")}),
+    )
+    controller.takes(device.reported())
+    again = _start(controller, "2")
+    for _ in range(3):
+        controller.parts.reconciler.tick()
+        assert _status(database, again) == "running"
+    for _ in range(4):
+        _turn(controller, devices)
+    assert _status(database, again) == "done"
 
 
 def test_paused_offers_nothing_and_resumed_goes_on(
