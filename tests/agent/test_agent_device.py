@@ -169,12 +169,13 @@ def test_the_second_version_gets_the_source_after_the_first_and_has_it_in_shadow
         assert bench.now < 100 + 2 * CoreSettings().shadow_after_commit_s
 
 
-def test_duplicates_and_older_revisions_change_nothing(bench, packages):
-    """EL-STATE-1."""
+def test_duplicates_and_older_revisions_change_nothing_and_are_answered(bench, packages):
+    """EL-STATE-1, EL-STATE-5."""
     bench.offer(packages[1])
-    again = ev.DesiredReceived(Desired(revision=1, slots=()))
-    assert bench.say(again) == ()
-    assert bench.say(ev.DesiredReceived(Desired(revision=0, slots=()))) == ()
+    whole_state = (do.SendReported(1, bench.device.reported()),)
+    for revision in (1, 0):
+        again = ev.DesiredReceived(Desired(revision=revision, slots=()))
+        assert bench.say(again) == whole_state
     assert bench.device.stale_desired == 2
     assert bench.slot.candidate == packages[1].offer.ref
 
@@ -394,6 +395,13 @@ def test_a_slot_that_is_not_configured_is_kept_and_said(packages):
     slots = (SlotDesired(slot="other", offer=packages[1].offer),)
     bench.say(ev.DesiredReceived(Desired(revision=1, slots=slots)))
     assert bench.only(do.AppendEvent).name == "unknown_slot"
+
+
+def test_a_desired_state_that_changes_nothing_is_answered_too(bench, packages):
+    bench.commit(packages[1])
+    bench.offer(packages[1])
+    assert bench.only(do.SendReported).revision == 2
+    assert bench.only(do.SendReported).slots[0].champion == packages[1].offer.ref
 
 
 def test_every_connect_says_hello_and_nothing_is_said_twice(bench, packages):

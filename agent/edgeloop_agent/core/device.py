@@ -1,7 +1,8 @@
 """A device: all its slots, the revision it has, and what it tells the controller.
 
 Invariants: `handle` is the only way in; the revision only grows; the journal's effect stands
-before every other one; what the controller would see is reported when, and only when, it changed.
+before every other one; what the controller would see is reported when it changed, and in answer to
+every desired state, so that a controller that was away learns what happened meanwhile.
 """
 
 from collections.abc import Callable, Iterable
@@ -79,7 +80,7 @@ class Device:
             effects += self._desire(event.desired)
         elif event.slot in self._slots:
             self._slots[event.slot].handle(event, now)
-        return self._in_order(effects, now)
+        return self._in_order(effects, now, answers=isinstance(event, DesiredReceived))
 
     def next_deadline(self) -> float | None:
         """When to call `handle(Tick())` at the latest; None: nothing is timed."""
@@ -107,7 +108,7 @@ class Device:
             for name in unknown
         ]
 
-    def _in_order(self, effects: list[Effect], now: float) -> tuple[Effect, ...]:
+    def _in_order(self, effects: list[Effect], now: float, answers: bool) -> tuple[Effect, ...]:
         for slot in self._slots.values():
             effects += slot.settle(now)
         garbage = self._garbage()
@@ -119,7 +120,7 @@ class Device:
             self._persisted = snapshot
             effects.insert(0, PersistJournal(snapshot))
         says = (self._revision, self.reported())
-        if self._connected and says != self._said:
+        if answers or (self._connected and says != self._said):
             self._said = says
             effects.append(SendReported(*says))
         return tuple(effects)

@@ -247,7 +247,8 @@ class Supervisor:
         )
 
     def _say_reported(self, effect: do.SendReported) -> None:
-        """Lost if the link is down just now: the hello of the next connect says it all again."""
+        """Lost if the link is down just now, or the controller away: the hello of the next connect
+        and the answer to the next desired state say it all again."""
         self._say(
             Up.REPORTED,
             Reported(
