@@ -55,7 +55,7 @@ def running(config: ControllerConfig) -> Iterator[Services]:
             stack.callback(embedded.stop)
         broker = connect(config.broker)
         parts = build(config, database, broker, SystemClock())
-        parts.services.retraining.end_interrupted()
+        parts.training_runs.take_up_interrupted()
         stack.enter_context(_ingesting(parts.services.ingest))
         stack.callback(broker.stop)
         broker.start(parts.services.listener)

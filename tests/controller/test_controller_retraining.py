@@ -1,6 +1,7 @@
 """Retraining: from a policy file to a published candidate and its rollout, and every bad ending."""
 
 import shutil
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -255,21 +256,65 @@ def _fault(shop: Shop, device_id: str, cleared_at: float | None) -> DriftAlarm:
     )
 
 
-def test_a_run_that_a_kill_interrupted_has_failed(shop: Shop, database: Database) -> None:
-    retraining = shop.controller.parts.services.retraining
-    number = retraining.request("again")
-    with pytest.raises(ConflictError, match="is pending"):
-        retraining.request("again")
-    with database.writing() as session:
-        run = session.get(TrainingRun, number)
-        assert run is not None
-        run.status = RunStatus.RUNNING.value
-    retraining.end_interrupted()
+WAIT_AT_FIRST = """
+import pathlib, time
+seen = pathlib.Path(__file__).with_name("seen")
+if not seen.exists():
+    seen.touch()
+    pathlib.Path("output", "model.onnx").write_bytes(b"half a model")
+    time.sleep(600)
+"""
+
+
+def _row(database: Database, number: int) -> TrainingRun:
     with database.reading() as session:
         run = session.get(TrainingRun, number)
         assert run is not None
-        assert (run.status, run.error) == ("failed", "the controller stopped while it ran")
-    assert retraining.request("again") == number + 1
+        return run
+
+
+def test_a_run_that_a_stop_interrupted_goes_on(
+    shop: Shop, database: Database, wait_until: Any
+) -> None:
+    """A clean stop in the middle of the script; then the controller is there again."""
+    shop.write_policy(WAIT_AT_FIRST + COPY)
+    training = shop.controller.parts.training_runs
+    number = shop.controller.parts.services.retraining.request("again")
+    working = threading.Thread(target=training.work)
+    working.start()
+    wait_until((shop.directory / "seen").exists)
+    training.cancel()
+    working.join(20)
+    run = _row(database, number)
+    assert (run.status, run.ended_at, run.attempts) == ("pending", None, 1)
+    training.work()  # it is stopping, and starts nothing
+    assert _row(database, number).status == "pending"
+    training._cancelled.clear()
+    training.take_up_interrupted()
+    training.work()
+    run = _row(database, number)
+    assert (run.status, run.error, run.attempts) == ("succeeded", "", 2)
+
+
+def test_a_run_that_kills_interrupt_is_tried_a_bounded_number_of_times(
+    shop: Shop, database: Database
+) -> None:
+    services, training = shop.controller.parts.services, shop.controller.parts.training_runs
+    number = services.retraining.request("again")
+    with pytest.raises(ConflictError, match="is pending"):
+        services.retraining.request("again")
+    for attempt in (1, 2, 3):
+        assert _row(database, number).status == "pending"
+        assert training._take_pending() is not None  # and then kill -9
+        training.take_up_interrupted()
+        assert _row(database, number).attempts == attempt
+    run = _row(database, number)
+    assert (run.status, run.error) == ("failed", "the controller stopped while it ran, 3 times")
+    with database.reading() as session:
+        kinds = session.scalars(select(Event.kind).where(Event.subject == "again")).all()
+    assert kinds.count("training.interrupted") == 2
+    assert kinds.count("training.ended") == 1
+    assert services.retraining.request("again") == number + 1
 
 
 def test_a_kill_after_the_publication_loses_neither_version_nor_rollout(
@@ -281,7 +326,7 @@ def test_a_kill_after_the_publication_loses_neither_version_nor_rollout(
         assert row is not None
         row.status, row.candidate_digest = RunStatus.RUNNING.value, None
         session.delete(session.scalars(select(Rollout)).one())
-    shop.controller.parts.services.retraining.end_interrupted()
+    shop.controller.parts.training_runs.take_up_interrupted()
     shop.controller.parts.training_runs.work()
     with database.reading() as session:
         row = session.get(TrainingRun, run.id)
@@ -304,6 +349,26 @@ def test_a_candidates_rollout_waits_for_the_devices(shop: Shop, database: Databa
     with database.reading() as session:
         started = session.scalars(select(Rollout).where(Rollout.id != first)).one()
         assert started.training_run_id == run.id
+
+
+def test_a_superseded_candidate_blocks_nothing(shop: Shop, database: Database) -> None:
+    from edgeloop_controller.core.rollout import RolloutTerms
+    from edgeloop_controller.services.rollouts import RolloutRequest
+
+    services = shop.controller.parts.services
+    first = services.rollouts.start(RolloutRequest("tiny", "1", "all", ("100%",), RolloutTerms()))
+    run = shop.run()
+    assert "rollout_waits" in run.result
+    (status,) = services.retraining.status()
+    assert status.says == "a run is under way"
+    shop.controller.publish("7", seed=7)  # by a person
+    services.rollouts.abort(first, "make way")
+    shop.controller.parts.training_runs.work()
+    result = _row(database, run.id).result
+    assert result["rollout_refused"] == "superseded by tiny@7"
+    assert "rollout_waits" not in result
+    (status,) = services.retraining.status()
+    assert status.says != "a run is under way"
 
 
 def test_a_bad_policy_is_said_once_and_hides_no_other(shop: Shop, database: Database) -> None:

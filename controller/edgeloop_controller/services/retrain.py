@@ -1,8 +1,7 @@
-"""When retraining starts: policies are looked at, runs are asked for, and interrupted ones ended.
+"""When retraining starts: policies are looked at, and runs are asked for.
 
 Invariants: a run's row is written before its script starts; a policy has at most one unfinished
-run, and none while the rollout of its last candidate is under way; a run that a stop of the
-controller interrupted is never left "running".
+run, and none while the rollout of its last candidate is under way.
 """
 
 import logging
@@ -90,22 +89,6 @@ class Retraining:
                 says = decide(policy, view, now).why
                 result.append(PolicyStatus(policy, parent, view, says))
         return result
-
-    def end_interrupted(self) -> None:
-        """At start: what ran when the controller stopped has failed, unless it had published."""
-        now = self._clock.wall()
-        with self._database.writing() as session:
-            for run in runs.with_status(session, RunStatus.RUNNING):
-                published = versions.of_run(session, run.id)
-                run.ended_at = now
-                if published is None:
-                    run.status = RunStatus.FAILED.value
-                    run.error = "the controller stopped while it ran"
-                else:
-                    run.status = RunStatus.SUCCEEDED.value
-                    run.candidate_digest = published.manifest_digest
-                data = {"run": run.id, "status": run.status, "error": run.error}
-                events.add(session, now, "training.ended", run.policy, data)
 
     def _look_at(self, policy: Policy) -> None:
         now = self._clock.wall()

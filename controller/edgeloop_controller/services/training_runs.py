@@ -1,7 +1,9 @@
 """One training run from its row to its end: data, script, candidate, publication, rollout.
 
-Invariants: one run at a time; every ending is written down with its cause; nothing is published
-that the policy's acceptance did not pass; held-back samples never reach the script.
+Invariants: one run at a time; every ending is written down with its cause; a run that a stop of the
+controller interrupted is taken up again, a bounded number of times, and is never left "running";
+nothing is published that the policy's acceptance did not pass; held-back samples never reach the
+script.
 """
 
 import logging
@@ -9,7 +11,9 @@ import threading
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
+
+from sqlalchemy.orm import Session
 
 from edgeloop_controller.core.retraining import Policy, RunStatus
 from edgeloop_controller.errors import ConflictError, ControllerError, TrainingError
@@ -29,6 +33,9 @@ from edgeloop_protocol.errors import ProtocolError
 from edgeloop_protocol.manifest import Manifest
 
 logger = logging.getLogger(__name__)
+
+ATTEMPTS_MAX: Final = 3
+"""Starts of one run: a script that takes the controller down with it is not tried for ever."""
 
 
 @dataclass(frozen=True)
@@ -65,11 +72,27 @@ class TrainingRuns:
         """The controller stops: end the script, so that no process outlives it."""
         self._cancelled.set()
 
+    def take_up_interrupted(self) -> None:
+        """At start: what a kill interrupted waits again, unless it had published."""
+        now = self._clock.wall()
+        with self._database.writing() as session:
+            for run in runs.with_status(session, RunStatus.RUNNING):
+                published = versions.of_run(session, run.id)
+                if published is None:
+                    _interrupt(session, run, now)
+                else:
+                    run.candidate_digest = published.manifest_digest
+                    _close(session, run, RunStatus.SUCCEEDED, "", now)
+
     def work(self) -> None:
         """Run the oldest pending run, if any, then start rollouts that waited."""
         run = self._take_pending()
         if run is not None:
-            self._end(run, self._run(run))
+            ended = self._run(run)
+            if ended is None:
+                self._put_back(run)
+            else:
+                self._end(run, ended)
         self._start_waiting_rollouts()
 
     def _take_pending(self) -> TrainingRun | None:
@@ -81,11 +104,13 @@ class TrainingRuns:
                 return None
             run = pending[0]
             run.status = RunStatus.RUNNING.value
+            run.attempts += 1
             run.started_at = self._clock.wall()
             events.add(session, run.started_at, "training.started", run.policy, {"run": run.id})
             return run
 
-    def _run(self, run: TrainingRun) -> _Ended:
+    def _run(self, run: TrainingRun) -> _Ended | None:
+        """None: interrupted."""
         result = dict(run.result)
         try:
             return self._train(run, self._policies().require(run.policy), result)
@@ -95,7 +120,7 @@ class TrainingRuns:
             logger.exception("run %d failed by an error of ours", run.id)
             return _Ended(RunStatus.FAILED, result, f"{type(error).__name__}: {error}")
 
-    def _train(self, run: TrainingRun, policy: Policy, result: dict[str, Any]) -> _Ended:
+    def _train(self, run: TrainingRun, policy: Policy, result: dict[str, Any]) -> _Ended | None:
         parent = self._registry.manifest(run.parent_digest)
         data = self._collect(run, policy, parent)
         result["data"] = data.describe()
@@ -109,6 +134,8 @@ class TrainingRuns:
             ),
             self._cancelled,
         )
+        if outcome.ending is Ending.CANCELLED:
+            return None
         result["script"] = {"ending": outcome.ending.value, "duration_s": outcome.duration_s}
         if outcome.ending is not Ending.SUCCEEDED:
             return _Ended(RunStatus.FAILED, result, outcome.message)
@@ -175,18 +202,21 @@ class TrainingRuns:
         logger.info("run %d of policy %s: %s %s", run.id, run.policy, ended.status, ended.error)
         with self._database.writing() as session:
             row = runs.require(session, run.id)
-            row.status = ended.status.value
-            row.ended_at = now
             row.result = ended.result
-            row.error = ended.error
             row.candidate_digest = ended.candidate_digest
-            data = {"run": run.id, "status": ended.status.value, "error": ended.error}
-            data |= {key: ended.result[key] for key in ("version",) if key in ended.result}
-            events.add(session, now, "training.ended", run.policy, data)
+            _close(session, row, ended.status, ended.error, now)
+
+    def _put_back(self, run: TrainingRun) -> None:
+        with self._database.writing() as session:
+            _interrupt(session, runs.require(session, run.id), self._clock.wall())
 
     def _start_waiting_rollouts(self) -> None:
         """A candidate's rollout waits while another one has its devices; it is tried each time."""
-        for run, request in self._waiting_rollouts():
+        waiting, refused = self._without_rollout()
+        for run_id, why in refused.items():
+            logger.info("run %d: its candidate is not rolled out: %s", run_id, why)
+            self._note(run_id, {"rollout_refused": why})
+        for run, request in waiting:
             try:
                 rollout_id = self._rollouts.start(request)
                 note: dict[str, Any] = {"rollout": rollout_id}
@@ -195,20 +225,28 @@ class TrainingRuns:
             except ControllerError as error:
                 logger.error("run %d: its rollout cannot start: %s", run.id, error)
                 note = {"rollout_refused": str(error)}
-            with self._database.writing() as session:
-                row = runs.require(session, run.id)
-                kept = {k: v for k, v in row.result.items() if k != "rollout_waits"}
-                row.result = kept | note
+            self._note(run.id, note)
 
-    def _waiting_rollouts(self) -> list[tuple[TrainingRun, RolloutRequest]]:
+    def _note(self, run_id: int, note: dict[str, Any]) -> None:
+        """In place of what the run's rollout waited for, if it did."""
+        with self._database.writing() as session:
+            row = runs.require(session, run_id)
+            kept = {k: v for k, v in row.result.items() if k != "rollout_waits"}
+            row.result = kept | note
+
+    def _without_rollout(self) -> tuple[list[tuple[TrainingRun, RolloutRequest]], dict[int, str]]:
+        """Succeeded runs whose candidate is to be rolled out, and those that no longer are, with
+        why not: a wait that can never end would keep the policy from starting another run."""
         policies = self._policies().found
-        waiting = []
+        waiting, refused = [], {}
         with self._database.reading() as session:
             for run in runs.with_status(session, RunStatus.SUCCEEDED):
                 policy = policies.get(run.policy)
-                if policy is None or policy.rollout is None or not policy.rollout.waves:
-                    continue  # publish only
-                if "rollout_refused" in run.result:
+                if policy is None or "rollout_refused" in run.result:
+                    continue
+                if policy.rollout is None or not policy.rollout.waves:
+                    if "rollout_waits" in run.result:
+                        refused[run.id] = "the policy only publishes now"
                     continue
                 candidate = versions.of_run(session, run.id)
                 if candidate is None or rollouts.of_run(session, run.id) is not None:
@@ -216,7 +254,30 @@ class TrainingRuns:
                 newest = versions.of_model(session, candidate.name)[-1]
                 if newest.manifest_digest == candidate.manifest_digest:
                     waiting.append((run, _request(policy, candidate.version, run.id)))
-        return waiting
+                else:
+                    refused[run.id] = f"superseded by {newest.name}@{newest.version}"
+        return waiting, refused
+
+
+def _interrupt(session: Session, run: TrainingRun, now: float) -> None:
+    """Back to pending: it was no answer to what it was started for. Failed after ATTEMPTS_MAX."""
+    if run.attempts >= ATTEMPTS_MAX:
+        error = f"the controller stopped while it ran, {run.attempts} times"
+        _close(session, run, RunStatus.FAILED, error, now)
+        return
+    run.status = RunStatus.PENDING.value
+    run.started_at = None
+    data = {"run": run.id, "attempts": run.attempts}
+    events.add(session, now, "training.interrupted", run.policy, data)
+
+
+def _close(session: Session, run: TrainingRun, status: RunStatus, error: str, now: float) -> None:
+    run.status = status.value
+    run.ended_at = now
+    run.error = error
+    data = {"run": run.id, "status": status.value, "error": error}
+    data |= {key: run.result[key] for key in ("version",) if key in run.result}
+    events.add(session, now, "training.ended", run.policy, data)
 
 
 def _request(policy: Policy, version: str, run_id: int) -> RolloutRequest:

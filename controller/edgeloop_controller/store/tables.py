@@ -244,6 +244,8 @@ class TrainingRun(Base):
     parent_digest: Mapped[str] = mapped_column(String(64))
     candidate_digest: Mapped[str | None] = mapped_column(String(64))
     requested_at: Mapped[float]
+    attempts: Mapped[int] = mapped_column(default=0)
+    """How often it was started: a stop of the controller interrupts an attempt, not the run."""
     started_at: Mapped[float | None]
     ended_at: Mapped[float | None]
     directory: Mapped[str]

@@ -84,6 +84,8 @@ class LocalExecutor:
             return Outcome(Ending.NOT_STARTED, f"there is no training script at {script}", 0.0)
         scratch = directory / "tmp"
         try:
+            # What an interrupted attempt left there is not this one's.
+            shutil.rmtree(directory / "output", ignore_errors=True)
             (directory / "output").mkdir(parents=True, exist_ok=True)
             scratch.mkdir(exist_ok=True)
             with BoundedLog(directory / "log.txt") as log:
