@@ -190,6 +190,11 @@ class Manifest(Strict):
         derived = self.preprocessing.feature_names()
         if derived and derived != tuple(f.name for f in self.features):
             raise ValueError("features do not match what preprocessing computes")
+        names = [feature.name for feature in self.features]
+        for what, listed in (("labels", self.labels), ("features", names)):
+            twice = sorted({name for name in listed if list(listed).count(name) > 1})
+            if twice:
+                raise ValueError(f"{what} name {', '.join(twice)} more than once")
         if self.baseline and len(self.baseline.features) != len(self.features):
             raise ValueError("baseline and features differ in number")
         return self

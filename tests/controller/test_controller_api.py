@@ -240,6 +240,9 @@ def test_health_and_openapi(api: TestClient, controller: Any) -> None:
     assert api.get("/health").json()["status"] == "ok"
     paths = api.get("http://c/openapi.json").json()["paths"]
     assert "/v1/models/{name}/versions/{version}" in paths
+    page = api.get("http://c/docs").text
+    assert "http://" not in page, "the pages work without a network"
+    assert "https://" not in page
     _error(api.get("/nothing"), 404, "not_found")
     _error(api.delete("/health"), 405, "method_not_allowed")
 

@@ -39,6 +39,7 @@ def test_identity_is_the_content() -> None:
     [
         ({"scores_output": "q"}, "scores_output 'q' is not among the outputs"),
         ({"labels": []}, "labels"),
+        ({"labels": ["still", "still"]}, "labels name still more than once"),
         ({"surprise": 1}, "surprise: Extra inputs"),
         (
             {

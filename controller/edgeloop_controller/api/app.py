@@ -4,6 +4,7 @@ from importlib.metadata import version
 from typing import Final
 
 from fastapi import APIRouter, FastAPI
+from fastapi_offline import FastAPIOffline
 
 from edgeloop_controller.api import errors
 from edgeloop_controller.api.context import Services
@@ -42,7 +43,8 @@ def create_app(services: Services) -> FastAPI:
 
 def describe_app(limits: LimitsConfig) -> FastAPI:
     """All routes, serving nothing yet: what the OpenAPI description is made from."""
-    app = FastAPI(title="Edgeloop controller", version=version("edgeloop-controller"))
+    # Its pages carry their scripts along: a fleet's network often has no way to a CDN.
+    app = FastAPIOffline(title="Edgeloop controller", version=version("edgeloop-controller"))
     v1 = APIRouter(prefix="/v1")
     for module in ROUTES:
         v1.include_router(module.router)
