@@ -1,12 +1,18 @@
 """What the documents promise can be found where they say."""
 
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
+from pydantic import BaseModel
 
+from edgeloop_agent.config import AgentConfig
 from edgeloop_agent.exit_codes import ExitCode as AgentExitCode
 from edgeloop_controller.cli.exit_codes import MEANINGS
+from edgeloop_controller.config import ControllerConfig
+from edgeloop_controller.core.retraining import Policy
+from edgeloop_protocol.manifest import ManifestDraft
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted(
@@ -36,3 +42,18 @@ def test_every_make_target_of_the_readme_exists() -> None:
     targets = set(re.findall(r"`?make ([a-z]+)", (ROOT / "README.md").read_text(encoding="utf-8")))
     made = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     assert {"demo", "test", "check", "bench"} <= targets <= made
+
+
+@pytest.mark.parametrize(
+    ("page", "begins_with", "kind"),
+    [
+        ("controller/README.md", "data_dir", ControllerConfig),
+        ("controller/README.md", "description", ManifestDraft),
+        ("controller/README.md", "# policies/", Policy),
+        ("agent/README.md", "device_id", AgentConfig),
+    ],
+)
+def test_configurations_shown_are_valid(page: str, begins_with: str, kind: type[BaseModel]) -> None:
+    blocks = re.findall(r"```toml\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), re.DOTALL)
+    (shown,) = [block for block in blocks if block.startswith(begins_with)]
+    kind.model_validate(tomllib.loads(shown))
