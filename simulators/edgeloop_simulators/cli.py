@@ -32,6 +32,8 @@ FAILED: Final = 1
 USAGE: Final = 2
 INTERRUPTED: Final = 130
 
+PLAIN_WIDTH_CHARS: Final = 1000
+
 app = typer.Typer(
     help="Edgeloop's testbed: real agents, replayed sensors, a scripted world.",
     no_args_is_help=True,
@@ -39,7 +41,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 console = Console()
-errors = Console(stderr=True)
+errors = Console(stderr=True, soft_wrap=True)
 
 Out = Annotated[Path, typer.Option(help="where the run goes; a former run there is replaced")]
 
@@ -128,13 +130,23 @@ def _show(record: Record, out: Path) -> None:
     for name, value in summarize(record).items():
         if not isinstance(value, dict):
             figures.add_row(name, _figure(value))
+    _print_table(happened)
+    _print_table(figures)
+    where = f"\nfigures: {out / 'summary.json'}\nreport:  {out / 'report.html'}"
+    console.print(where, style="bold", markup=False, highlight=False, soft_wrap=True)
+
+
+def _print_table(table: Table) -> None:
+    """Where there is no terminal (a file, a pipe) no line is wrapped: tools read lines."""
     console.print()
-    console.print(happened)
-    console.print()
-    console.print(figures)
-    console.print(
-        f"\nfigures: {out / 'summary.json'}\nreport:  {out / 'report.html'}", style="bold"
-    )
+    if console.is_terminal:
+        console.print(table)
+        return
+    wide = Console(width=PLAIN_WIDTH_CHARS, color_system=None)
+    with wide.capture() as captured:
+        wide.print(table)
+    for line in captured.get().splitlines():
+        console.print(line.rstrip(), markup=False, highlight=False, soft_wrap=True)
 
 
 def _figure(value: Any) -> str:

@@ -103,7 +103,9 @@ class Progress(AbstractContextManager["Progress"]):
 
     def _line(self, text: str) -> None:
         elapsed = time.monotonic() - self._begun
-        self._console.print(f"[{elapsed:6.1f} s] {text}", markup=False, highlight=False)
+        self._console.print(
+            f"[{elapsed:6.1f} s] {text}", markup=False, highlight=False, soft_wrap=True
+        )
 
     def _view(self) -> Panel:
         elapsed = time.monotonic() - self._begun

@@ -1,15 +1,20 @@
 """What a run shows while it goes: plain lines, and a view that fits a terminal of 24 lines."""
 
 import io
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 import pytest
 from rich.console import Console
+from typer.testing import CliRunner
 
+from edgeloop_simulators.cli import app
 from edgeloop_simulators.datasets.windows import Window
 from edgeloop_simulators.progress import Progress
+from edgeloop_simulators.record import database_of
 from edgeloop_simulators.scenario import load_scenario
 from edgeloop_simulators.truth import Truth
 
@@ -43,6 +48,31 @@ def test_without_a_terminal_it_is_plain_lines(truth: Truth) -> None:
     assert "all [well]" in text
     assert "FAILED: no hello" in text
     assert "\x1b" not in text
+
+
+def test_without_a_terminal_no_line_is_wrapped(truth: Truth) -> None:
+    out = io.StringIO()
+    outcome = "a long outcome in many words " * 20
+    with Progress(SCENARIO, truth, Console(file=out, width=80), 10) as progress:
+        progress.step_started(0)
+        progress.step_ended(0, outcome, failed=False)
+    lines = out.getvalue().splitlines()
+    assert len(lines) == 3
+    assert outcome in lines[-1]
+
+
+def test_the_figures_are_printed_on_one_line_each(handmade_run: Path) -> None:
+    """By `summarize` into a pipe, in a place with a long path; 80 columns are not the limit."""
+    out = handmade_run.parent / ("a directory with a long name " * 4)
+    handmade_run.rename(out)
+    verdict = "it disagrees with another version on more than the bound, " * 5
+    with closing(sqlite3.connect(database_of(out))) as connection, connection:
+        connection.execute("update rollouts set verdict = ? where status = 'halted'", (verdict,))
+    result = CliRunner().invoke(app, ["summarize", str(out)])
+    assert result.exit_code == 0
+    lines = result.output.splitlines()
+    assert f"report:  {out / 'report.html'}" in lines
+    assert verdict.strip() in [line.strip() for line in lines]
 
 
 def test_the_live_view_fits_a_small_terminal_until_it_is_over(truth: Truth) -> None:
