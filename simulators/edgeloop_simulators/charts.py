@@ -62,13 +62,14 @@ def accuracy_chart(
     top = 14 + LANE * (max(placed, default=0) + 1) + 22
     height = 300
     bottom = top + height
-    parts = [*_phases(axis, phases, changed_s, top, bottom)]
+    parts = [] if changed_s is None else [_after_band(axis, changed_s, top, bottom)]
     for level in (0.0, 0.25, 0.5, 0.75, 1.0):
         y = bottom - level * height
         parts.append(_line(LEFT, y, WIDTH - RIGHT, y, "grid"))
         parts.append(_text(LEFT - 10, y + 4, f"{level:.2f}", "tick end"))
     for number, (event, lane) in enumerate(zip(events, placed, strict=True), start=1):
         parts += _badge(axis.x(event.at_s), 14 + LANE * lane, bottom, number, event)
+    parts += _phase_names(axis, phases, changed_s, top - 8)
     parts += _lines(axis, series, lambda value: bottom - value * height)
     parts += _line_names(axis, series, lambda value: bottom - value * height, top, bottom)
     parts += _time_axis(axis, bottom)
@@ -128,17 +129,19 @@ def style_of(version: str) -> str:
     return f"v{(int(digits) - 1) % 6 + 1}"
 
 
-def _phases(
-    axis: Axis, phases: tuple[str, str], changed_s: float | None, top: float, bottom: float
+def _after_band(axis: Axis, changed_s: float, top: float, bottom: float) -> str:
+    x, end = axis.x(changed_s), axis.x(axis.length_s)
+    return f'<rect class="after" x="{x}" y="{top}" width="{end - x:.1f}" height="{bottom - top}"/>'
+
+
+def _phase_names(
+    axis: Axis, phases: tuple[str, str], changed_s: float | None, y: float
 ) -> Iterator[str]:
     until = axis.length_s if changed_s is None else changed_s
-    yield _text((axis.x(0) + axis.x(until)) / 2, top - 8, phases[0], "phase middle")
+    yield _text((axis.x(0) + axis.x(until)) / 2, y, phases[0], "phase middle")
     if changed_s is not None:
-        x, end = axis.x(changed_s), axis.x(axis.length_s)
-        yield (
-            f'<rect class="after" x="{x}" y="{top}" width="{end - x:.1f}" height="{bottom - top}"/>'
-        )
-        yield _text((x + end) / 2, top - 8, phases[1], "phase middle")
+        middle = (axis.x(changed_s) + axis.x(axis.length_s)) / 2
+        yield _text(middle, y, phases[1], "phase middle")
 
 
 def _badge(x: float, y: float, bottom: float, number: int, event: TimelineEvent) -> Iterator[str]:

@@ -113,8 +113,8 @@ def _section(title: str, text: str, content: str) -> str:
 def _legend(record: Record) -> str:
     bad = timeline.bad_names(record)
     return " ".join(
-        f'<span class="key {charts.style_of(name)}"></span>{escape(name)}'
-        + (" (bad)" if name in bad else "")
+        f'<span class="named"><span class="key {charts.style_of(name)}"></span>{escape(name)}'
+        + (" (bad)</span>" if name in bad else "</span>")
         for name in timeline.version_names(record).values()
     )
 
@@ -173,6 +173,10 @@ def _cells(items: Iterable[tuple[str, Any]]) -> Iterable[tuple[str, str]]:
 def _plain(value: Any) -> str:
     if value is None:
         return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     if isinstance(value, Mapping):
-        return escape(", ".join(f"{k} {v}" for k, v in value.items()))
-    return escape(f"{value:.3f}" if isinstance(value, float) else str(value))
+        if "manifest_digest" in value:
+            return escape(f"{value['name']}@{value['version']}")
+        return ", ".join(f"{escape(str(k))} {_plain(v)}" for k, v in value.items())
+    return escape(f"{round(value, 3):g}" if isinstance(value, float) else str(value))

@@ -83,6 +83,17 @@ def test_text_of_the_run_is_escaped(handmade_run: Path) -> None:
     assert "&lt;script&gt;x" in page
 
 
+def test_figures_are_in_words_not_in_code(handmade_run: Path) -> None:
+    judged = {
+        "accuracy": 0.8723404255,
+        "against": {"name": "exercise", "version": "1", "manifest_digest": "1" * 64},
+    }
+    record = read_record(handmade_run)
+    page = render(record, summarize(record) | {"evaluation_of_v2": {"held_back": judged}})
+    assert "held_back: accuracy 0.872, against exercise@1<" in page
+    assert "<td>yes</td>" in page  # sensor_fault_found
+
+
 def test_a_run_that_stopped_early_has_a_report(handmade_run: Path) -> None:
     """Only its start is known, and nobody answered."""
     marks = run_directory(handmade_run) / "marks.jsonl"
