@@ -5,7 +5,7 @@ to stop. Pure: no clock, no IO, no database.
     running    a gate halts                                               halted; all go back
     running    the wave shows what it must, and there is another          running, next wave; offers
     running    the last wave shows what it must                           done
-    running    nobody committed, a member is past its deadline            running; it goes back
+    running    nobody committed, one is past its deadline, another free   running; it goes back
     running    the wave has places, devices match, are free and fit       running; offers
     paused     a gate halts                                               halted; all go back
     done       devices come to match within the last wave's bound         done; offers, no gates
@@ -21,13 +21,15 @@ to stop. Pure: no clock, no IO, no database.
     offered    reports the target as its committed champion               committed
     offered    reports that it refused the target                         failed
     offered    reports either without having seen this offer              offered
-    offered    overdue and nobody committed; halt; abort                  withdrawn
+    offered    overdue, nobody committed, another is free; halt; abort    withdrawn
     committed  halt                                                       withdrawn
     withdrawn  the last wave (or done) has a place for it                 offered
 
 A wave shows what it must: no gate halts; somebody committed; no offered member is unsettled within
 its own deadline (in the last wave: no online one); `soak_s` since the wave began; `min_compared`
-examples compared, where comparison is on and a member had an old version.
+examples compared, where comparison is on and a member had an old version. What cannot be compared
+within `deadline_s` of the wave's start is noted and said in the verdict, and the wave goes on by
+the other gates.
 
 Invariants: `step` never offers beyond the current wave's bound; a halted, aborted or paused
 rollout offers nothing; a device is offered at most one version of a slot at a time; a device that

@@ -106,21 +106,26 @@ class Turn:
         self._note("rollout.halted", sentence)
 
     def withdraw_overdue(self) -> None:
-        """While nobody has committed, a member that let its deadline pass gives its place back."""
+        """While nobody has committed, a member that let its deadline pass gives its place to
+        another device that is free; where none is, it keeps it."""
         if self._in_phase(MemberPhase.COMMITTED) or self._last_wave():
             return
-        for member in self._in_phase(MemberPhase.OFFERED):
-            if self._overdue(member):
-                cause = f"did not commit within {self._spec.terms.deadline_s:g} s"
-                self._withdraw(member, cause)
-                self._note("rollout.device_overdue", f"{member.device_id}: {cause}")
+        overdue = [m for m in self._in_phase(MemberPhase.OFFERED) if self._overdue(m)]
+        for member in overdue[: len(self._candidates()) if overdue else 0]:
+            cause = f"did not commit within {self._spec.terms.deadline_s:g} s"
+            self._withdraw(member, cause)
+            self._note("rollout.device_overdue", f"{member.device_id}: {cause}")
 
     def go_on(self, compared: int) -> None:
         """Fill the places; open the next wave, or end, as long as one shows what it must."""
         self._offer()
         while not self._lacks(compared):
+            missing = self._uncompared(compared)
+            if missing:
+                detail = f"{self._wave_name()} {missing} in {self._spec.terms.deadline_s:g} s"
+                self._note("rollout.not_compared", f"{detail}; the other gates hold")
             if self._last_wave():
-                self._end()
+                self._end(missing)
                 return
             self._state = replace(self._state, wave=self._state.wave + 1, wave_started_at=self._now)
             if self._places() > 0 or self._last_wave():
@@ -130,12 +135,17 @@ class Turn:
     def explain(self, compared: int) -> None:
         """Say in the verdict what a running wave still has to show."""
         if self._state.status is RolloutStatus.RUNNING:
-            verdict = f"{self._wave_name()} {self._lacks(compared)}"
+            lacks, missing = self._lacks(compared), self._uncompared(compared)
+            verdict = f"{self._wave_name()} {lacks}"
+            if self._state.wave > 0 and missing not in lacks:
+                verdict += f"; the rollout {missing}"
             self._state = replace(self._state, verdict=verdict)
 
-    def _end(self) -> None:
+    def _end(self, missing: str) -> None:
         committed = len(self._in_phase(MemberPhase.COMMITTED))
         verdict = f"{committed} of {len(self._fit())} matching devices run {self._spec.target}"
+        if missing:
+            verdict += f"; the rollout {missing}"
         self._state = replace(self._state, status=RolloutStatus.DONE, verdict=verdict)
         self._note("rollout.done", verdict)
 
@@ -152,8 +162,9 @@ class Turn:
             return f"waits for {', '.join(unsettled[:NAMES_SHOWN_MAX])}{more}"
         if not self._in_phase(MemberPhase.COMMITTED):
             return "waits for a device to commit"
-        if self._must_compare() and compared < terms.min_compared:
-            return f"has compared {compared} of {terms.min_compared} examples"
+        missing = self._uncompared(compared)
+        if missing and self._now < started + terms.deadline_s:
+            return missing
         if self._now < started + terms.soak_s:
             return f"soaks for {terms.soak_s:g} s"
         return ""
@@ -166,6 +177,14 @@ class Turn:
     def _overdue(self, member: Member) -> bool:
         offered_at = member.offered_at if member.offered_at is not None else self._now
         return self._now >= offered_at + self._spec.terms.deadline_s
+
+    def _uncompared(self, compared: int) -> str:
+        """What comparison still lacks, in words: an old version that answers nothing in shadow, or
+        windows that were lost, hold a wave up until its deadline, not for ever."""
+        wanted = self._spec.terms.min_compared
+        if compared >= wanted or not self._must_compare():
+            return ""
+        return f"has compared {compared} of {wanted} examples"
 
     def _must_compare(self) -> bool:
         target = self._spec.target.manifest_digest

@@ -163,6 +163,31 @@ def test_a_wave_opens_after_commit_comparison_and_soak() -> None:
     assert len(offered(result)) == 2  # 25 % of 10, rounded up, with the canary
 
 
+def test_what_cannot_be_compared_holds_a_wave_up_until_its_deadline() -> None:
+    """The old version answers nothing in shadow."""
+    fleet = Fleet(2, waves="1,100%")
+    (canary,) = offered(fleet.turn())
+    fleet.commit(canary, compared=0)
+    assert fleet.turn(99).state.verdict == "wave 1 of 2 has compared 0 of 50 examples"
+    result = fleet.turn(1)
+    assert [e.detail for e in result.effects if isinstance(e, Note)] == [
+        "wave 1 of 2 has compared 0 of 50 examples in 100 s; the other gates hold",
+        "wave 2 of 2",
+    ]
+    (other,) = offered(result)
+    assert result.state.verdict == (
+        f"wave 2 of 2 waits for {other}; the rollout has compared 0 of 50 examples"
+    )
+    fleet.commit(other, compared=20)
+    assert fleet.turn(99).state.verdict == "wave 2 of 2 has compared 20 of 50 examples"
+    result = fleet.turn(1)
+    assert result.state.status is RolloutStatus.DONE
+    assert result.state.verdict == (
+        "2 of 2 matching devices run gait@2; the rollout has compared 20 of 50 examples"
+    )
+    assert notes(result) == ["rollout.not_compared", "rollout.done"]
+
+
 def test_it_ends_when_all_have_committed() -> None:
     fleet = Fleet(10)
     fleet.to_wave(2)
@@ -251,6 +276,15 @@ def test_a_canary_that_goes_dark_gives_its_place_back_at_the_deadline() -> None:
     assert withdrawn(result) == {canary: OLD.manifest_digest}
     assert len(offered(result)) == 1
     assert canary not in offered(result)
+
+
+def test_the_only_device_keeps_its_place_however_late_it_is() -> None:
+    fleet = Fleet(1)
+    fleet.turn()
+    assert fleet.turn(200).effects == ()
+    fleet.commit("d0")
+    fleet.turn(11)
+    assert fleet.turn(11).state.status is RolloutStatus.DONE
 
 
 def test_an_overdue_member_no_longer_holds_a_wave_up() -> None:
