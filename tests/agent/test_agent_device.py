@@ -38,19 +38,32 @@ class Bench:
         )
         self.now = 100.0
         self.performed = ()
+        self.disk_is_full = False
         self.journal = snapshot or DeviceSnapshot()
         self.revision = 0
-        self.say(ev.Started())
+        self.at_start = self.say(ev.Started())
         self.say(ev.BrokerConnected())
 
     def say(self, event):
-        self.performed = self.device.handle(event, self.now)
-        persists = [i for i, e in enumerate(self.performed) if isinstance(e, do.PersistJournal)]
+        effects = self.device.handle(event, self.now)
+        persists = [i for i, e in enumerate(effects) if isinstance(e, do.PersistJournal)]
         assert persists in ([], [0]), "the journal comes first"
-        for effect in self.performed:
-            if isinstance(effect, do.PersistJournal):
-                self.journal = effect.snapshot
+        self.performed = effects
+        if persists and self.disk_is_full:
+            self.performed += self.device.handle(ev.JournalFailed("no space"), self.now)
+        elif persists:
+            self.save(effects[0].snapshot)
         return self.performed
+
+    def save(self, snapshot):
+        self.journal = snapshot
+        more = self.device.handle(ev.JournalSaved(snapshot), self.now)
+        assert not any(isinstance(effect, do.PersistJournal) for effect in more)
+        self.performed += more
+
+    def mend_disk(self):
+        self.disk_is_full, self.performed = False, ()
+        self.save(self.device.snapshot())
 
     def only(self, kind):
         found = [effect for effect in self.performed if isinstance(effect, kind)]
@@ -336,6 +349,64 @@ def test_a_champion_that_keeps_crashing_is_restarted_ever_later_and_for_ever(ben
     assert waits[0] < waits[3] <= waits[-1] <= CoreSettings().restart_backoff_s_max
 
 
+def test_a_full_disk_holds_back_a_switch_and_the_old_version_answers_on(bench, packages):
+    """EL-LIFE-1."""
+    bench.commit(packages[1])
+    second = bench.to_self_test(packages[2])
+    bench.disk_is_full = True
+    bench.say(ev.RunnerSelfTested("main", second, True, ""))
+    assert not bench.has(do.StopRunner), "the old one keeps the source"
+    assert bench.slot.waiting == "journal: no space"
+    assert bench.has(do.SendReported)
+    bench.mend_disk()
+    assert bench.only(do.StopRunner).kill is False
+    assert bench.slot.waiting == ""
+
+
+def test_a_full_disk_holds_back_neither_a_rollback_nor_the_champions_restart(bench, packages):
+    bench.commit(packages[1])
+    runner = bench.to_probation(packages[2])
+    bench.disk_is_full = True
+    bench.say(ev.RunnerExited("main", runner, "killed by SIGKILL"))
+    restarted = bench.only(do.StartRunner)
+    assert restarted.version == packages[1].offer.ref
+    bench.say(ev.RunnerSelfTested("main", restarted.runner, True, ""))
+    assert bench.only(do.Go).runner == restarted.runner
+    bench.say(ev.RunnerExited("main", restarted.runner, "killed by SIGKILL"))
+    bench.wait()
+    assert bench.only(do.StartRunner).version == packages[1].offer.ref
+    bench.offer(packages[3])
+    assert not bench.has(do.FetchManifest), "but nothing new is begun"
+    bench.mend_disk()
+    assert bench.only(do.FetchManifest).offer == packages[3].offer
+
+
+def test_a_full_disk_removes_no_version_that_the_journal_still_names(bench, packages):
+    bench.commit(packages[1])
+    bench.to_probation(packages[3])
+    bench.disk_is_full = True
+    bench.offer(packages[1])
+    assert bench.slot.refused.cause == "withdrawn"
+    assert not bench.has(do.CollectGarbage)
+    bench.mend_disk()
+    assert packages[3].manifest.digest() not in bench.only(do.CollectGarbage).keep_manifests
+
+
+def test_a_long_full_disk_begins_nothing_and_counts_nothing(bench, packages):
+    bench.to_self_test(packages[1])
+    first = bench.only(do.StartRunner).runner
+    bench.disk_is_full = True
+    bench.say(ev.RunnerExited("main", first, "killed by SIGSEGV"))
+    for _ in range(100):
+        bench.now += 60
+        bench.say(ev.Tick())
+        assert not bench.has(do.StartRunner)
+    assert bench.slot.refused is None
+    bench.mend_disk()
+    assert bench.only(do.StartRunner).version == packages[1].offer.ref
+    assert bench.durable.candidate.attempts == 2
+
+
 @pytest.mark.parametrize("state", ["self_test", "activating", "probation", "staged"])
 def test_an_interrupted_try_is_counted_and_begins_anew(packages, state):
     """EL-LIFE-5."""
@@ -364,8 +435,8 @@ def test_too_many_interrupted_tries_roll_back_to_the_old_version(packages, state
     ],
 )
 def test_an_interrupted_fetch_goes_on(packages, state, fetch):
-    device = Device(("main",), in_state(packages, state), CoreSettings(), lambda: 0.5)
-    assert any(isinstance(effect, fetch) for effect in device.handle(ev.Started(), 0.0))
+    bench = Bench(in_state(packages, state))
+    assert any(isinstance(effect, fetch) for effect in bench.at_start)
 
 
 def in_state(packages, state, attempts=0):

@@ -9,6 +9,7 @@ from edgeloop_agent.core import events as ev
 from edgeloop_agent.core.device import Device
 from edgeloop_agent.core.settings import CoreSettings
 from edgeloop_agent.core.snapshot import DeviceSnapshot
+from edgeloop_protocol.lifecycle import SlotState
 from edgeloop_protocol.messages import Desired, Inventory, Probation, RuntimeInfo, SlotDesired
 
 INVENTORY = Inventory(
@@ -20,8 +21,9 @@ INVENTORY = Inventory(
     disk_free_bytes=10**9,
     cpu_count=1,
 )
+TRYING = {SlotState.SELF_TEST, SlotState.ACTIVATING, SlotState.PROBATION}
 TERMS = Probation(min_s=1, min_examples=1, max_s=30)
-FAULTS = ("offer", "fetch_fails", "runner_fails", "tick", "reboot", "link", "calm")
+FAULTS = ("offer", "fetch_fails", "runner_fails", "tick", "reboot", "link", "disk", "calm")
 ACTIONS = (*FAULTS, *("fetch", "runner") * 4)
 
 
@@ -34,10 +36,11 @@ class World:
         self.now = 0.0
         self.revision = 0
         self.journal = DeviceSnapshot()
-        self.tries = {}
+        self.disk_is_full = False
         self.boot()
 
     def boot(self):
+        self.unsaved = None
         self.fetches = []
         self.runners = {}
         self.phase = {}
@@ -62,15 +65,12 @@ class World:
                     assert after.champion, "once committed, there is always something to run"
                 if after.candidate:
                     assert after.candidate.attempts <= CoreSettings().attempts_max
-                self.journal = effect.snapshot
+                self.unsaved = effect.snapshot
+                self.sync()
             case do.FetchManifest() | do.FetchArtifact():
                 self.fetches.append(effect)
             case do.StartRunner():
-                digest = effect.version.manifest_digest
-                assert digest in self.on_disk, "only what was verified is started"
-                slot = self.slot_of(self.journal)
-                if slot.candidate and slot.candidate.offer.manifest_digest == digest:
-                    assert slot.candidate.attempts >= 1, "counted before it is tried"
+                self.check_start(effect.version)
                 self.runners[effect.runner] = effect
                 self.phase[effect.runner] = "starting"
             case do.Go():
@@ -83,7 +83,32 @@ class World:
             case do.StopRunner():
                 self.phase[effect.runner] = "stopping"
             case do.CollectGarbage():
+                slot = self.slot_of(self.journal)
+                if slot and slot.champion:
+                    assert slot.champion.manifest_digest in effect.keep_manifests
                 self.on_disk &= effect.keep_manifests
+
+    def check_start(self, version):
+        assert version.manifest_digest in self.on_disk, "only what was verified is started"
+        slot = self.slot_of(self.journal)
+        if version != self.slot_of(self.device.snapshot()).champion:
+            assert slot.candidate.offer.ref == version, "journalled before"
+            assert slot.state in TRYING
+            assert slot.candidate.attempts >= 1, "counted before it is tried"
+
+    def sync(self):
+        """Save what waits for the disk, if it takes anything."""
+        if self.unsaved is None:
+            return
+        if self.disk_is_full:
+            self.say(ev.JournalFailed("no space"))
+            return
+        self.journal, self.unsaved = self.unsaved, None
+        self.say(ev.JournalSaved(self.journal))
+
+    def disk(self, choice):
+        self.disk_is_full = choice % 2 == 0
+        self.sync()
 
     @staticmethod
     def slot_of(snapshot):
@@ -100,7 +125,7 @@ class World:
         revision = max(0, self.revision - choice % 2)  # and sometimes an older one
         before = self.journal
         self.say(ev.DesiredReceived(Desired(revision=revision, slots=(slot,))))
-        assert revision > before.revision or self.journal == before
+        assert revision > before.revision or self.journal == before or self.unsaved
 
     def fetch(self, choice):
         if not self.fetches:
@@ -172,6 +197,7 @@ class World:
 
     def calm_down(self):
         """Nothing fails any more: returns how many steps it took until all was at rest."""
+        self.disk(1)
         for step in range(200):
             slot = self.slot_of(self.journal)
             serving = any(

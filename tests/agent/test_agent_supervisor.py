@@ -6,20 +6,23 @@ from types import SimpleNamespace
 import pytest
 
 from edgeloop_agent.config import AgentConfig
+from edgeloop_agent.core import effects as do
 from edgeloop_agent.core import events as ev
 from edgeloop_agent.core.budget import ByteBudget
+from edgeloop_agent.core.snapshot import DeviceSnapshot, SlotSnapshot
 from edgeloop_agent.shell.inbox import Inbox
 from edgeloop_agent.shell.model_store import ModelStore
 from edgeloop_agent.shell.status import StatusFile
 from edgeloop_agent.shell.supervisor import JOURNAL_RETRY_S, Parts, Supervisor
 from edgeloop_agent.shell.telemetry import Telemetry
-from edgeloop_protocol.messages import Desired, Inventory, SlotDesired, encode
+from edgeloop_protocol.messages import Desired, Inventory, SlotDesired, VersionRef, encode
 from edgeloop_protocol.topics import Down, device_subscription, down_topic
 from edgeloop_simulators.twins.broker import MemoryBroker
 from edgeloop_simulators.twins.clock import SimulatedClock
 from edgeloop_simulators.twins.journal import MemoryJournal
 from edgeloop_simulators.twins.outbox import MemoryOutbox
 
+CHAMPION = VersionRef(name="m", version="0", manifest_digest="0" * 64)
 INVENTORY = Inventory(
     agent_version="0", architecture="x", python="3", memory_bytes=1, disk_free_bytes=1, cpu_count=1
 )
@@ -52,6 +55,18 @@ class Recorder:
             raise OSError(11, "Resource temporarily unavailable")
         self.asked.append(effect)
 
+    def started(self):
+        return [effect for effect in self.asked if isinstance(effect, do.StartRunner)]
+
+    def stop_all(self, kill):
+        pass
+
+    def alive(self):
+        return 0
+
+    def stop(self):
+        """The fetcher's."""
+
 
 @pytest.fixture
 def rig(tmp_path):
@@ -64,6 +79,7 @@ def rig(tmp_path):
         }
     )
     clock, inbox, recorder, journal = SimulatedClock(), Inbox(), Recorder(), Refusing()
+    journal.save(DeviceSnapshot(slots=(SlotSnapshot(slot="main", champion=CHAMPION),)))
     telemetry = Telemetry(MemoryOutbox("0" * 16, 10**6), ByteBudget(10**6, None, 0.0), clock)
     bus = MemoryBroker()
     broker = bus.client("dev1", (device_subscription("dev1"),))
@@ -87,27 +103,61 @@ def rig(tmp_path):
     )
 
 
-def offer(rig, package, revision=1):
+def desired(package):
     slot = SlotDesired(slot="main", offer=package.offer)
-    desired = encode(Desired(revision=revision, slots=(slot,)))
-    rig.inbox.message(down_topic("dev1", Down.DESIRED), desired)
+    return down_topic("dev1", Down.DESIRED), encode(Desired(revision=1, slots=(slot,)))
+
+
+def offer(rig, package):
+    rig.inbox.message(*desired(package))
     rig.supervisor._turn()
 
 
-def test_nothing_is_done_before_the_journal_has_it(rig, make_package):
+def step(rig, seconds=0.0):
+    rig.clock.advance(seconds)
+    rig.inbox.post(ev.Tick())
+    rig.supervisor._turn()
+
+
+def test_nothing_is_begun_before_the_journal_has_it(rig, make_package):
     """EL-LIFE-1."""
     rig.journal.refuses = True
     offer(rig, make_package())
-    assert rig.recorder.asked == []
+    step(rig)
+    assert [effect.version for effect in rig.recorder.asked] == [CHAMPION]
+    assert rig.journal.load()[0].revision == 0
     rig.journal.refuses = False
-    rig.inbox.post(ev.Tick())
-    rig.supervisor._turn()
-    assert rig.recorder.asked == [], "not before it is tried again"
-    rig.clock.advance(JOURNAL_RETRY_S)
-    rig.inbox.post(ev.Tick())
-    rig.supervisor._turn()
-    assert len(rig.recorder.asked) == 1
+    step(rig)
+    assert len(rig.recorder.asked) == 1, "not before it is tried again"
+    step(rig, JOURNAL_RETRY_S)
+    assert isinstance(rig.recorder.asked[1], do.FetchManifest)
     assert rig.journal.load()[0].revision == 1
+
+
+def test_a_full_disk_never_delays_the_restart_of_the_champion(rig, make_package):
+    package = make_package()
+    rig.supervisor._handle(ev.Started())
+    assert [effect.version for effect in rig.recorder.started()] == [CHAMPION]
+    rig.journal.refuses = True
+    offer(rig, package)
+    for crash in range(1, 60):
+        number = rig.recorder.started()[-1].runner
+        rig.inbox.post(ev.RunnerExited("main", number, "killed by SIGKILL"))
+        step(rig)
+        step(rig, 60)
+        assert len(rig.recorder.started()) == crash + 1
+    assert len(rig.recorder.asked) == len(rig.recorder.started()), "and nothing else was begun"
+    rig.journal.refuses = False
+    step(rig, JOURNAL_RETRY_S)
+    fetches = [effect for effect in rig.recorder.asked if isinstance(effect, do.FetchManifest)]
+    assert [fetch.offer for fetch in fetches] == [package.offer], "in one go, and once"
+
+
+def test_a_stop_begins_nothing_more(rig, make_package):
+    rig.inbox.message(*desired(make_package()))
+    rig.supervisor._stop()
+    assert rig.recorder.asked == []
+    assert rig.journal.load()[0].revision == 0
 
 
 def test_the_status_counts_what_was_not_acted_upon(rig, make_package, tmp_path):

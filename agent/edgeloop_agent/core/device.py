@@ -1,8 +1,9 @@
 """A device: all its slots, the revision it has, and what it tells the controller.
 
-Invariants: `handle` is the only way in; the revision only grows; the journal's effect stands
-before every other one; what the controller would see is reported when it changed, and in answer to
-every desired state, so that a controller that was away learns what happened meanwhile.
+Invariants: `handle` is the only way in; the revision only grows; what rests on a transition is done
+after JournalSaved, so that a disk that takes nothing holds back candidates and nothing else; what
+the controller would see is reported when it changed, and in answer to every desired state, so that
+a controller that was away learns what happened meanwhile.
 """
 
 from collections.abc import Callable, Iterable
@@ -20,12 +21,15 @@ from edgeloop_agent.core.events import (
     BrokerDisconnected,
     DesiredReceived,
     Event,
+    JournalFailed,
+    JournalSaved,
     Started,
     Tick,
 )
 from edgeloop_agent.core.settings import CoreSettings
 from edgeloop_agent.core.slot import Slot
 from edgeloop_agent.core.snapshot import DeviceSnapshot, SlotSnapshot
+from edgeloop_protocol.limits import TEXT_MAX_CHARS
 from edgeloop_protocol.messages import Desired, SlotDesired, SlotReported
 
 
@@ -46,7 +50,8 @@ class Device:
         }
         self._resting = tuple(slot for name, slot in known.items() if name not in self._slots)
         self._revision = snapshot.revision
-        self._persisted = snapshot
+        self._asked_to_persist = self._journalled = snapshot
+        self._journal_problem = ""
         self._kept = self._garbage()
         self._said: tuple[int, tuple[SlotReported, ...]] = (self._revision, ())
         self._connected = False
@@ -62,6 +67,10 @@ class Device:
 
     def handle(self, event: Event, now: float) -> tuple[Effect, ...]:
         """What is to be done, in this order; `now` is monotonic, in seconds."""
+        effects = self._take(event, now)
+        return self._in_order(effects, now, answers=isinstance(event, DesiredReceived))
+
+    def _take(self, event: Event, now: float) -> list[Effect]:
         effects: list[Effect] = []
         if isinstance(event, Started):
             for slot in self._slots.values():
@@ -70,6 +79,8 @@ class Device:
         elif isinstance(event, Tick):
             for slot in self._slots.values():
                 slot.tick(now)
+        elif isinstance(event, JournalSaved | JournalFailed):
+            self._mind_journal(event)
         elif isinstance(event, BrokerConnected):
             self._connected = True
             self._said = (self._revision, self.reported())
@@ -80,7 +91,7 @@ class Device:
             effects += self._desire(event.desired)
         elif event.slot in self._slots:
             self._slots[event.slot].handle(event, now)
-        return self._in_order(effects, now, answers=isinstance(event, DesiredReceived))
+        return effects
 
     def next_deadline(self) -> float | None:
         """When to call `handle(Tick())` at the latest; None: nothing is timed."""
@@ -88,7 +99,7 @@ class Device:
         return min((time for time in times if time is not None), default=None)
 
     def reported(self) -> tuple[SlotReported, ...]:
-        return tuple(slot.reported() for slot in self._slots.values())
+        return tuple(slot.reported(self._journal_problem) for slot in self._slots.values())
 
     def snapshot(self) -> DeviceSnapshot:
         slots = tuple(slot.durable for slot in self._slots.values())
@@ -108,17 +119,26 @@ class Device:
             for name in unknown
         ]
 
+    def _mind_journal(self, event: JournalSaved | JournalFailed) -> None:
+        if isinstance(event, JournalFailed):
+            self._journal_problem = f"journal: {event.detail}"[:TEXT_MAX_CHARS]
+            return
+        self._journalled, self._journal_problem = event.snapshot, ""
+        for slot in event.snapshot.slots:
+            if slot.slot in self._slots:
+                self._slots[slot.slot].journalled = slot
+
     def _in_order(self, effects: list[Effect], now: float, answers: bool) -> tuple[Effect, ...]:
         for slot in self._slots.values():
             effects += slot.settle(now)
+        snapshot = self.snapshot()
+        if snapshot != self._asked_to_persist:
+            self._asked_to_persist = snapshot
+            effects.insert(0, PersistJournal(snapshot))
         garbage = self._garbage()
-        if garbage != self._kept:
+        if garbage != self._kept and snapshot == self._journalled:
             self._kept = garbage
             effects.append(garbage)
-        snapshot = self.snapshot()
-        if snapshot != self._persisted:
-            self._persisted = snapshot
-            effects.insert(0, PersistJournal(snapshot))
         says = (self._revision, self.reported())
         if answers or (self._connected and says != self._said):
             self._said = says

@@ -1,6 +1,8 @@
 """What the core wants done, as frozen values; the shell performs them in the order given.
 
-Invariant: a PersistJournal stands before every effect of the transition that it records.
+Invariant: PersistJournal comes first, and what rests on a transition (fetching, starting or
+switching to a candidate, removing a version) comes only after JournalSaved was said of it. The
+other effects go on while the disk takes nothing: the champion, hello and reported, events.
 """
 
 from dataclasses import dataclass
@@ -11,6 +13,8 @@ from edgeloop_protocol.messages import Offer, SlotReported, VersionRef
 
 @dataclass(frozen=True, slots=True)
 class PersistJournal:
+    """Answered by JournalSaved or JournalFailed; a later one replaces one not yet performed."""
+
     snapshot: DeviceSnapshot
 
 

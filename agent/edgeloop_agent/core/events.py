@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from enum import Enum, auto
 
+from edgeloop_agent.core.snapshot import DeviceSnapshot
 from edgeloop_protocol.manifest import Manifest
 from edgeloop_protocol.messages import Desired, Inventory
 
@@ -15,6 +16,20 @@ class Started:
 @dataclass(frozen=True, slots=True)
 class Tick:
     """A deadline of `Device.next_deadline` has passed."""
+
+
+@dataclass(frozen=True, slots=True)
+class JournalSaved:
+    """`snapshot` of a PersistJournal survives a power cut: what rests on it may be done."""
+
+    snapshot: DeviceSnapshot
+
+
+@dataclass(frozen=True, slots=True)
+class JournalFailed:
+    """A PersistJournal could not be performed; the shell tries the newest again, for ever."""
+
+    detail: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +129,8 @@ class RunnerExited:
 Event = (
     Started
     | Tick
+    | JournalSaved
+    | JournalFailed
     | BrokerConnected
     | BrokerDisconnected
     | DesiredReceived

@@ -2,7 +2,8 @@
 
 Invariants: a candidate reaches the source only by ADMITTED → … → PASSED; attempts are counted
 before the try; success is a commit, after probation; every failure names a cause, bars the digest
-and leaves the champion to run. What can mend itself (link, disk, memory) waits, for ever.
+and leaves the champion to run. What can mend itself (link, disk, memory) waits, for ever. No fetch
+and no runner of a candidate goes before its journal; the champion's never waits for it.
 """
 
 from collections.abc import Callable
@@ -22,35 +23,34 @@ from edgeloop_agent.core.events import (
 )
 from edgeloop_agent.core.lifecycle import Signal, after
 from edgeloop_agent.core.reporting import slot_reported
-from edgeloop_agent.core.runners import Role, Runner, RunnerSet, Wanted
+from edgeloop_agent.core.runners import Role, Runner, RunnerSet
 from edgeloop_agent.core.settings import CoreSettings
 from edgeloop_agent.core.snapshot import Candidate, SlotSnapshot
 from edgeloop_agent.core.waiting import Waiting
+from edgeloop_agent.core.wanted import SERVES, TRYING, wanted
 from edgeloop_protocol.lifecycle import RESTING, SlotState
 from edgeloop_protocol.limits import TEXT_MAX_CHARS
 from edgeloop_protocol.messages import Refusal, SlotDesired, SlotReported
 
-_TRYING = frozenset({SlotState.SELF_TEST, SlotState.ACTIVATING, SlotState.PROBATION})
-_SERVES = frozenset({SlotState.ACTIVATING, SlotState.PROBATION})
-
 
 class Slot:
-    """Feed it and take its `effects`; `durable` is what the journal must hold before them."""
+    """Feed it and `settle` it. `durable` is what shall survive, `journalled` what will."""
 
     def __init__(
         self, durable: SlotSnapshot, settings: CoreSettings, jitter: Callable[[], float]
     ) -> None:
-        self.durable = durable
+        self.durable = self.journalled = durable
         self.runners = RunnerSet(durable.slot, settings, jitter)
         self._settings = settings
         self._effects: list[Effect] = []
+        self._fetch: FetchManifest | FetchArtifact | None = None
         self._waiting = Waiting(jitter)
         self._probation_since = 0.0
 
     def recover(self) -> None:
         """After a boot: no runner is left, so a try that was underway begins anew, counted."""
         if self.durable.candidate is not None:
-            if self.durable.state in _TRYING:
+            if self.durable.state in TRYING:
                 self._move(Signal.INTERRUPTED)
             self._proceed()
 
@@ -108,16 +108,11 @@ class Slot:
 
     def settle(self, now: float) -> list[Effect]:
         """Make the runners follow the state, and hand over all effects since the last call."""
-        candidate, state = self.durable.candidate, self.durable.state
-        trying = candidate is not None and state in _TRYING
-        wanted = Wanted(
-            champion=self.durable.champion,
-            candidate=candidate.offer.ref if candidate is not None and trying else None,
-            shadow=self.durable.champion if candidate and candidate.probation.compare else None,
-            candidate_serves=trying and state in _SERVES,
-        )
-        effects = self._effects + self.runners.settle(wanted, now)
+        effects = self._effects + self.runners.settle(wanted(self.durable, self.journalled), now)
         self._effects = []
+        if self._fetch is not None and self.durable == self.journalled:
+            effects.append(self._fetch)
+            self._fetch = None
         return effects
 
     def next_deadline(self) -> float | None:
@@ -129,8 +124,11 @@ class Slot:
             times.append(self._probation_since + candidate.probation.max_s)
         return min(times, default=None)
 
-    def reported(self) -> SlotReported:
-        return slot_reported(self.durable, self._waiting.why, self.runners)
+    def reported(self, journal_problem: str) -> SlotReported:
+        waiting = self._waiting.why
+        if self.durable != self.journalled:
+            waiting = waiting or journal_problem
+        return slot_reported(self.durable, waiting, self.runners)
 
     def _proceed(self) -> None:
         """Do what the candidate's state asks for next."""
@@ -139,13 +137,13 @@ class Slot:
         if candidate is None:
             return
         if state in RESTING:
-            self._effects.append(FetchManifest(self.durable.slot, candidate.offer))
+            self._fetch = FetchManifest(self.durable.slot, candidate.offer)
             return
         if state is SlotState.VERIFIED:
             self._move(Signal.FETCHING)
             state = self.durable.state
         if state is SlotState.DOWNLOADING:
-            self._effects.append(FetchArtifact(self.durable.slot, candidate.offer))
+            self._fetch = FetchArtifact(self.durable.slot, candidate.offer)
         elif state is SlotState.STAGED:
             self._try(candidate)
 
@@ -257,7 +255,7 @@ class Slot:
             else:
                 self._move(Signal.INTERRUPTED)
                 self._waiting.wait(f"retry after a lost self-test: {detail}", now)
-        elif self.durable.state in _SERVES:
+        elif self.durable.state in SERVES:
             self._fail("runner hung" if "hung" in detail else "runner crashed", detail)
 
     def _fail(self, cause: str, detail: str) -> None:
@@ -275,6 +273,7 @@ class Slot:
         refusal = Refusal(version=version, cause=_text(cause), detail=_text(detail))
         barred = version.manifest_digest if signal is Signal.FAILED else None
         self._set(candidate=None, refused=refusal, barred_digest=barred)
+        self._fetch = None
         self._waiting.clear()
 
     def _move(self, signal: Signal) -> None:

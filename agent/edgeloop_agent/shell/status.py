@@ -25,11 +25,12 @@ EPOCHS_SHOWN_MAX: Final = 100
 
 
 @dataclass(frozen=True, slots=True)
-class Downlink:
-    """What became of messages that were not acted upon: malformed, or too many at once."""
+class Traffic:
+    """Rejected: malformed or oversized; dropped: too many at once for the queue."""
 
-    rejected: int = 0
-    dropped: int = 0
+    bytes_up: int
+    rejected_messages: int
+    messages_dropped: int
 
 
 class StatusFile:
@@ -39,22 +40,21 @@ class StatusFile:
         self._telemetry = telemetry
         self._clock = clock
         self._written_at = float("-inf")
-        self.bytes_up = 0
 
-    def refresh(self, device: Device, downlink: Downlink, stopped: bool = False) -> None:
+    def refresh(self, device: Device, traffic: Traffic, stopped: bool = False) -> None:
         now = self._clock.monotonic()
         if not stopped and now - self._written_at < INTERVAL_S:
             return
         self._written_at = now
         aside = self._path.with_suffix(".json.tmp")
         try:
-            document = self._document(device, downlink, stopped)
+            document = self._document(device, traffic, stopped)
             aside.write_text(json.dumps(document, indent=1), encoding="utf-8")
             aside.replace(self._path)
         except (OSError, OutboxUnavailableError):
             return  # a full disk: the status is not worth an agent
 
-    def _document(self, device: Device, downlink: Downlink, stopped: bool) -> dict[str, Any]:
+    def _document(self, device: Device, traffic: Traffic, stopped: bool) -> dict[str, Any]:
         telemetry = self._telemetry
         epochs, totals = telemetry.outbox.counts(EPOCHS_SHOWN_MAX), telemetry.outbox.totals()
         current = epochs[-1]
@@ -79,9 +79,7 @@ class StatusFile:
                 "too_large": telemetry.too_large,
                 "unwritten": telemetry.unwritten,
             },
-            "bytes_up": self.bytes_up,
-            "rejected_messages": downlink.rejected,
-            "messages_dropped": downlink.dropped,
+            **asdict(traffic),
             "stale_desired": device.stale_desired,
             "updated_at": self._clock.wall(),
         }

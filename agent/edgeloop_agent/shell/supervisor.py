@@ -1,8 +1,10 @@
 """The supervisor: one thread, one bounded queue; takes what happened, asks the core, performs it.
 
-Invariants: effects are performed in the core's order, the journal first; no effect blocks for
-longer than a disk does; whatever comes in malformed is counted, logged and dropped; a stop ends
-every runner and leaves nothing in memory that the disk has not.
+Invariants: effects are performed in the core's order, the journal first, and the core is told what
+became of it; a journal that cannot be written is tried again, the newest state only, and holds up
+nothing that does not rest on it; no effect blocks for longer than a disk does; whatever comes in
+malformed is counted, logged and dropped; a stop ends every runner and leaves nothing in memory that
+a disk would take.
 """
 
 import logging
@@ -20,32 +22,26 @@ from edgeloop_agent.core.events import (
     BrokerDisconnected,
     DesiredReceived,
     Event,
+    JournalFailed,
+    JournalSaved,
     RunnerExited,
     Started,
     Tick,
 )
+from edgeloop_agent.core.snapshot import DeviceSnapshot
 from edgeloop_agent.ports import Journal, RunnerHost
 from edgeloop_agent.shell.fetch_worker import FetchWorker
 from edgeloop_agent.shell.inbox import DownlinkMessage, Inbox
 from edgeloop_agent.shell.model_store import ModelStore
 from edgeloop_agent.shell.runner_process import RunnerSaid
-from edgeloop_agent.shell.status import Downlink, StatusFile
+from edgeloop_agent.shell.status import StatusFile, Traffic
 from edgeloop_agent.shell.telemetry import Telemetry
+from edgeloop_agent.shell.uplink import Uplink
 from edgeloop_protocol.clock import Clock
 from edgeloop_protocol.errors import ProtocolError
-from edgeloop_protocol.messages import (
-    Ack,
-    Desired,
-    Hello,
-    Inventory,
-    Presence,
-    Reported,
-    Wire,
-    decode,
-    encode,
-)
+from edgeloop_protocol.messages import Ack, Desired, Inventory, decode
 from edgeloop_protocol.mqtt import Broker
-from edgeloop_protocol.topics import Down, Up, parse_down_topic, up_topic
+from edgeloop_protocol.topics import Down, parse_down_topic
 
 logger = logging.getLogger(__name__)
 
@@ -92,11 +88,11 @@ class Supervisor:
             random.SystemRandom().random,
         )
         self._epoch = parts.telemetry.outbox.epoch
-        self._sequence = 0
+        self._uplink = Uplink(parts.config, parts.broker, self._epoch, parts.take_inventory)
         self._rejections = Rejections()
         self._stop_requested = False
-        self._pending: deque[do.Effect] = deque()
-        self._not_started: deque[RunnerExited] = deque()
+        self._answers: deque[Event] = deque()
+        self._unsaved: DeviceSnapshot | None = None
         self._journal_retry_at = float("-inf")
 
     def request_stop(self) -> None:
@@ -123,14 +119,14 @@ class Supervisor:
     def _turn(self) -> None:
         for item in self._parts.inbox.take(self._timeout_s()):
             self._take(item)
-        self._perform_pending()
-        while self._not_started:
-            self._handle(self._not_started.popleft())
+        if self._unsaved is not None and self._parts.clock.monotonic() >= self._journal_retry_at:
+            self._persist(self._unsaved)
+            self._handle_answers()
         deadline = self._device.next_deadline()
         if deadline is not None and self._parts.clock.monotonic() >= deadline:
             self._handle(Tick())
-        self._parts.telemetry.pump(lambda payload: self._publish(Up.TELEMETRY, payload))
-        self._parts.status.refresh(self._device, self._downlink())
+        self._parts.telemetry.pump(self._uplink.telemetry)
+        self._parts.status.refresh(self._device, self._traffic())
 
     def _timeout_s(self) -> float:
         now = self._parts.clock.monotonic()
@@ -155,10 +151,10 @@ class Supervisor:
             device_id, kind = parse_down_topic(message.topic)
             if device_id != self._parts.config.device_id:
                 return
-            if kind is Down.DESIRED:
-                self._handle(DesiredReceived(decode(Desired, message.payload)))
-            else:
+            if kind is Down.ACK:
                 self._parts.telemetry.acknowledged(decode(Ack, message.payload))
+            elif not self._stop_requested:
+                self._handle(DesiredReceived(decode(Desired, message.payload)))
         except ProtocolError as error:
             self._reject(str(error))
 
@@ -171,43 +167,53 @@ class Supervisor:
             self._parts.telemetry.event("message_rejected", detail=why[:200])
 
     def _handle(self, event: Event) -> None:
-        self._pending.extend(self._device.handle(event, self._parts.clock.monotonic()))
-        self._perform_pending()
+        self._answers.append(event)
+        self._handle_answers()
 
-    def _perform_pending(self) -> None:
-        """In order. While the journal cannot be written, nothing behind it is done."""
-        now = self._parts.clock.monotonic()
-        if now < self._journal_retry_at:
-            return
-        while self._pending:
-            try:
-                self._perform(self._pending[0])
-            except OSError as error:
-                if isinstance(self._pending[0], do.PersistJournal):
-                    logger.error("the journal cannot be written: %s; trying again", error)
-                    self._journal_retry_at = now + JOURNAL_RETRY_S
-                    return
-                self._failed(self._pending[0], error)
-            self._pending.popleft()
+    def _handle_answers(self) -> None:
+        """Until no effect has an answer: a JournalSaved leads to what rests on it."""
+        while self._answers:
+            event = self._answers.popleft()
+            for effect in self._device.handle(event, self._parts.clock.monotonic()):
+                try:
+                    self._perform(effect)
+                except OSError as error:
+                    self._failed(effect, error)
 
     def _failed(self, effect: do.Effect, error: OSError) -> None:
         logger.error("%s failed: %s", type(effect).__name__, error)
         if isinstance(effect, do.StartRunner):
-            self._not_started.append(
+            self._answers.append(
                 RunnerExited(effect.slot, effect.runner, f"cannot be started: {error}")
             )
+
+    def _persist(self, snapshot: DeviceSnapshot) -> None:
+        """At most one state waits for the disk: the newest."""
+        self._unsaved = snapshot
+        now = self._parts.clock.monotonic()
+        if now < self._journal_retry_at:
+            return
+        try:
+            self._parts.journal.save(snapshot)
+        except OSError as error:
+            logger.error("the journal cannot be written: %s; trying again", error)
+            self._journal_retry_at = now + JOURNAL_RETRY_S
+            self._answers.append(JournalFailed(str(error)))
+        else:
+            self._unsaved = None
+            self._answers.append(JournalSaved(snapshot))
 
     def _perform(self, effect: do.Effect) -> None:
         parts = self._parts
         match effect:
             case do.PersistJournal():
-                parts.journal.save(effect.snapshot)
+                self._persist(effect.snapshot)
             case do.FetchManifest() | do.FetchArtifact():
                 parts.fetcher.submit(effect)
             case do.SendHello():
-                self._say_hello(effect)
+                self._uplink.hello(effect)
             case do.SendReported():
-                self._say_reported(effect)
+                self._uplink.reported(effect)
             case do.AppendEvent():
                 logger.info("slot %s: %s: %s", effect.slot, effect.name, effect.detail)
                 parts.telemetry.event(effect.name, effect.slot, effect.version, effect.detail)
@@ -231,49 +237,9 @@ class Supervisor:
             case do.StopRunner():
                 host.stop(effect.slot, effect.runner, effect.kill)
 
-    def _say_hello(self, effect: do.SendHello) -> None:
-        self._say(Up.PRESENCE, Presence(epoch=self._epoch, online=True))
-        self._say(
-            Up.HELLO,
-            Hello(
-                device_id=self._parts.config.device_id,
-                epoch=self._epoch,
-                sequence=self._next_sequence(),
-                revision=effect.revision,
-                labels=self._parts.config.labels,
-                inventory=self._parts.take_inventory(),
-                slots=effect.slots,
-            ),
-        )
-
-    def _say_reported(self, effect: do.SendReported) -> None:
-        """Lost if the link is down just now, or the controller away: the hello of the next connect
-        and the answer to the next desired state say it all again."""
-        self._say(
-            Up.REPORTED,
-            Reported(
-                epoch=self._epoch,
-                sequence=self._next_sequence(),
-                revision=effect.revision,
-                slots=effect.slots,
-            ),
-        )
-
-    def _next_sequence(self) -> int:
-        self._sequence += 1
-        return self._sequence
-
-    def _say(self, kind: Up, message: Wire) -> None:
-        self._publish(kind, encode(message))
-
-    def _publish(self, kind: Up, payload: bytes) -> bool:
-        sent = self._parts.broker.publish(up_topic(self._parts.config.device_id, kind), payload)
-        if sent:
-            self._parts.status.bytes_up += len(payload)
-        return sent
-
     def _stop(self) -> None:
         """The runners' last windows still go into the outbox; they are sent after the restart."""
+        self._stop_requested = True  # also after an error: from here on nothing is begun
         parts = self._parts
         for kill, grace_s in ((False, STOP_GRACE_S), (True, KILL_GRACE_S)):
             deadline = parts.clock.monotonic() + grace_s
@@ -281,13 +247,20 @@ class Supervisor:
             while parts.host.alive() and parts.clock.monotonic() < deadline:
                 self._keep_telemetry(0.1)
         self._keep_telemetry(0.0)
-        self._say(Up.PRESENCE, Presence(epoch=self._epoch, online=False))
+        if self._unsaved is not None:
+            self._journal_retry_at = float("-inf")
+            self._persist(self._unsaved)
+        self._uplink.presence(online=False)
         parts.broker.stop()
         parts.fetcher.stop()
-        parts.status.refresh(self._device, self._downlink(), stopped=True)
+        parts.status.refresh(self._device, self._traffic(), stopped=True)
 
-    def _downlink(self) -> Downlink:
-        return Downlink(self._rejections.count, self._parts.inbox.messages_dropped)
+    def _traffic(self) -> Traffic:
+        return Traffic(
+            bytes_up=self._uplink.sent_bytes,
+            rejected_messages=self._rejections.count,
+            messages_dropped=self._parts.inbox.messages_dropped,
+        )
 
     def _keep_telemetry(self, timeout_s: float) -> None:
         for item in self._parts.inbox.take(timeout_s):

@@ -1,0 +1,31 @@
+"""Which runners a slot wants, from its state and from how much of that the journal holds.
+
+Invariants: a candidate is wanted, and gets the source, only as far as the journal holds this very
+try; a step back (a rollback) and the champion never wait for the journal.
+"""
+
+from typing import Final
+
+from edgeloop_agent.core.runners import Wanted
+from edgeloop_agent.core.snapshot import SlotSnapshot
+from edgeloop_protocol.lifecycle import SlotState
+
+TRYING: Final = frozenset({SlotState.SELF_TEST, SlotState.ACTIVATING, SlotState.PROBATION})
+SERVES: Final = frozenset({SlotState.ACTIVATING, SlotState.PROBATION})
+
+
+def wanted(durable: SlotSnapshot, journalled: SlotSnapshot) -> Wanted:
+    """`durable`: the state as it is now; `journalled`: as a power cut would leave it."""
+    candidate, states = durable.candidate, {durable.state, journalled.state}
+    trying = states <= TRYING and _try_of(durable) == _try_of(journalled)
+    return Wanted(
+        champion=durable.champion,
+        candidate=candidate.offer.ref if candidate is not None and trying else None,
+        shadow=durable.champion if candidate and candidate.probation.compare else None,
+        candidate_serves=trying and states <= SERVES,
+    )
+
+
+def _try_of(snapshot: SlotSnapshot) -> tuple[str, int] | None:
+    candidate = snapshot.candidate
+    return None if candidate is None else (candidate.offer.manifest_digest, candidate.attempts)
