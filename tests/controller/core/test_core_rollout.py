@@ -279,7 +279,7 @@ def test_a_canary_that_goes_dark_gives_its_place_back_at_the_deadline() -> None:
 
 
 def test_the_only_device_keeps_its_place_however_late_it_is() -> None:
-    fleet = Fleet(1)
+    fleet = Fleet(1, waves="1,100%")
     fleet.turn()
     assert fleet.turn(200).effects == ()
     fleet.commit("d0")
