@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,10 +20,21 @@ from typing import Any
 import psutil
 import pytest
 
+from edgeloop_simulators.record import read_record
+
 EXAMPLE = Path(__file__).parents[2] / "examples" / "own-data"
 SIM = Path(sys.executable).parent / "edgeloop-sim"
 
 pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("demo")]
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A process as it was while it lived; what it is afterwards nobody can say."""
+
+    process: psutil.Process
+    parent_pid: int
+    command: tuple[str, ...]
 
 
 @dataclass
@@ -31,44 +43,61 @@ class Run:
 
     scenario: str
     out: Path
-    seen: set[psutil.Process] = field(default_factory=set)
+    pid: int = 0
+    seen: set[Seen] = field(default_factory=set)
 
     def start(self) -> subprocess.Popen[str]:
         command = [str(SIM), "run", self.scenario, "--out", str(self.out)]
         process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
+        self.pid = process.pid
         threading.Thread(target=self._watch, args=(psutil.Process(process.pid),)).start()
         return process
 
     def _watch(self, process: psutil.Process) -> None:
-        while True:
+        while _lives(process):
             try:
-                self.seen |= set(process.children(recursive=True))
+                for child in process.children(recursive=True):
+                    self._look_at(child)
             except psutil.NoSuchProcess:
-                return
-            if process.status() == psutil.STATUS_ZOMBIE:
                 return
             time.sleep(0.2)
 
-    def agents(self) -> int:
-        return sum("edgeloop-agent" in " ".join(_command(p)) for p in self.seen)
+    def _look_at(self, process: psutil.Process) -> None:
+        """A process is seen again when it has become another program (exec)."""
+        with suppress(psutil.NoSuchProcess):
+            self.seen.add(Seen(process, process.ppid(), tuple(process.cmdline())))
 
-    def runners(self) -> int:
-        return sum("edgeloop_agent.runner" in " ".join(_command(p)) for p in self.seen)
+    def agents(self) -> dict[str, set[int]]:
+        """The process ids of each device's agent, by its configuration file."""
+        found: dict[str, set[int]] = {}
+        for one in tuple(self.seen):
+            program = {Path(word).name for word in one.command[:2]}
+            if one.parent_pid == self.pid and "edgeloop-agent" in program:
+                found.setdefault(one.command[-1], set()).add(one.process.pid)
+        return found
+
+    def runners(self) -> dict[int, set[int]]:
+        """The process ids of runners, by the process that started them."""
+        found: dict[int, set[int]] = {}
+        for one in tuple(self.seen):
+            if "edgeloop_agent.runner" in one.command:
+                found.setdefault(one.parent_pid, set()).add(one.process.pid)
+        return found
 
     def left(self) -> list[psutil.Process]:
-        return [p for p in self.seen if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
+        return [p for p in {one.process for one in tuple(self.seen)} if _lives(p)]
 
     def summary(self) -> dict[str, Any]:
         return dict(json.loads((self.out / "summary.json").read_text()))
 
 
-def _command(process: psutil.Process) -> list[str]:
+def _lives(process: psutil.Process) -> bool:
     try:
-        return process.cmdline()
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
-        return []
+        return False
 
 
 @dataclass
@@ -154,10 +183,29 @@ def test_the_report_marks_what_happened(demo: Finished) -> None:
 
 @pytest.mark.timeout(480)
 def test_every_device_was_a_real_agent_with_a_real_runner(demo: Finished) -> None:
-    directories = list((demo.run.out / "run" / "devices").iterdir())
-    assert len(directories) == 10
-    assert demo.run.seen
+    agents, runners = demo.run.agents(), demo.run.runners()
+    configurations = (demo.run.out / "run" / "devices").glob("*/agent.toml")
+    assert set(agents) == {str(path) for path in configurations}
+    assert len(agents) == 10
+    assert all(len(pids) == 1 for pids in agents.values())
+    for (pid,) in agents.values():
+        assert runners.get(pid), f"agent {pid} was never seen with a runner of its own"
     assert demo.run.left() == []
+
+
+@pytest.mark.timeout(480)
+def test_good_versions_were_tried_on_one_canary_first(demo: Finished) -> None:
+    record = read_record(demo.run.out)
+    good = {record.digest_of(kind): kind for kind in ("first", "retrained")}
+    rollouts = [r for r in record.rollouts if r["manifest_digest"] in good]
+    assert [good[r["manifest_digest"]] for r in rollouts] == ["first", "retrained"]
+    for rollout in rollouts:
+        members = [m for m in record.members if m["rollout_id"] == rollout["id"]]
+        canaries = [m for m in members if m["wave"] == 0]
+        others = [m["offered_at"] for m in members if m["wave"] > 0]
+        assert [m["phase"] for m in canaries] == ["committed"]
+        assert len(others) == 9
+        assert canaries[0]["offered_at"] < canaries[0]["settled_at"] <= min(others)
 
 
 @pytest.mark.timeout(480)
@@ -165,6 +213,23 @@ def test_the_figures_can_be_computed_again(demo: Finished) -> None:
     before = demo.summary
     subprocess.run([SIM, "summarize", demo.run.out], check=True, stdout=subprocess.DEVNULL)
     assert demo.summary == before
+
+
+# ---- one's own data ----------------------------------------------------------------------------
+
+
+@pytest.mark.timeout(240)
+def test_the_loop_closes_on_a_users_csv_and_script(tmp_path: Path) -> None:
+    finished = play(str(EXAMPLE / "scenario.toml"), tmp_path / "out", timeout_s=210)
+    assert finished.exit_code == 0, finished.output[-3000:]
+    found = finished.summary
+    assert found["devices"] == len(finished.run.agents()) == 4
+    assert found["accuracy_v1_after_drift"] < found["accuracy_v1_before"] - 0.1
+    assert found["accuracy_v2"] > found["accuracy_v1_after_drift"] + 0.1
+    assert found["seconds_to_recover"] > found["seconds_to_detect_drift"] > 0
+    assert found["bad_versions_exposed_fraction"] == 0.25
+    assert (found["telemetry_lost"], found["telemetry_duplicated"]) == (0, 0)
+    assert finished.run.left() == []
 
 
 # ---- broken loops -----------------------------------------------------------------------------
@@ -268,14 +333,14 @@ def test_with_the_gates_off_a_bad_version_reaches_everybody(
 
 
 @pytest.mark.timeout(180)
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_nothing_is_left_behind_when_a_run_is_cut_short(
     tmp_path: Path, number: signal.Signals, wait_until: Callable[..., None]
 ) -> None:
     run = Run(str(EXAMPLE / "scenario.toml"), tmp_path / "out")
     process = run.start()
     try:
-        wait_until(lambda: run.runners() >= 1, timeout_s=90, what="a runner is there")
+        wait_until(run.runners, timeout_s=90, what="a runner is there")
         process.send_signal(number)
         process.communicate(timeout=60)
     finally:
