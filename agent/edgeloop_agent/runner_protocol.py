@@ -73,6 +73,7 @@ class HeartbeatLine(Line):
     shadow_latency_p95_us: float | None = None
     memory_bytes: int = 0
     first_error: Text = ""
+    source_problem: Text = ""
 
 
 ToRunner = StartLine | GoLine | DropShadowLine | StopLine

@@ -240,6 +240,23 @@ def test_a_hung_candidate_is_killed_and_rolled_back(bench, packages):
     assert bench.slot.refused.cause == "runner hung"
 
 
+def test_a_source_that_cannot_be_opened_is_waited_for_and_is_not_the_versions_fault(
+    bench, packages
+):
+    runner = bench.to_self_test(packages[1])
+    bench.say(ev.RunnerSelfTested("main", runner, True, ""))
+    for _ in range(200):
+        bench.now += 10
+        bench.say(ev.Tick())
+        away = ev.Progress(source_problem="cannot play x.csv")
+        bench.say(ev.RunnerProgressed("main", runner, away))
+        assert (bench.slot.state, bench.slot.refused) == (SlotState.ACTIVATING, None)
+        assert bench.slot.waiting == "cannot play x.csv"
+    bench.say(ev.RunnerProgressed("main", runner, ev.Progress()))
+    bench.say(ev.RunnerServing("main", runner))
+    assert (bench.slot.state, bench.slot.waiting) == (SlotState.PROBATION, "")
+
+
 def test_probation_without_proof_ends(bench, packages):
     runner = bench.to_probation(packages[1])
     while bench.slot.state is SlotState.PROBATION:

@@ -30,7 +30,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("agent_e2e")]
 class Rig:
     """A sensor's server, a store, and a host of runners whose words are kept."""
 
-    def __init__(self, directory):
+    def __init__(self, directory, slot=None):
         self.server = socket.socket(socket.AF_UNIX)
         self.server.bind(str(directory / "s.sock"))
         self.server.listen(1)
@@ -42,7 +42,8 @@ class Rig:
                 "controller_url": "http://127.0.0.1:1",
                 "telemetry": {"window_s": 0.3, "sample_fraction": 1.0, "sketch_every": 1},
                 "slots": {
-                    "main": {
+                    "main": slot
+                    or {
                         "source": {"kind": "socket", "path": str(directory / "s.sock")},
                         "sink": {"kind": "socket"},
                     }
@@ -167,6 +168,23 @@ def test_heartbeats_come_while_nothing_arrives_and_stop_when_it_hangs(rig, make_
     os.kill(rig.pid(), signal.SIGSTOP)
     rig.host.stop("main", 1, kill=True)
     assert rig.hear(RunnerExited).detail.startswith("killed by SIGKILL")
+
+
+def test_a_replay_file_that_is_missing_is_said_and_waited_for(tmp_path, make_package):
+    path = tmp_path / "stream.csv"
+    rig = Rig(tmp_path, {"source": {"kind": "replay", "path": str(path)}})
+    try:
+        rig.start(make_package())
+        rig.hear(RunnerSelfTested)
+        rig.host.go("main", 1)
+        told = rig.hear(RunnerProgressed, lambda word: word.progress.source_problem)
+        assert "cannot play" in told.progress.source_problem
+        path.write_text("1,2,3\n")
+        rig.hear(RunnerServing)
+        assert rig.hear(RunnerProgressed, lambda w: w.progress.examples).progress.errors == 0
+        assert not any(isinstance(word, RunnerExited) for word in rig.said)
+    finally:
+        rig.close()
 
 
 def test_what_cannot_be_loaded_is_said_before_the_end(rig, make_package):

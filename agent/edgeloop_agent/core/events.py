@@ -86,6 +86,7 @@ class Progress:
 
     `errors` the model is answerable for; `source_errors` are malformed examples. Latencies are of
     inference alone, in microseconds, over the latest examples; None before the first.
+    `source_problem`: why the source cannot be opened; the runner tries again, for ever.
     """
 
     examples: int = 0
@@ -96,6 +97,7 @@ class Progress:
     shadow_latency_p95_us: float | None = None
     memory_bytes: int = 0
     first_error: str = ""
+    source_problem: str = ""
 
 
 @dataclass(frozen=True, slots=True)

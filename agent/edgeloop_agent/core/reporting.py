@@ -15,7 +15,7 @@ def slot_reported(durable: SlotSnapshot, waiting: str, runners: RunnerSet) -> Sl
         candidate=candidate.offer.ref if candidate else None,
         attempts=candidate.attempts if candidate else 0,
         refused=durable.refused,
-        waiting=waiting,
+        waiting=waiting or runners.source_problem,
         runner_alive=runners.alive,
         runner_restarts=runners.restarts,
     )

@@ -84,6 +84,12 @@ class RunnerSet:
     def alive(self) -> bool:
         return any(runner.phase is Phase.SERVING for runner in self.runners.values())
 
+    @property
+    def source_problem(self) -> str:
+        """Why the runner that has the source cannot open it; empty when it can."""
+        problems = (r.progress.source_problem for r in self.runners.values() if r.has_source)
+        return next(filter(None, problems), "")
+
     def settle(self, wanted: Wanted, now: float) -> list[Effect]:
         """Start, stop and switch until what runs is what is wanted; idempotent."""
         effects: list[Effect] = []

@@ -14,7 +14,7 @@ import socket
 import tempfile
 from typing import Final
 
-from edgeloop_agent.errors import DataSetError, ModelLoadError, RunnerLineError
+from edgeloop_agent.errors import ModelLoadError, RunnerLineError
 from edgeloop_agent.runner.control import Control, SupervisorGone
 from edgeloop_agent.runner.inference import Inference
 from edgeloop_agent.runner.onnx_model import OnnxModel
@@ -41,7 +41,7 @@ def main(arguments: list[str]) -> int:
         return _serve(control)
     except SupervisorGone:
         return 0
-    except (DataSetError, RunnerLineError) as error:
+    except RunnerLineError as error:
         logger.error("%s", error)
         return 1
 

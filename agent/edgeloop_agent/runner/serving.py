@@ -1,15 +1,17 @@
 """The runner's loop: one thread, one select over the supervisor, the source and the deadlines.
 
-Invariants: heartbeats come from this loop, so that a hang shows; every example that was read is
-answered or counted as an error before the loop ends; a stop ends it after what was read.
+Invariants: heartbeats come from this loop, so that a hang shows; a source that cannot be opened is
+said and tried again, for ever, because that is no fault of the version; every example that was
+read is answered or counted as an error before the loop ends; a stop ends it after what was read.
 """
 
 import random
 import select
 import time
-from typing import Any
+from typing import Any, Final
 
 from edgeloop_agent.config import TelemetryConfig
+from edgeloop_agent.errors import DataSetError
 from edgeloop_agent.runner.control import Control
 from edgeloop_agent.runner.inference import Answer, Inference, NoAnswer
 from edgeloop_agent.runner.memory import resident_bytes
@@ -30,6 +32,8 @@ from edgeloop_agent.runner_protocol import (
 from edgeloop_protocol.limits import TEXT_MAX_CHARS
 from edgeloop_protocol.messages import DeviceEvent, Sample, Sketches
 
+SOURCE_RETRY_S: Final = 2.0
+
 
 class Serving:
     def __init__(self, control: Control, start: StartLine, inference: Inference) -> None:
@@ -41,21 +45,20 @@ class Serving:
         self._sampler = Sampler(start.telemetry, random.Random())  # noqa: S311 - a sample, no secret
         self._stopping = False
         self._examples = self._errors = self._source_errors = self._nonfinite = 0
-        self._first_error = ""
+        self._first_error = self._source_problem = ""
         self._windows = 0
         self._sketches = SketchSet(len(self._model.manifest.features))
         self._window = self._new_window()
         self._beat_at = self._window_ends = time.monotonic()
 
     def run(self, heard: list[ToRunner]) -> None:
-        """Wait for Go, then answer until told to stop. Raises SupervisorGone and DataSetError.
+        """Wait for Go and for the source, then answer until told to stop. Raises SupervisorGone.
 
         `heard` came together with the start: a stop among it counts.
         """
         self._mind(heard)
-        if not self._wait_for_go():
+        if not self._wait_for_go() or not self._open():
             return
-        self._source = open_source(self._start.config)
         self._sink = open_sink(self._start.config, self._source)
         self._window = self._new_window()
         self._control.send(ServingLine())
@@ -71,11 +74,29 @@ class Serving:
 
     def _wait_for_go(self) -> bool:
         while not self._stopping:
-            readable, _, _ = select.select([self._control], [], [], HEARTBEAT_S)
-            if readable and any(isinstance(m, GoLine) for m in self._hear()):
+            if any(isinstance(message, GoLine) for message in self._idle()):
                 return not self._stopping
-            self._beat()
         return False
+
+    def _open(self) -> bool:
+        while not self._stopping:
+            try:
+                self._source = open_source(self._start.config)
+            except DataSetError as error:
+                self._source_problem = str(error)[:TEXT_MAX_CHARS]
+            else:
+                self._source_problem = ""
+                return True
+            retry_at = time.monotonic() + SOURCE_RETRY_S
+            while not self._stopping and time.monotonic() < retry_at:
+                self._idle()
+        return False
+
+    def _idle(self) -> list[ToRunner]:
+        """Beat, and hear what the supervisor says until the next beat."""
+        self._beat()
+        readable, _, _ = select.select([self._control], [], [], HEARTBEAT_S)
+        return self._hear() if readable else []
 
     def _turn(self) -> None:
         now = time.monotonic()
@@ -186,6 +207,7 @@ class Serving:
                 shadow_latency_p95_us=shadow.p95_us() if shadow else None,
                 memory_bytes=resident_bytes(),
                 first_error=self._first_error,
+                source_problem=self._source_problem,
             )
         )
         self._beat_at = time.monotonic() + HEARTBEAT_S
