@@ -8,6 +8,7 @@ from edgeloop_agent.core.device import Device
 from edgeloop_agent.core.settings import CoreSettings
 from edgeloop_agent.core.snapshot import Candidate, DeviceSnapshot, SlotSnapshot
 from edgeloop_protocol.lifecycle import SlotState
+from edgeloop_protocol.manifest import Requirements
 from edgeloop_protocol.messages import (
     Desired,
     Inventory,
@@ -217,6 +218,14 @@ def test_a_failed_probation_brings_the_old_version_back(bench, packages, happeni
     else:
         bench.say(ev.RunnerSelfTested("main", restarted.runner, True, ""))
     assert bench.only(do.Go).runner == restarted.runner
+
+
+def test_a_runner_above_the_manifests_memory_is_rolled_back(bench, make_package):
+    package = make_package("big", requires=Requirements(memory_bytes=1000))
+    runner = bench.to_probation(package)
+    assert bench.durable.candidate.memory_max_bytes == 1000, "also after a restart"
+    bench.say(ev.RunnerProgressed("main", runner, ev.Progress(memory_bytes=1001)))
+    assert bench.slot.refused.cause == "memory"
 
 
 def test_a_rolled_back_digest_is_refused_until_another_is_offered(bench, packages):

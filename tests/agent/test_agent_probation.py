@@ -41,3 +41,15 @@ def test_verdicts(progress, elapsed_s, old_us, expected):
         assert verdict.detail
     else:
         assert verdict == expected
+
+
+@pytest.mark.parametrize(
+    ("used", "cap", "fails"), [(101, 100, True), (100, 100, False), (9, 0, False)]
+)
+def test_the_memory_cap_is_judged_at_once(used, cap, fails):
+    verdict = judge(TERMS, Progress(memory_bytes=used), 0.1, None, cap)
+    assert isinstance(verdict, Failed) == fails
+    if fails:
+        assert verdict.cause == "memory"
+        assert "101" in verdict.detail
+        assert "100" in verdict.detail

@@ -1,8 +1,9 @@
 """The verdict over a new version on this device, from its runner's progress (DESIGN §4).
 
 Invariants: a crash and a hang are judged elsewhere (the runner is gone); here are NaN and Inf,
-wrong shapes and errors, latency, and time. NaN or Inf once is enough. The error rate and the
-latency are judged when there are enough examples, so that one hiccup decides nothing.
+wrong shapes and errors, memory, latency, and time. NaN or Inf once is enough, and so is a runner
+larger than its cap. The error rate and the latency are judged when there are enough examples, so
+that one hiccup decides nothing.
 """
 
 from dataclasses import dataclass
@@ -30,12 +31,25 @@ Verdict = Proven | Failed | None
 
 
 def judge(
-    terms: Probation, progress: Progress, elapsed_s: float, old_latency_p95_us: float | None
+    terms: Probation,
+    progress: Progress,
+    elapsed_s: float,
+    old_latency_p95_us: float | None,
+    memory_max_bytes: int = 0,
 ) -> Verdict:
-    """None: go on. `old_latency_p95_us`: the old version's in shadow, or what it last reported."""
+    """None: go on. `old_latency_p95_us`: the old version's in shadow, or what it last reported.
+
+    `memory_max_bytes` caps the resident size of the runner process, which is the runtime, this
+    version and, while there is one, the version in shadow; 0: no cap.
+    """
     if progress.nonfinite:
         given = progress.examples + progress.nonfinite
         return Failed("nan or inf", f"in {progress.nonfinite} of {given} answers")
+    if 0 < memory_max_bytes < progress.memory_bytes:
+        used = f"the runner process has {progress.memory_bytes} bytes resident"
+        return Failed(
+            "memory", f"{used}; the manifest's requires.memory_bytes is {memory_max_bytes}"
+        )
     judged = progress.examples + progress.errors
     enough = judged >= max(terms.min_examples, 1)
     if enough and progress.errors > terms.max_error_rate * judged:

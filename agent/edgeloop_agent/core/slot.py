@@ -176,6 +176,8 @@ class Slot:
         elif verdict.admission is admission.Admission.REFUSED:
             self._fail(verdict.cause, verdict.detail)
         else:
+            memory_max_bytes = event.manifest.requires.memory_bytes
+            self._set(candidate=candidate.model_copy(update={"memory_max_bytes": memory_max_bytes}))
             self._waiting.clear()
             self._move(Signal.ADMITTED)
             self._proceed()
@@ -232,7 +234,9 @@ class Slot:
         progress = runner.progress
         old_us = progress.shadow_latency_p95_us or self.runners.champion_latency_p95_us
         elapsed_s = now - self._probation_since
-        verdict = probation.judge(candidate.probation, progress, elapsed_s, old_us)
+        verdict = probation.judge(
+            candidate.probation, progress, elapsed_s, old_us, candidate.memory_max_bytes
+        )
         if isinstance(verdict, probation.Failed):
             self._fail(verdict.cause, verdict.detail)
         elif isinstance(verdict, probation.Proven):

@@ -18,6 +18,9 @@ class Candidate(Wire):
     probation: Probation = Probation()
     attempts: Count = 0
     corrupt_fetches: Count = 0
+    memory_max_bytes: Count = Field(
+        default=0, description="its manifest's requires.memory_bytes; 0: no cap"
+    )
 
 
 class SlotSnapshot(Wire):
