@@ -1,5 +1,6 @@
 """Ingest: each record once, acknowledged after its commit; bad messages hold up nobody."""
 
+import json
 from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -230,21 +231,66 @@ def test_a_hello_on_another_devices_topic_is_refused(
         assert session.scalar(select(func.count()).select_from(Device)) == 0
 
 
-def test_what_cannot_be_stored_is_refused_alone(
-    controller: Any, database: Database, telemetry: Any
+WINDOW = {
+    "kind": "window", "slot": "main", "version": VERSION.model_dump(), "started_at": 1.0,
+    "ended_at": 2.0, "count": 5, "latency_p50_us": 1.0, "latency_p95_us": 2.0,
+}  # fmt: skip
+EVENT = {"kind": "event", "at": 0.0, "name": "fine"}
+UNUSABLE = {
+    "no 64-bit column holds it": (WINDOW | {"count": 2**70}, "too large"),
+    "of a newer agent": ({"kind": "hologram", "beams": 3}, "'hologram'"),
+    "not a number": (WINDOW | {"started_at": float("nan")}, "window.started_at"),
+    "below zero": (WINDOW | {"count": -1}, "window.count"),
+    "half a character": (EVENT | {"detail": "\ud800"}, "event.detail"),
+    "nothing": (None, "document"),
+}
+
+
+def _batch(*bodies: Any, first: int = 1, **changes: Any) -> Inbound:
+    records = [{"sequence": n, "body": body} for n, body in enumerate(bodies, start=first)]
+    document = {"kind": "telemetry", "epoch": EPOCH, "base": 1, "records": records} | changes
+    return Inbound(up_topic("d1", Up.TELEMETRY), json.dumps(document).encode())
+
+
+@pytest.mark.parametrize(("body", "reason"), UNUSABLE.values(), ids=UNUSABLE.keys())
+def test_what_cannot_be_stored_is_refused_record_by_record(
+    controller: Any, database: Database, telemetry: Any, body: Any, reason: str
 ) -> None:
-    window = WindowSummary(
-        slot="main",
-        version=VERSION,
-        started_at=1.0,
-        ended_at=2.0,
-        count=2**70,  # no 64-bit column holds it
-        latency_p50_us=1.0,
-        latency_p95_us=2.0,
+    """EL-MSG-4: the device's outbox is not held up by it. EL-MSG-3."""
+    poison = _batch(EVENT, body, WINDOW, EVENT)
+    controller.takes(poison, telemetry("d2", EPOCH, 1, 2), poison)
+    assert _stored(database, "d2") == [1, 2]
+    assert _stored(database) == [1, 2, 4]
+    assert {a.through for a in controller.broker.acks("d1")} == {4}
+    assert controller.parts.services.ingest.counters.refused == 1
+    with database.reading() as session:
+        assert session.scalars(select(Window.sequence)).all() == [3]
+        refused = session.scalars(select(Event).where(Event.kind == "message.refused")).one()
+        assert (refused.device_id, refused.sequence) == ("d1", 2)
+        assert reason in refused.data["reason"]
+
+
+def test_all_that_is_wrong_with_a_batch_is_refused(controller: Any, database: Database) -> None:
+    controller.takes(_batch({"kind": "new"}, WINDOW | {"count": 2**70}, EVENT))
+    assert _stored(database) == [1, 2, 3]
+    with database.reading() as session:
+        kinds = session.scalars(select(Event.kind).order_by(Event.sequence)).all()
+    assert kinds == ["message.refused", "message.refused", "device.fine"]
+    assert _cursor(database).through == 3
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"epoch": "x"}, {"base": "one"}, {"base": 2**70}, {"records": [{"body": EVENT}]}],
+    ids=["epoch", "base", "base out of range", "no sequence"],
+)
+def test_a_batch_whose_numbers_cannot_be_read_is_not_acknowledged(
+    controller: Any, database: Database, telemetry: Any, changes: Any
+) -> None:
+    first = 2**70 + 1 if changes.get("base") == 2**70 else 1
+    controller.takes(
+        _batch({"kind": "new"}, EVENT, first=first, **changes), telemetry("d2", EPOCH, 1, 2)
     )
-    batch = TelemetryBatch(epoch=EPOCH, base=1, records=(Record(sequence=1, body=window),))
-    poison = Inbound(up_topic("d1", Up.TELEMETRY), encode(batch))
-    controller.takes(poison, telemetry("d2", EPOCH, 1, 2))
     assert _stored(database, "d2") == [1, 2]
     assert controller.broker.acks("d1") == []
     assert controller.parts.services.ingest.counters.refused == 1

@@ -2,17 +2,18 @@
 
 Invariants: an acknowledgement is sent only after the commit of what it acknowledges; any message
 may come again, late or out of order without being counted twice; a message that cannot be used is
-counted, logged and dropped, and never holds up those behind it; a database that cannot be written
-now (disk full, locked) is tried again, and meanwhile nothing is acknowledged.
+counted, logged and dropped, and never holds up those behind it; of telemetry whose numbers can be
+read, what cannot be stored is refused record by record and acknowledged with the rest; a database
+that cannot be written now (disk full, locked) is tried again, and nothing acknowledged meanwhile.
 """
 
 import logging
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
-from sqlalchemy.exc import OperationalError, SQLAlchemyError
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from edgeloop_controller.services import device_state
@@ -23,7 +24,14 @@ from edgeloop_controller.services.inbox import Inbound, Inbox
 from edgeloop_controller.store import devices, events, telemetry
 from edgeloop_controller.store.engine import Database
 from edgeloop_controller.store.tables import Device
-from edgeloop_controller.store.telemetry import Rows, insert_rows, take_batch
+from edgeloop_controller.store.telemetry import (
+    STORE_ERRORS,
+    PartialBatch,
+    Rows,
+    insert_rows,
+    mark_unstorable,
+    take_batch,
+)
 from edgeloop_protocol.clock import Clock
 from edgeloop_protocol.limits import TEXT_MAX_CHARS
 from edgeloop_protocol.messages import Ack, Hello, Presence, Reported, TelemetryBatch, encode
@@ -105,7 +113,7 @@ class Ingest:
             self._commit(decoded)
         except OperationalError:
             raise
-        except (SQLAlchemyError, ValueError, OverflowError):
+        except STORE_ERRORS:
             logger.exception("a batch of %d cannot be stored together: one by one", len(decoded))
             for one in decoded:
                 self._commit_alone(one)
@@ -125,15 +133,27 @@ class Ingest:
                 self.counters.dropped += len(batch)
                 return
 
-    def _commit_alone(self, one: Received | Refused) -> None:
+    def _commit_alone(self, one: Received | Refused, *, is_partial: bool = False) -> None:
         try:
             self._commit([one])
         except OperationalError:
             raise
-        except (SQLAlchemyError, ValueError, OverflowError) as error:
+        except STORE_ERRORS as error:
+            partial = None if is_partial else self._without_unstorable(one)
+            if partial is not None:
+                self._commit_alone(partial, is_partial=True)
+                return
             sender = one.device_id if isinstance(one, Received) else one.sender
             reason = f"cannot be stored: {type(error).__name__}: {error}"[:TEXT_MAX_CHARS]
             self._commit([Refused(sender, reason, one.size_bytes)])
+
+    def _without_unstorable(self, one: Received | Refused) -> Received | None:
+        """Telemetry with its culprits marked; None when they are not single records."""
+        if isinstance(one, Refused) or not isinstance(one.message, TelemetryBatch | PartialBatch):
+            return None
+        with self._database.writing() as session:
+            partial = mark_unstorable(session, one.device_id, one.message, self._clock.wall())
+        return None if partial.records == one.message.records else replace(one, message=partial)
 
     def _commit(self, decoded: Sequence[Received | Refused]) -> None:
         now = self._clock.wall()
@@ -175,7 +195,7 @@ def _load_senders(session: Session, decoded: Sequence[Received | Refused]) -> li
     boots = {
         (one.device_id, one.message.epoch)
         for one in received
-        if isinstance(one.message, TelemetryBatch)
+        if isinstance(one.message, TelemetryBatch | PartialBatch)
     }
     known = devices.of_ids(session, {one.device_id for one in received})
     return [*known, *telemetry.cursors_of(session, boots)]
@@ -196,6 +216,7 @@ def _take(session: Session, one: Received, now: float, outcome: _Outcome, rows: 
         result = take_batch(session, device_id, message, now, rows)
         outcome.acks[device_id, message.epoch] = result.through
         outcome.counters.records += result.stored
+        outcome.counters.refused += result.refused
         outcome.counters.duplicates += result.duplicates
         outcome.counters.lost += result.lost
         outcome.counters.gaps += result.gap

@@ -1,7 +1,8 @@
 """Telemetry into the tables, exactly once, and the queries over windows.
 
 Invariants: rows and the cursor of their (device, epoch) move in one transaction, so the cursor's
-`through` says exactly which records are stored or known to be lost.
+`through` says exactly which records are stored, refused or known to be lost. A record that cannot
+be used is refused by an event in its place, under its number: it never holds up those behind it.
 """
 
 from collections.abc import Collection, Iterator, Sequence
@@ -10,11 +11,16 @@ from typing import Any, Final
 
 import numpy as np
 from sqlalchemy import insert, select, tuple_
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from edgeloop_controller.store.tables import Event, Sample, TelemetryCursor, Window
 from edgeloop_protocol import messages
+from edgeloop_protocol.limits import TEXT_MAX_CHARS
 from edgeloop_protocol.messages import DeviceEvent, Record, TelemetryBatch, WindowSummary
+
+STORE_ERRORS: Final = (SQLAlchemyError, ValueError, OverflowError)
+"""What values that no column holds raise, an OperationalError (try again later) apart."""
 
 READ_ROWS: Final = 1000
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
@@ -30,18 +36,40 @@ class Rows:
 
 
 @dataclass(frozen=True)
+class UnusableRecord:
+    """A record of a known number whose body cannot be read or stored, and why."""
+
+    sequence: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class PartialBatch:
+    """A TelemetryBatch of which some records are unusable; its numbers are as valid as that's."""
+
+    epoch: str
+    base: int
+    records: tuple[Record | UnusableRecord, ...]
+
+
+@dataclass(frozen=True)
 class Taken:
     """What became of one batch; `through` is what to acknowledge."""
 
     through: int
     stored: int
+    refused: int
     duplicates: int
     lost: int
     gap: bool
 
 
 def take_batch(
-    session: Session, device_id: str, batch: TelemetryBatch, now: float, rows: Rows
+    session: Session,
+    device_id: str,
+    batch: TelemetryBatch | PartialBatch,
+    now: float,
+    rows: Rows,
 ) -> Taken:
     """Move the cursor over `batch` and add its new records to `rows`.
 
@@ -59,7 +87,9 @@ def take_batch(
     lost = max(0, batch.base - 1 - cursor.through)
     cursor.lost += lost
     cursor.through += lost
-    new = [record for record in batch.records if record.sequence > cursor.through]
+    new: list[Record | UnusableRecord] = [
+        record for record in batch.records if record.sequence > cursor.through
+    ]
     duplicates = len(batch.records) - len(new)
     cursor.duplicates += duplicates
     gap = bool(new) and new[0].sequence > cursor.through + 1
@@ -67,7 +97,33 @@ def take_batch(
         for record in new:
             _add_row(device_id, batch.epoch, record, now, rows)
         cursor.through = new[-1].sequence
-    return Taken(cursor.through, 0 if gap else len(new), duplicates, lost, gap)
+    taken = [] if gap else new
+    refused = sum(isinstance(record, UnusableRecord) for record in taken)
+    return Taken(cursor.through, len(taken) - refused, refused, duplicates, lost, gap)
+
+
+def mark_unstorable(
+    session: Session, device_id: str, batch: TelemetryBatch | PartialBatch, now: float
+) -> PartialBatch:
+    """The batch with each record that cannot be inserted marked as unusable; inserts nothing.
+
+    Raises OperationalError when the database cannot be written at all.
+    """
+    marked: list[Record | UnusableRecord] = []
+    for record in batch.records:
+        trial = session.begin_nested()
+        try:
+            rows = Rows()
+            _add_row(device_id, batch.epoch, record, now, rows)
+            insert_rows(session, rows)
+            marked.append(record)
+        except OperationalError:
+            raise
+        except STORE_ERRORS as error:
+            marked.append(UnusableRecord(record.sequence, f"{type(error).__name__}: {error}"))
+        finally:
+            trial.rollback()
+    return PartialBatch(batch.epoch, batch.base, tuple(marked))
 
 
 def insert_rows(session: Session, rows: Rows) -> None:
@@ -126,8 +182,15 @@ def compared_windows(
     return [(device, str(digest), n, d) for device, digest, n, d in session.execute(query)]
 
 
-def _add_row(device_id: str, epoch: str, record: Record, now: float, rows: Rows) -> None:
+def _add_row(
+    device_id: str, epoch: str, record: Record | UnusableRecord, now: float, rows: Rows
+) -> None:
     numbered = {"device_id": device_id, "epoch": epoch, "sequence": record.sequence}
+    if isinstance(record, UnusableRecord):
+        data = {"reason": record.reason[:TEXT_MAX_CHARS], "record": record.sequence}
+        refused = {"at": now, "kind": "message.refused", "subject": device_id, "data": data}
+        rows.events.append(numbered | refused)
+        return
     body = record.body
     if isinstance(body, WindowSummary):
         rows.windows.append(numbered | _window_row(body, now))
