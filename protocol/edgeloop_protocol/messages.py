@@ -72,7 +72,11 @@ class Probation(Wire):
     max_s: float = Field(default=600.0, gt=0, description="rolled back if not proven by then")
     max_error_rate: float = Field(default=0.01, ge=0, le=1)
     max_latency_ratio: float = Field(default=5.0, gt=0, description="p95 against the old one's")
-    compare: bool = Field(default=True, description="run the old version in shadow meanwhile")
+    compare: bool = Field(
+        default=True,
+        description="run the old version in shadow, in probation and after the commit "
+        "for the agent's limits.shadow_after_commit_s",
+    )
 
 
 # ---- down: controller to device ---------------------------------------------------------------
@@ -88,7 +92,10 @@ class SlotDesired(Wire):
 
 
 class Desired(Wire):
-    """All that a device shall run. `revision` only grows; older and equal ones change nothing."""
+    """All that a device shall run. `revision` only grows; older and equal ones change nothing.
+
+    Always answered with Reported (EL-STATE-5).
+    """
 
     kind: Literal["desired"] = "desired"
     wire_version: int = WIRE_VERSION
@@ -142,7 +149,9 @@ class SlotReported(Wire):
     candidate: VersionRef | None = None
     attempts: Count = 0
     refused: Refusal | None = None
-    waiting: Text = Field(default="", description="why an install waits: disk, inventory, link")
+    waiting: Text = Field(
+        default="", description="what is waited for: disk, journal, inventory, link, source"
+    )
     runner_alive: bool = False
     runner_restarts: Count = 0
 
@@ -162,6 +171,8 @@ class Hello(Wire):
 
 
 class Reported(Wire):
+    """The whole reported state: said when it changed, and in answer to every Desired."""
+
     kind: Literal["reported"] = "reported"
     epoch: Epoch
     sequence: Count
