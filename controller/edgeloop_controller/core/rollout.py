@@ -26,7 +26,7 @@ to stop. Pure: no clock, no IO, no database.
     withdrawn  the last wave (or done) has a place for it                 offered
 
 A wave shows what it must: no gate halts; somebody committed; no offered member is unsettled within
-its own deadline (in the last wave: no online one); `soak_s` since the wave began; `min_compared`
+its own deadline (in the last wave: no online one); `soak_s` since its last commit; `min_compared`
 examples compared, where comparison is on and a member had an old version. What cannot be compared
 within `deadline_s` of the wave's start is noted and said in the verdict, and the wave goes on by
 the other gates.

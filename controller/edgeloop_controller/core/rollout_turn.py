@@ -165,9 +165,15 @@ class Turn:
         missing = self._uncompared(compared)
         if missing and self._now < started + terms.deadline_s:
             return missing
-        if self._now < started + terms.soak_s:
+        if self._now < self._soaks_since(started) + terms.soak_s:
             return f"soaks for {terms.soak_s:g} s"
         return ""
+
+    def _soaks_since(self, started: float) -> float:
+        """A soak is time spent with the version: it begins with the wave's last commit. Devices
+        that trickle in cannot draw it out beyond the wave's deadline."""
+        commits = [m.settled_at or started for m in self._in_phase(MemberPhase.COMMITTED)]
+        return min(max([started, *commits]), started + self._spec.terms.deadline_s)
 
     def _holds(self, member: Member) -> bool:
         view = self._views.get(member.device_id)

@@ -168,6 +168,7 @@ def test_what_cannot_be_compared_holds_a_wave_up_until_its_deadline() -> None:
     fleet = Fleet(2, waves="1,100%")
     (canary,) = offered(fleet.turn())
     fleet.commit(canary, compared=0)
+    fleet.turn(0)
     assert fleet.turn(99).state.verdict == "wave 1 of 2 has compared 0 of 50 examples"
     result = fleet.turn(1)
     assert [e.detail for e in result.effects if isinstance(e, Note)] == [
@@ -179,6 +180,7 @@ def test_what_cannot_be_compared_holds_a_wave_up_until_its_deadline() -> None:
         f"wave 2 of 2 waits for {other}; the rollout has compared 0 of 50 examples"
     )
     fleet.commit(other, compared=20)
+    fleet.turn(0)
     assert fleet.turn(99).state.verdict == "wave 2 of 2 has compared 20 of 50 examples"
     result = fleet.turn(1)
     assert result.state.status is RolloutStatus.DONE
@@ -203,7 +205,19 @@ def test_first_installs_need_no_comparison() -> None:
     fleet = Fleet(3, waves="1,100%", old=None)
     (canary,) = offered(fleet.turn())
     fleet.commit(canary)
+    fleet.turn(0)
     assert len(offered(fleet.turn(11))) == 2
+
+
+def test_a_soak_begins_when_the_last_device_has_committed() -> None:
+    """Time that a device spent downloading is no time spent with the version."""
+    fleet = Fleet(3, waves="1,100%")
+    (canary,) = offered(fleet.turn())
+    fleet.turn(50)
+    fleet.commit(canary)
+    assert fleet.turn(1).state.verdict == "wave 1 of 2 soaks for 10 s"
+    assert offered(fleet.turn(9)) == []
+    assert len(offered(fleet.turn(1))) == 2
 
 
 def test_a_failed_canary_halts_and_everyone_goes_back() -> None:
@@ -263,6 +277,7 @@ def test_offline_devices_take_no_place_before_the_last_wave() -> None:
         fleet.change(name, online=False)
     assert offered(fleet.turn()) == ["d3"]
     fleet.commit("d3")
+    fleet.turn(0)
     assert sorted(offered(fleet.turn(11))) == ["d0", "d1", "d2"]
     assert fleet.turn(11).state.status is RolloutStatus.DONE
 
@@ -308,6 +323,7 @@ def test_a_done_rollout_offers_to_devices_that_come_later() -> None:
     fleet = Fleet(2, waves="100%")
     fleet.turn()
     fleet.commit("d0", "d1")
+    fleet.turn(0)
     assert fleet.turn(11).state.status is RolloutStatus.DONE
     fleet.add("late")
     assert offered(fleet.turn()) == ["late"]
