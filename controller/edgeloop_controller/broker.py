@@ -4,7 +4,7 @@ Invariants: the listener only counts and enqueues, so the broker's thread never 
 database; whenever a device may have spoken unheard (we were away, the inbox was full) `unheard` is
 called, since telemetry is sent again until it is acknowledged but a reported state is not; the
 embedded broker is a child process that ends when this process does, however it ends (it reads a
-pipe that closes), and listens on loopback only.
+pipe that closes), is started again when it ends by itself, and listens on loopback only.
 """
 
 import logging
@@ -17,6 +17,7 @@ from iotcore.broker import Broker as IotcoreBroker
 
 from edgeloop_controller.config import BrokerConfig
 from edgeloop_controller.errors import StartError
+from edgeloop_controller.services.failure_log import FailureLog
 from edgeloop_controller.services.inbox import Inbox
 from edgeloop_protocol.limits import KIB, MIB, PAYLOAD_MAX_BYTES
 from edgeloop_protocol.mqtt import BrokerAddress, PahoBroker
@@ -77,6 +78,8 @@ class EmbeddedBroker:
         file.write_text(_RUMQTTD_TOML.format(port=config.port), encoding="utf-8")
         self._address = f"127.0.0.1:{config.port}"
         self._broker = IotcoreBroker(config_path=str(file))
+        self._failures = FailureLog(logger)
+        self.restarts = 0
 
     def start(self) -> None:
         """Raises StartError when the port is in use."""
@@ -90,6 +93,20 @@ class EmbeddedBroker:
 
     def is_running(self) -> bool:
         return bool(self._broker.is_running)
+
+    def keep_running(self) -> None:
+        """Start it again if it ended; when that fails, the next call tries again."""
+        if self.is_running():
+            return
+        self._broker.stop()  # what is left of it
+        try:
+            self.start()
+        except StartError:
+            self._failures.failed("starting the embedded broker again")
+            return
+        self._failures.worked("starting the embedded broker again")
+        self.restarts += 1
+        logger.error("the embedded broker on %s had ended and was started again", self._address)
 
     def stop(self) -> None:
         self._broker.stop()

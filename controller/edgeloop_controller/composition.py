@@ -32,6 +32,7 @@ from edgeloop_controller.training.executor import LocalExecutor
 from edgeloop_protocol.clock import Clock, SystemClock
 
 INGEST_JOIN_S: Final = 10.0
+BROKER_LOOK_S: Final = 1.0
 
 
 @dataclass(frozen=True)
@@ -49,12 +50,13 @@ def running(config: ControllerConfig) -> Iterator[Services]:
     with ExitStack() as stack:
         database = Database(config.database)
         stack.callback(database.close)
+        embedded = None
         if config.broker.embedded:
             embedded = EmbeddedBroker(config.broker, config.data_dir)
             embedded.start()
             stack.callback(embedded.stop)
         broker = connect(config.broker)
-        parts = build(config, database, broker, SystemClock())
+        parts = build(config, database, broker, SystemClock(), embedded)
         parts.training_runs.take_up_interrupted()
         stack.enter_context(_ingesting(parts.services.ingest))
         stack.callback(broker.stop)
@@ -66,7 +68,13 @@ def running(config: ControllerConfig) -> Iterator[Services]:
         yield parts.services
 
 
-def build(config: ControllerConfig, database: Database, outbound: Outbound, clock: Clock) -> Parts:
+def build(
+    config: ControllerConfig,
+    database: Database,
+    outbound: Outbound,
+    clock: Clock,
+    embedded: EmbeddedBroker | None = None,
+) -> Parts:
     artifacts = LocalArtifactStore(config.artifacts_dir)
     registry = Registry(artifacts)
     limits = config.limits
@@ -81,6 +89,7 @@ def build(config: ControllerConfig, database: Database, outbound: Outbound, cloc
         database=database,
         artifacts=artifacts,
         registry=registry,
+        embedded_broker=embedded,
         listener=InboxListener(inbox, desired.ask_all),
         inbox=inbox,
         ingest=Ingest(database, inbox, outbound, desired, clock, limits.batch_max_messages),
@@ -103,6 +112,8 @@ def build(config: ControllerConfig, database: Database, outbound: Outbound, cloc
 
 def _schedule(config: ControllerConfig, parts: Parts) -> Scheduler:
     scheduler = Scheduler()
+    if parts.services.embedded_broker is not None:
+        scheduler.every(BROKER_LOOK_S, "broker", parts.services.embedded_broker.keep_running)
     scheduler.every(config.tick_s, "reconcile", parts.reconciler.tick)
     if config.drift.enabled:
         scheduler.every(config.drift.interval_s, "drift", parts.services.drift_watch.look)

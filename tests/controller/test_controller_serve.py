@@ -286,6 +286,24 @@ def test_the_embedded_broker_dies_with_a_killed_controller(
     wait_until(lambda: not _accepts(port))
 
 
+def test_the_embedded_broker_is_started_again(
+    make_serve: Callable[[str], Serve], free_port: Any, wait_until: Any, make_device: Any
+) -> None:
+    port = free_port()
+    serve = make_serve(f"embedded = true\nport = {port}")
+    serve.start()
+    assert serve.process is not None
+    (child,) = psutil.Process(serve.process.pid).children()
+    child.kill()
+    wait_until(lambda: serve.get("/health")["broker"]["restarts"] == 1)
+    wait_until(lambda: serve.health() == "ok")
+    with Link("d1", port) as link:
+        link.broker.publish(*make_device("d1").hello())
+        wait_until(lambda: serve.get("/devices")["items"])
+    assert serve.stop() == 0
+    wait_until(lambda: not _accepts(port))
+
+
 def _accepts(port: int) -> bool:
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0

@@ -6,7 +6,7 @@ from typing import Annotated, cast
 from fastapi import Depends, Request
 
 from edgeloop_controller.artifacts import ArtifactStore
-from edgeloop_controller.broker import InboxListener
+from edgeloop_controller.broker import EmbeddedBroker, InboxListener
 from edgeloop_controller.config import ControllerConfig
 from edgeloop_controller.services.desired import DesiredPublisher
 from edgeloop_controller.services.drift_watch import DriftWatch
@@ -30,6 +30,7 @@ class Services:
     database: Database
     artifacts: ArtifactStore
     registry: Registry
+    embedded_broker: EmbeddedBroker | None
     listener: InboxListener
     inbox: Inbox
     ingest: Ingest

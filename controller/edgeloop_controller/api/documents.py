@@ -34,6 +34,7 @@ class BrokerHealth(Document):
     embedded: bool
     connected: bool
     reason: str = Field(description="why it is not connected")
+    restarts: int = Field(description="how often the embedded broker ended and was started again")
 
 
 class IngestHealth(Document):
