@@ -5,8 +5,8 @@ chance of error. `disagreement` and `accuracy` judge samples, by tests that stay
 often one looks; the chance that a version which keeps its bounds is ever halted by them is at most
 `terms.false_halt_rate` over the whole rollout, split evenly over the two.
 
-Invariants: a verdict depends on the counts of the evidence, not on its order; it states its
-figures in words.
+Invariants: a verdict depends on the counts of the evidence and on the order in which old versions
+first appear in it, on no other order; it states its figures in words.
 """
 
 import math
@@ -114,13 +114,17 @@ def _judge_failures(spec: RolloutSpec, members: Mapping[str, Member]) -> Verdict
 def _judge_disagreement(spec: RolloutSpec, evidence: Evidence) -> Verdict:
     """Each old version in shadow has its own bound; the worst of them speaks.
 
-    With several old versions in the fleet each test gets an equal part of alpha.
+    The k-th old version to appear gets alpha / (k (k + 1)): these parts sum to at most alpha
+    however many come, and none changes when another comes, as a split by their number would.
     """
     shadows = {w.shadow.manifest_digest: w.shadow for w in evidence.windows if w.count}
     if not shadows:
         return Verdict("disagreement", halted=False, sentence="nothing compared yet", looked=0)
-    alpha = spec.terms.false_halt_rate / SAMPLED_GATES / len(shadows)
-    verdicts = [_judge_against(spec, evidence, shadows[key], alpha) for key in sorted(shadows)]
+    alpha = spec.terms.false_halt_rate / SAMPLED_GATES
+    verdicts = [
+        _judge_against(spec, evidence, shadow, alpha / (k * (k + 1)))
+        for k, shadow in enumerate(shadows.values(), start=1)
+    ]
     worst = max(verdicts, key=lambda v: (v.halted, v.evidence["log_evidence"]))
     looked = sum(verdict.looked for verdict in verdicts)
     return Verdict("disagreement", worst.halted, worst.sentence, looked, worst.evidence)

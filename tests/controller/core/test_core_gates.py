@@ -1,5 +1,6 @@
 """The gates: their bounds, their words, and that order of arrival changes nothing."""
 
+import math
 import random
 
 import pytest
@@ -115,6 +116,27 @@ def test_each_old_version_is_judged_for_itself() -> None:
     assert verdict.halted
     assert verdict.evidence["shadow_digest"] == OLD.manifest_digest
     assert verdict.looked == 660
+
+
+def test_the_parts_of_the_false_halt_rate_are_fixed_and_sum_to_no_more_than_it() -> None:
+    versions = [
+        VersionRef(name="gait", version=str(n), manifest_digest=f"{n:064x}")
+        for n in range(9, 0, -1)
+    ]
+    spent = []
+    for known in range(1, len(versions) + 1):
+        seen = [ComparedWindow("d0", version, 20, 1) for version in versions[:known]]
+        newest = ComparedWindow("d0", versions[known - 1], 400, 399)
+        for window in (newest, ComparedWindow("d0", versions[0], 400, 399)):
+            verdict = judge(spec(), {}, Evidence(windows=(*seen, window)))[1]
+            assert verdict.halted
+            alpha = math.exp(-verdict.evidence["threshold"])
+            if window is newest:
+                spent.append(alpha)
+            else:  # the first one's part is what it was, whoever came since
+                assert alpha == pytest.approx(spent[0])
+    assert sum(spent) <= 0.01 / 2
+    assert spent == sorted(spent, reverse=True)
 
 
 def pairs(only_old: int, only_new: int, both: int) -> tuple[LabelledPair, ...]:
