@@ -27,7 +27,8 @@ from edgeloop_protocol.limits import (
 WIRE_VERSION: Final = 1
 
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", description="SHA-256, lower-case hex")]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$", max_length=NAME_MAX_CHARS)]
+NAME_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$"
+Name = Annotated[str, Field(pattern=NAME_PATTERN, max_length=NAME_MAX_CHARS)]
 Text = Annotated[str, Field(max_length=TEXT_MAX_CHARS)]
 Count = Annotated[int, Field(ge=0)]
 Epoch = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$", description="one boot of one agent")]

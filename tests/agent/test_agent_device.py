@@ -241,6 +241,17 @@ def test_a_rolled_back_digest_is_refused_until_another_is_offered(bench, package
     assert bench.has(do.FetchManifest)
 
 
+def test_what_was_taken_back_and_is_offered_again_is_tried_again(bench, packages):
+    """EL-LIFE-3: a halted rollout takes its offer back; the next one is a decision of its own."""
+    runner = bench.to_probation(packages[1])
+    bench.say(ev.RunnerExited("main", runner, "killed by SIGKILL"))
+    bench.offer(packages[1])
+    assert not bench.has(do.FetchManifest)
+    bench.offer(None)
+    bench.offer(packages[1])
+    assert bench.has(do.FetchManifest)
+
+
 def test_a_hung_candidate_is_killed_and_rolled_back(bench, packages):
     runner = bench.to_probation(packages[1])
     bench.wait()

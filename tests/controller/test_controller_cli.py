@@ -160,6 +160,8 @@ def test_errors_have_words_and_codes(
     start = ("rollout", "start", "tiny@1", "--to")
     assert "no device 'd9'" in refused(ExitCode.NOT_FOUND, "device", "show", "d9")
     refused(ExitCode.NOT_FOUND, "device", "label", "d9", "a=b")
+    slash = ("model", "publish", str(model_file), "--name", "a/b", "--version", "1")
+    assert "'a/b' cannot be a name" in refused(ExitCode.USAGE, *slash)
     refused(ExitCode.NOT_FOUND, "model", "show", "none")
     refused(ExitCode.NOT_FOUND, "model", "show", "tiny@9")
     refused(ExitCode.NOT_FOUND, "lineage", "tiny@9")

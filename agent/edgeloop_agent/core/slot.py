@@ -60,6 +60,7 @@ class Slot:
         if offer is None:
             if candidate is not None:
                 self._withdraw("withdrawn", "the controller wants nothing new here any more")
+            self._set(barred_digest=None)  # taken back: to offer it again is a new decision
             return
         digest = offer.manifest_digest
         if digest == self.durable.barred_digest:

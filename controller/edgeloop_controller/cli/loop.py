@@ -137,7 +137,7 @@ def policies(json: Json = False) -> None:
             )
             for p in document["items"]
         ),
-        "no policy: set [retraining] policies_dir and put <name>.toml files there",
+        "no policy is in use: put <name>.toml files into [retraining] policies_dir",
     )
     for bad in document["errors"]:
         output.say(f"cannot be used: {bad['error']}")
@@ -184,6 +184,8 @@ def _detail(data: dict[str, Any]) -> str:
             continue
         if isinstance(value, dict):
             value = value["name"] + "@" + value["version"] if "version" in value else _detail(value)
+        if isinstance(value, float):
+            value = f"{value:.4g}"
         parts.append(f"{key}={', '.join(map(str, value)) if isinstance(value, list) else value}")
     text = ", ".join(parts)
     return text if len(text) <= DETAIL_MAX_CHARS else text[: DETAIL_MAX_CHARS - 1] + "…"

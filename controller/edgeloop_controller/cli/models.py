@@ -1,5 +1,6 @@
 """`edgeloop model` and `edgeloop lineage`."""
 
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,6 +15,8 @@ from edgeloop_controller.cli.connection import (
     split_version,
 )
 from edgeloop_controller.cli.exit_codes import ExitCode
+from edgeloop_protocol.limits import NAME_MAX_CHARS
+from edgeloop_protocol.messages import NAME_PATTERN
 
 app = typer.Typer(no_args_is_help=True, help="Publish model versions and look at them.")
 
@@ -35,6 +38,8 @@ def publish(
     for path in (file, manifest, baseline):
         if path is not None and not path.is_file():
             output.fail(f"no file {path}", "", ExitCode.USAGE)
+    _check_name("--name", name)
+    _check_name("--version", version)
     with connected() as client:
         document = client.publish(file, quoted(name), quoted(version), manifest, baseline)
     if json:
@@ -45,6 +50,17 @@ def publish(
     _show_version(document)
     if document["manifest"]["baseline"] is None:
         output.say("no baseline: its drift will not be watched (give --baseline)")
+
+
+def _check_name(option: str, name: str) -> None:
+    """Here as well as at the controller: a slash would end up in another path of its API."""
+    if not re.fullmatch(NAME_PATTERN, name) or len(name) > NAME_MAX_CHARS:
+        output.fail(
+            f"{option} {name!r} cannot be a name",
+            f"use 1 to {NAME_MAX_CHARS} of letters, digits, '_', '.', '+' and '-', "
+            "the first a letter or a digit",
+            ExitCode.USAGE,
+        )
 
 
 @app.command("list")
