@@ -279,5 +279,6 @@ def _evidence(found: Score) -> Mapping[str, Any]:
         "ks": found.ks,
         "predictions_psi": round(found.predictions_psi, 4),
         "confidence_psi": round(found.confidence_psi, 4),
+        "confidence_ks": found.confidence_ks,
         "sensors": {name: round(excess, 4) for name, excess in found.sensors.items()},
     }

@@ -76,6 +76,8 @@ class Score:
     confidence_psi: float
     sensors: Mapping[str, float]
     """Each sensor's excess (`sensor_drift`); empty with a single sensor."""
+    confidence_ks: float | None = None
+    """KS distance of the confidence; None where no sketches came."""
     concentrated_on: str | None = None
     """The one sensor that the drift is of, if it is clearly of one."""
 
@@ -88,8 +90,8 @@ class Score:
 
 @dataclass(frozen=True)
 class Observed:
-    """Merged counts of some examples; `sketches` holds one merged KLL sketch a feature, or is
-    empty."""
+    """Merged counts of some examples; `sketches` holds one merged KLL sketch a feature and, last,
+    that of the confidence, or is empty."""
 
     count: int
     features: tuple[Counts, ...]
@@ -165,7 +167,11 @@ def merge_windows(windows: Sequence[DriftWindow]) -> Observed:
         predictions=np.sum([w.predictions for w in windows], axis=0, dtype=np.float64),
         confidence=np.sum([w.confidence for w in windows], axis=0, dtype=np.float64),
         sketches=_merge_sketches(
-            [tuple(map(read_sketch, w.sketches.features)) for w in windows if w.sketches]
+            [
+                tuple(map(read_sketch, (*w.sketches.features, w.sketches.confidence)))
+                for w in windows
+                if w.sketches
+            ]
         ),
     )
 
@@ -185,7 +191,7 @@ def merge(parts: Sequence[Observed]) -> Observed:
 
 def observed_baseline(baseline: Baseline) -> Observed:
     """The training data as if it had been observed: shares times count."""
-    sketches = [read_sketch(binned.sketch) for binned in baseline.features]
+    sketches = [read_sketch(b.sketch) for b in (*baseline.features, baseline.confidence)]
     known = tuple(sketch for sketch in sketches if sketch is not None)
     return Observed(
         count=baseline.count,
@@ -202,7 +208,7 @@ def score(current: Observed, reference: Observed, manifest: Manifest) -> Score:
         psi(counts, before)
         for counts, before in zip(current.features, reference.features, strict=True)
     ]
-    sketched = len(current.sketches) == len(reference.sketches) == len(manifest.features)
+    sketched = len(current.sketches) == len(reference.sketches) == len(manifest.features) + 1
     features = tuple(
         FeatureDrift(
             name=feature.name,
@@ -220,6 +226,7 @@ def score(current: Observed, reference: Observed, manifest: Manifest) -> Score:
         predictions_psi=psi(current.predictions, reference.predictions),
         confidence_psi=psi(current.confidence, reference.confidence),
         sensors=excesses,
+        confidence_ks=ks(current.sketches[-1], reference.sketches[-1]) if sketched else None,
         concentrated_on=concentrated_on,
     )
 
@@ -261,7 +268,7 @@ def _spread_by_sensor(features: Sequence[FeatureDrift], manifest: Manifest) -> M
 def _merge_sketches(
     sketched: Sequence[tuple[kll_floats_sketch | None, ...]],
 ) -> tuple[kll_floats_sketch, ...]:
-    """One sketch a feature; empty when none came or one could not be read."""
+    """One sketch for each that a part holds; empty when none came or one could not be read."""
     if not sketched or len({len(sketches) for sketches in sketched}) != 1:
         return ()
     merged = tuple(kll_floats_sketch(SKETCH_K) for _ in sketched[0])

@@ -6,7 +6,6 @@ the script left out (draft, baseline) comes from the parent and from the trainin
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -19,12 +18,10 @@ from edgeloop_controller.services.registry import Registry
 from edgeloop_controller.store import versions
 from edgeloop_controller.store.engine import Database
 from edgeloop_controller.store.tables import TrainingRun
-from edgeloop_controller.training.dataset import HeldBack
+from edgeloop_controller.training.dataset import TRAIN_FILE, HeldBack
 from edgeloop_controller.training.evaluation import Comparison, evaluate
 from edgeloop_controller.training.executor import Outcome
 from edgeloop_protocol.manifest import Lineage, Manifest
-
-TRAIN_FILE: Final = "train.parquet"
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import logging
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 from sqlalchemy.orm import Session
 
@@ -26,8 +26,6 @@ from edgeloop_protocol.clock import Clock
 from edgeloop_protocol.manifest import Manifest
 
 logger = logging.getLogger(__name__)
-
-FEATURES_IN_EVIDENCE_MAX: Final = 12
 
 
 class Watched(NamedTuple):
@@ -179,7 +177,7 @@ def _raise(
         threshold=finding.threshold,
         raised_at=now,
         cleared_at=None,
-        evidence=_evidence(finding),
+        evidence={"explanation": finding.explanation, **finding.evidence},
     )
     session.add(alarm)
     session.flush()
@@ -201,21 +199,4 @@ def _event(alarm: DriftAlarm) -> dict[str, Any]:
         "sensor": alarm.sensor,
         "score": alarm.score,
         "threshold": alarm.threshold,
-    }
-
-
-def _evidence(finding: Finding) -> dict[str, Any]:
-    score = finding.score
-    strongest = sorted(score.features, key=lambda feature: -feature.psi)
-    return {
-        "explanation": finding.explanation,
-        "examples": score.examples,
-        "features": [
-            {"name": f.name, "sensor": f.sensor, "psi": f.psi, "ks": f.ks}
-            for f in strongest[:FEATURES_IN_EVIDENCE_MAX]
-        ],
-        "sensors": dict(score.sensors),
-        "predictions_psi": score.predictions_psi,
-        "confidence_psi": score.confidence_psi,
-        **dict(finding.evidence),
     }

@@ -87,14 +87,21 @@ def assign(
     row.reason = reason
 
 
-def champions(session: Session, slot: str, digests: Iterable[str]) -> dict[str, int]:
-    """How many devices run each of `digests` as the champion of `slot`."""
+def champions(
+    session: Session, slot: str | None = None, digests: Iterable[str] | None = None
+) -> dict[str, int]:
+    """Manifest digest → how many slots of devices it is the champion of; of one slot or of all,
+    and of `digests` or of whatever runs."""
     query = (
         select(DeviceSlot.champion_digest, func.count())
-        .where(DeviceSlot.slot == slot, DeviceSlot.champion_digest.in_(list(digests)))
+        .where(DeviceSlot.champion_digest.is_not(None))
         .group_by(DeviceSlot.champion_digest)
     )
-    return {str(digest): number for digest, number in session.execute(query).all()}
+    if slot is not None:
+        query = query.where(DeviceSlot.slot == slot)
+    if digests is not None:
+        query = query.where(DeviceSlot.champion_digest.in_(list(digests)))
+    return {str(digest): number for digest, number in session.execute(query)}
 
 
 def behind(session: Session) -> Sequence[Device]:

@@ -30,7 +30,7 @@ def page(
 
 
 def labelled(
-    session: Session, slot: str, digests: Collection[str], without_devices: Collection[str] = ()
+    session: Session, slot: str, digests: Collection[str]
 ) -> Sequence[tuple[Sample, Label]]:
     """Labelled samples of the given versions on a slot, in the order in which they came."""
     query = (
@@ -39,8 +39,6 @@ def labelled(
         .where(Sample.slot == slot, Sample.manifest_digest.in_(list(digests)))
         .order_by(Sample.id)
     )
-    if without_devices:
-        query = query.where(Sample.device_id.not_in(list(without_devices)))
     return [(sample, label) for sample, label in session.execute(query)]
 
 

@@ -238,6 +238,9 @@ def test_defaults_are_said_and_no_baseline_means_no_findings() -> None:
 
 def test_ks_stands_beside_psi_where_sketches_came() -> None:
     moved = assess([device("d0", flip=True, sketched=True)], MODEL)[-1]
+    assert moved.evidence["confidence_ks"] == moved.score.confidence_ks
+    assert 0.05 < (moved.score.confidence_ks or 0) <= 1
+    assert assess([device("d0")], MODEL)[-1].evidence["confidence_ks"] is None
     by_name = {feature.name: feature.ks for feature in moved.score.features}
     assert by_name["ax_mean"] > 0.9
     assert by_name["wx_std"] < 0.4

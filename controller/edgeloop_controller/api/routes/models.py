@@ -3,8 +3,6 @@
 from typing import Annotated
 
 from fastapi import APIRouter, File, Response, UploadFile
-from sqlalchemy import func, select
-from sqlalchemy.orm import Session
 
 from edgeloop_controller.api import documents
 from edgeloop_controller.api import loop_documents as shapes
@@ -12,8 +10,8 @@ from edgeloop_controller.api.context import Context
 from edgeloop_controller.config import MANIFEST_TOML_MAX_BYTES
 from edgeloop_controller.errors import RefusedInputError, TooLargeError
 from edgeloop_controller.services.lineage import trace
-from edgeloop_controller.store import versions
-from edgeloop_controller.store.tables import DeviceSlot, Version
+from edgeloop_controller.store import devices, versions
+from edgeloop_controller.store.tables import Version
 
 router = APIRouter(prefix="/models", tags=["models"])
 
@@ -49,7 +47,7 @@ def list_models(services: Context) -> documents.Items[documents.ModelSummary]:
         names: dict[str, list[Version]] = {}
         for row in versions.every(session):
             names.setdefault(row.name, []).append(row)
-        counts = _devices_by_digest(session)
+        counts = devices.champions(session)
     return documents.Items(items=[_summary(rows, counts) for rows in names.values()])
 
 
@@ -57,7 +55,7 @@ def list_models(services: Context) -> documents.Items[documents.ModelSummary]:
 def show_model(name: str, services: Context) -> documents.ModelDetail:
     with services.database.reading() as session:
         rows = list(versions.require_model(session, name))
-        counts = _devices_by_digest(session)
+        counts = devices.champions(session)
     items = [version_summary(row, counts) for row in rows]
     return documents.ModelDetail(items=items, **_fields(_summary(rows, counts)))
 
@@ -66,7 +64,7 @@ def show_model(name: str, services: Context) -> documents.ModelDetail:
 def show_version(name: str, version: str, services: Context) -> documents.VersionDetail:
     with services.database.reading() as session:
         row = versions.require(session, name, version)
-        summary = version_summary(row, _devices_by_digest(session))
+        summary = version_summary(row, devices.champions(session))
     manifest = services.registry.manifest(row.manifest_digest)
     return documents.VersionDetail(manifest=manifest, **_fields(summary))
 
@@ -107,15 +105,6 @@ def _summary(rows: list[Version], counts: dict[str, int]) -> documents.ModelSumm
         published_at=latest.published_at,
         devices=sum(counts.get(row.manifest_digest, 0) for row in rows),
     )
-
-
-def _devices_by_digest(session: Session) -> dict[str, int]:
-    query = (
-        select(DeviceSlot.champion_digest, func.count())
-        .where(DeviceSlot.champion_digest.is_not(None))
-        .group_by(DeviceSlot.champion_digest)
-    )
-    return {str(digest): count for digest, count in session.execute(query)}
 
 
 def _fields(document: documents.Document) -> dict[str, object]:
