@@ -51,8 +51,10 @@ class ProbationTerms(Probation):
 class RolloutTerms(Config):
     """What a wave must show before the next one; seconds by the controller's clock.
 
-    The same in the HTTP API and in a policy's file. Where the old version is compared, a probation
-    lasts at least `min_compared` examples: a smaller `probation.min_examples` is raised to that.
+    The same in the HTTP API and in a policy's file. Where the old version is compared, it runs in
+    shadow during probation and for the agent's `limits.shadow_after_commit_s` after the commit (an
+    hour by default), and a probation lasts at least `min_compared` examples: a smaller
+    `probation.min_examples` is raised to that.
     """
 
     soak_s: float = Field(default=30.0, ge=0)

@@ -67,6 +67,11 @@ class TrainingInput(Config):
     `device`, `taken_at`, `version`, `subset`: `before_drift` or `since_drift`) and writes
     `model.onnx` into the output directory; it may also write `model.toml` and `baseline.parquet`
     there. Without model.toml the parent's preprocessing, labels and sensors are taken over.
+
+    The split knows a window by its reference only. Windows that overlap (a hop shorter than the
+    window) share raw data under different references, and may stand on both sides: the held-back
+    accuracies of candidate and parent are then too high alike. Sample windows that do not overlap
+    where that matters.
     """
 
     input_version: Literal[1] = 1
