@@ -256,7 +256,7 @@ def _batch(*bodies: Any, first: int = 1, **changes: Any) -> Inbound:
 def test_what_cannot_be_stored_is_refused_record_by_record(
     controller: Any, database: Database, telemetry: Any, body: Any, reason: str
 ) -> None:
-    """EL-MSG-4: the device's outbox is not held up by it. EL-MSG-3."""
+    """EL-TEL-6: EL-MSG-4: the device's outbox is not held up by it. EL-MSG-3."""
     poison = _batch(EVENT, body, WINDOW, EVENT)
     controller.takes(poison, telemetry("d2", EPOCH, 1, 2), poison)
     assert _stored(database, "d2") == [1, 2]
