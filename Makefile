@@ -31,7 +31,7 @@ test-packages:
 	@tools/ensure_debian.sh mosquitto
 
 test: $(STAMP) test-packages  ## every test
-	@$(BIN)/pytest -n $(PYTEST_JOBS) --dist loadgroup $(ARGS)
+	@$(BIN)/pytest -n $(PYTEST_JOBS) --dist loadfile $(ARGS)
 
 check: $(STAMP)  ## lint, types, layers
 	@$(BIN)/ruff check .

@@ -1,23 +1,17 @@
-"""The whole loop on real recordings, and the same loop broken at several places.
+"""The whole loop on real recordings and on a user's own data, and the same loop broken.
 
-Each of these starts a real controller, real agents and real runners; they never run beside each
-other (xdist group), because a machine of two cores plays one world at a time.
+Each run starts a real controller, real agents and real runners. They stand in one file, which
+`--dist loadfile` gives to one worker, because a machine of two cores plays one world at a time.
 """
 
-import json
 import shutil
 import signal
 import subprocess
 import sys
-import threading
-import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 from edgeloop_simulators.record import read_record
@@ -25,115 +19,19 @@ from edgeloop_simulators.record import read_record
 EXAMPLE = Path(__file__).parents[2] / "examples" / "own-data"
 SIM = Path(sys.executable).parent / "edgeloop-sim"
 
-pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("demo")]
-
-
-@dataclass(frozen=True)
-class Seen:
-    """A process as it was while it lived; what it is afterwards nobody can say."""
-
-    process: psutil.Process
-    parent_pid: int
-    command: tuple[str, ...]
-
-
-@dataclass
-class Run:
-    """`edgeloop-sim run` as a user starts it; remembers every process that it had started."""
-
-    scenario: str
-    out: Path
-    pid: int = 0
-    seen: set[Seen] = field(default_factory=set)
-
-    def start(self) -> subprocess.Popen[str]:
-        command = [str(SIM), "run", self.scenario, "--out", str(self.out)]
-        process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        )
-        self.pid = process.pid
-        threading.Thread(target=self._watch, args=(psutil.Process(process.pid),)).start()
-        return process
-
-    def _watch(self, process: psutil.Process) -> None:
-        while _lives(process):
-            try:
-                for child in process.children(recursive=True):
-                    self._look_at(child)
-            except psutil.NoSuchProcess:
-                return
-            time.sleep(0.2)
-
-    def _look_at(self, process: psutil.Process) -> None:
-        """A process is seen again when it has become another program (exec)."""
-        with suppress(psutil.NoSuchProcess):
-            self.seen.add(Seen(process, process.ppid(), tuple(process.cmdline())))
-
-    def agents(self) -> dict[str, set[int]]:
-        """The process ids of each device's agent, by its configuration file."""
-        found: dict[str, set[int]] = {}
-        for one in tuple(self.seen):
-            program = {Path(word).name for word in one.command[:2]}
-            if one.parent_pid == self.pid and "edgeloop-agent" in program:
-                found.setdefault(one.command[-1], set()).add(one.process.pid)
-        return found
-
-    def runners(self) -> dict[int, set[int]]:
-        """The process ids of runners, by the process that started them."""
-        found: dict[int, set[int]] = {}
-        for one in tuple(self.seen):
-            if "edgeloop_agent.runner" in one.command:
-                found.setdefault(one.parent_pid, set()).add(one.process.pid)
-        return found
-
-    def left(self) -> list[psutil.Process]:
-        return [p for p in {one.process for one in tuple(self.seen)} if _lives(p)]
-
-    def summary(self) -> dict[str, Any]:
-        return dict(json.loads((self.out / "summary.json").read_text()))
-
-
-def _lives(process: psutil.Process) -> bool:
-    try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
-
-
-@dataclass
-class Finished:
-    run: Run
-    exit_code: int
-    output: str
-
-    @property
-    def summary(self) -> dict[str, Any]:
-        return self.run.summary()
-
-
-def play(scenario: str, out: Path, timeout_s: float) -> Finished:
-    run = Run(scenario, out)
-    process = run.start()
-    try:
-        output, _ = process.communicate(timeout=timeout_s)
-    finally:
-        process.kill()
-    return Finished(run, process.returncode, output)
-
-
-# ---- the demo, once ---------------------------------------------------------------------------
+pytestmark = pytest.mark.e2e
 
 
 @pytest.fixture(scope="module")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Finished]:
-    finished = play("watch", tmp_path_factory.mktemp("demo") / "out", timeout_s=420)
+def demo(tmp_path_factory: pytest.TempPathFactory, play: Any) -> Iterator[Any]:
+    finished = play("watch", tmp_path_factory.mktemp("demo") / "out", 420)
     assert finished.exit_code == 0, finished.output[-3000:]
     yield finished
     shutil.rmtree(finished.run.out)
 
 
 @pytest.mark.timeout(480)
-def test_the_loop_closes(demo: Finished) -> None:
+def test_the_loop_closes(demo: Any) -> None:
     found = demo.summary
     assert found["devices"] == 10
     assert 0.75 <= found["accuracy_v1_before"] <= 0.92
@@ -144,13 +42,13 @@ def test_the_loop_closes(demo: Finished) -> None:
 
 
 @pytest.mark.timeout(480)
-def test_one_broken_sensor_is_not_taken_for_a_changed_world(demo: Finished) -> None:
+def test_one_broken_sensor_is_not_taken_for_a_changed_world(demo: Any) -> None:
     assert demo.summary["sensor_fault_found"] is True
     assert demo.summary["false_drift_alarms"] == 0
 
 
 @pytest.mark.timeout(480)
-def test_bad_versions_reach_their_canary_at_most(demo: Finished) -> None:
+def test_bad_versions_reach_their_canary_at_most(demo: Any) -> None:
     assert 0 < demo.summary["bad_versions_exposed_fraction"] <= 0.1
     stopped = demo.summary["bad_versions_stopped"]
     assert set(stopped) == {"permuted", "nan"}
@@ -158,7 +56,7 @@ def test_bad_versions_reach_their_canary_at_most(demo: Finished) -> None:
 
 
 @pytest.mark.timeout(480)
-def test_telemetry_came_once(demo: Finished) -> None:
+def test_telemetry_came_once(demo: Any) -> None:
     assert demo.summary["telemetry_records"] > 500
     assert demo.summary["telemetry_lost"] == 0
     assert demo.summary["telemetry_duplicated"] == 0
@@ -166,7 +64,7 @@ def test_telemetry_came_once(demo: Finished) -> None:
 
 
 @pytest.mark.timeout(480)
-def test_v2_was_judged_on_both_wrists_before_it_was_published(demo: Finished) -> None:
+def test_v2_was_judged_on_both_wrists_before_it_was_published(demo: Any) -> None:
     judged = demo.summary["evaluation_of_v2"]
     assert judged["held_back"]["accuracy"] > judged["held_back"]["against_accuracy"]
     for subset in ("before_drift", "since_drift"):
@@ -174,7 +72,7 @@ def test_v2_was_judged_on_both_wrists_before_it_was_published(demo: Finished) ->
 
 
 @pytest.mark.timeout(480)
-def test_the_report_marks_what_happened(demo: Finished) -> None:
+def test_the_report_marks_what_happened(demo: Any) -> None:
     page = (demo.run.out / "report.html").read_text()
     for text in ("right wrist → left wrist", "world_changed on the fleet", "v2: rollout done"):
         assert text in page
@@ -182,7 +80,7 @@ def test_the_report_marks_what_happened(demo: Finished) -> None:
 
 
 @pytest.mark.timeout(480)
-def test_every_device_was_a_real_agent_with_a_real_runner(demo: Finished) -> None:
+def test_every_device_was_a_real_agent_with_a_real_runner(demo: Any) -> None:
     agents, runners = demo.run.agents(), demo.run.runners()
     configurations = (demo.run.out / "run" / "devices").glob("*/agent.toml")
     assert set(agents) == {str(path) for path in configurations}
@@ -194,7 +92,7 @@ def test_every_device_was_a_real_agent_with_a_real_runner(demo: Finished) -> Non
 
 
 @pytest.mark.timeout(480)
-def test_good_versions_were_tried_on_one_canary_first(demo: Finished) -> None:
+def test_good_versions_were_tried_on_one_canary_first(demo: Any) -> None:
     record = read_record(demo.run.out)
     good = {record.digest_of(kind): kind for kind in ("first", "retrained")}
     rollouts = [r for r in record.rollouts if r["manifest_digest"] in good]
@@ -209,18 +107,15 @@ def test_good_versions_were_tried_on_one_canary_first(demo: Finished) -> None:
 
 
 @pytest.mark.timeout(480)
-def test_the_figures_can_be_computed_again(demo: Finished) -> None:
+def test_the_figures_can_be_computed_again(demo: Any) -> None:
     before = demo.summary
     subprocess.run([SIM, "summarize", demo.run.out], check=True, stdout=subprocess.DEVNULL)
     assert demo.summary == before
 
 
-# ---- one's own data ----------------------------------------------------------------------------
-
-
 @pytest.mark.timeout(240)
-def test_the_loop_closes_on_a_users_csv_and_script(tmp_path: Path) -> None:
-    finished = play(str(EXAMPLE / "scenario.toml"), tmp_path / "out", timeout_s=210)
+def test_the_loop_closes_on_a_users_csv_and_script(tmp_path: Path, play: Any) -> None:
+    finished = play(str(EXAMPLE / "scenario.toml"), tmp_path / "out", 210)
     assert finished.exit_code == 0, finished.output[-3000:]
     found = finished.summary
     assert found["devices"] == len(finished.run.agents()) == 4
@@ -232,7 +127,7 @@ def test_the_loop_closes_on_a_users_csv_and_script(tmp_path: Path) -> None:
     assert finished.run.left() == []
 
 
-# ---- broken loops -----------------------------------------------------------------------------
+# ---- broken loops ---------------------------------------------------------------------------
 
 HEAD = """
 title = "A small and quick world"
@@ -285,19 +180,19 @@ CHANGE = '[[steps]]\ndo = "change_world"\nsettle_s = 1\n'
 
 
 @pytest.fixture
-def small_world(tmp_path: Path) -> Callable[..., Finished]:
-    def play_small(steps: str, annotated: float = 1.0, terms: str = "") -> Finished:
+def small_world(tmp_path: Path, play: Any) -> Callable[..., Any]:
+    def play_small(steps: str, annotated: float = 1.0, terms: str = "") -> Any:
         path = tmp_path / "scenario.toml"
         head = HEAD.format(example=EXAMPLE, annotated=annotated, terms=terms)
         path.write_text(head + steps)
-        return play(str(path), tmp_path / "out", timeout_s=150)
+        return play(str(path), tmp_path / "out", 150)
 
     return play_small
 
 
 @pytest.mark.timeout(180)
 def test_without_an_annotator_there_is_no_second_version(
-    small_world: Callable[..., Finished],
+    small_world: Callable[..., Any],
 ) -> None:
     steps = OBSERVE + CHANGE + '[[steps]]\ndo = "retrain"\ndeadline_s = 6\n'
     finished = small_world(steps, annotated=0.0)
@@ -311,7 +206,7 @@ def test_without_an_annotator_there_is_no_second_version(
 
 
 @pytest.mark.timeout(180)
-def test_where_nobody_moves_no_drift_is_detected(small_world: Callable[..., Finished]) -> None:
+def test_where_nobody_moves_no_drift_is_detected(small_world: Callable[..., Any]) -> None:
     finished = small_world(OBSERVE + CHANGE + "share = 0.0\ndeadline_s = 8\n")
     assert finished.exit_code == 1
     assert finished.summary["seconds_to_detect_drift"] is None
@@ -322,7 +217,7 @@ def test_where_nobody_moves_no_drift_is_detected(small_world: Callable[..., Fini
 
 @pytest.mark.timeout(180)
 def test_with_the_gates_off_a_bad_version_reaches_everybody(
-    small_world: Callable[..., Finished],
+    small_world: Callable[..., Any],
 ) -> None:
     steps = '[[steps]]\ndo = "publish_bad"\nkind = "permuted"\n'
     finished = small_world(steps, terms="max_disagreement = 1.0\nmax_accuracy_drop = 1.0")
@@ -335,9 +230,9 @@ def test_with_the_gates_off_a_bad_version_reaches_everybody(
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_nothing_is_left_behind_when_a_run_is_cut_short(
-    tmp_path: Path, number: signal.Signals, wait_until: Callable[..., None]
+    tmp_path: Path, run_of: Any, number: signal.Signals, wait_until: Callable[..., None]
 ) -> None:
-    run = Run(str(EXAMPLE / "scenario.toml"), tmp_path / "out")
+    run = run_of(str(EXAMPLE / "scenario.toml"), tmp_path / "out")
     process = run.start()
     try:
         wait_until(run.runners, timeout_s=90, what="a runner is there")
