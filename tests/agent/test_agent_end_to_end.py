@@ -10,7 +10,7 @@ import pytest
 from edgeloop_protocol.lifecycle import SlotState
 from edgeloop_protocol.topics import Down
 
-pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("agent_e2e")]
+pytestmark = pytest.mark.e2e
 
 
 def test_install_serve_report_and_stop(

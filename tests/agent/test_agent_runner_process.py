@@ -24,7 +24,7 @@ from edgeloop_agent.shell.runner_log import FILE_MAX_BYTES, RunnerLog, Tail
 from edgeloop_agent.shell.runner_process import RunnerProcesses, RunnerSaid
 from edgeloop_protocol.manifest import Preprocessing
 
-pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("agent_e2e")]
+pytestmark = pytest.mark.e2e
 
 
 class Rig:

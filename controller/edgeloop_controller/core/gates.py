@@ -99,7 +99,7 @@ def _judge_failures(spec: RolloutSpec, members: Mapping[str, Member]) -> Verdict
     return Verdict(
         gate="failures",
         halted=len(failed) > allowed,
-        sentence=f"{sentence}; {allowed} may",
+        sentence=f"{sentence}; {f'at most {allowed} may' if allowed else 'none may'}",
         looked=len(counted),
         evidence={
             "failed": len(failed),

@@ -64,7 +64,7 @@ def test_one_failed_canary_halts_with_its_cause() -> None:
     found = halting(verdicts)
     assert found is not None
     assert found.gate == "failures"
-    assert found.sentence == "1 of 1 device rolled gait@2 back (output has NaN); 0 may"
+    assert found.sentence == "1 of 1 device rolled gait@2 back (output has NaN); none may"
 
 
 @pytest.mark.parametrize(("failed", "halts"), [(1, False), (2, True)])
