@@ -1,9 +1,9 @@
 """The ports of the shell: what the supervisor needs of the world, as small protocols.
 
-Invariants: Journal, Outbox and ArtifactSource each have a contract suite in tests/contracts, run on
-the real adapter and on the simulators' twin. RunnerHost has one adapter and no twin: it is held to
-its port by real processes (tests/agent/test_agent_runner_process.py), and what the supervisor asks
-of it by a recorder (test_agent_supervisor.py). The broker's port is edgeloop_protocol.mqtt.Broker.
+Invariants: Disk, Journal, Outbox, ArtifactSource and RunnerHost each have a contract suite in
+tests/contracts, run on the real adapter and on the simulators' twin. The broker's port is
+edgeloop_protocol.mqtt.Broker. What adapters tell the supervisor are core events and the two values
+here, RunnerSaid and DownlinkMessage.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -11,9 +11,57 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
-from edgeloop_agent.core.effects import StartRunner
+from edgeloop_agent.core.device import Device
+from edgeloop_agent.core.effects import FetchArtifact, FetchManifest, StartRunner
+from edgeloop_agent.core.events import Event
 from edgeloop_agent.core.snapshot import DeviceSnapshot
 from edgeloop_protocol.messages import RecordBody, TelemetryBatch
+
+
+class DiskFile(Protocol):
+    def write(self, content: bytes) -> int: ...
+
+    def sync(self) -> None:
+        """Return when what was written survives a power cut, if the file's name does."""
+
+
+class Disk(Protocol):
+    """The agent's state directory. Paths are relative to it, with `/`; all raise OSError.
+
+    A name (made, renamed, removed) survives a power cut after `sync_directory` of the directory it
+    stands in, a file's content after its own `sync`, whatever came first.
+    """
+
+    def open(self, path: str, append: bool = False) -> AbstractContextManager[DiskFile]:
+        """For writing: emptied, or from its end on."""
+
+    def read(self, path: str) -> bytes: ...
+
+    def size(self, path: str) -> int | None:
+        """None: there is no such file."""
+
+    def digest(self, path: str) -> str | None:
+        """SHA-256 in hex; None when it is not there or cannot be read."""
+
+    def rename(self, old: str, new: str) -> None:
+        """Replaces `new` in one step."""
+
+    def remove(self, path: str) -> None:
+        """A file that is not there is removed already."""
+
+    def make_directory(self, path: str) -> None:
+        """One level; one that exists stays."""
+
+    def list(self, path: str) -> tuple[str, ...]:
+        """Names in order; those of directories end in `/`."""
+
+    def remove_tree(self, path: str) -> None:
+        """As much of it as can be removed."""
+
+    def sync_directory(self, path: str) -> None:
+        """`""` is the state directory itself."""
+
+    def free_bytes(self) -> int: ...
 
 
 class Journal(Protocol):
@@ -107,5 +155,49 @@ class RunnerHost(Protocol):
         """How many runner processes there are."""
 
 
-Post = Callable[[object], None]
+Fetch = FetchManifest | FetchArtifact
+
+
+class Fetcher(Protocol):
+    """Performs fetches one after the other; answers each with exactly one event."""
+
+    def start(self) -> None: ...
+
+    def submit(self, fetch: Fetch) -> None: ...
+
+    def keep(self, manifests: frozenset[str]) -> None:
+        """Give up fetches of other versions."""
+
+    def stop(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """Rejected: malformed or oversized; dropped: too many at once for the queue."""
+
+    bytes_up: int
+    rejected_messages: int
+    messages_dropped: int
+
+
+class Status(Protocol):
+    def refresh(self, device: Device, traffic: Traffic, stopped: bool = False) -> None:
+        """Called after every turn: be quick, and raise nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunnerSaid:
+    """Telemetry from a runner, for the outbox."""
+
+    slot: str
+    body: RecordBody
+
+
+@dataclass(frozen=True, slots=True)
+class DownlinkMessage:
+    topic: str
+    payload: bytes
+
+
+Post = Callable[[Event | RunnerSaid | DownlinkMessage], None]
 """Puts something on the supervisor's queue; called from any thread; blocks when it is full."""

@@ -11,7 +11,8 @@ from edgeloop_agent.errors import FetchCorruptError, FetchNoSpaceError, FetchUnr
 from edgeloop_agent.shell.download import Downloader
 from edgeloop_agent.shell.fetch_worker import FetchWorker
 from edgeloop_agent.shell.inventory import DeviceInventory
-from edgeloop_agent.shell.model_store import ModelStore
+from edgeloop_agent.shell.model_store import ModelStore, model_path, part_path
+from edgeloop_agent.shell.os_disk import OsDisk
 from edgeloop_simulators.twins.artifact_source import MemoryArtifactSource
 
 
@@ -26,8 +27,13 @@ def source(package):
 
 
 @pytest.fixture
-def store(tmp_path):
-    return ModelStore(tmp_path)
+def disk(tmp_path):
+    return OsDisk(tmp_path)
+
+
+@pytest.fixture
+def store(disk):
+    return ModelStore(disk)
 
 
 @pytest.fixture
@@ -39,17 +45,17 @@ def never():
     return False
 
 
-def test_manifest_and_artifact_reach_the_store_once(downloader, source, store, package):
+def test_manifest_and_artifact_reach_the_store_once(downloader, source, store, package, disk):
     digest = package.manifest.digest()
     for _ in range(2):
         assert downloader.manifest(package.offer) == package.manifest.canonical()
         downloader.artifact(package.offer, never)
-    assert store.model_path(digest).read_bytes() == package.model
+    assert disk.path(model_path(digest)).read_bytes() == package.model
     assert [d for d, _ in source.opened] == [digest, package.manifest.artifact.digest]
-    assert not list(store.root.glob("*.part"))
+    assert not list(disk.path("models").glob("*.part"))
 
 
-def test_a_cut_download_is_resumed(downloader, source, store, package):
+def test_a_cut_download_is_resumed(downloader, source, store, package, disk):
     """EL-ART-2."""
     downloader.manifest(package.offer)
     source.cut_after_bytes = 50
@@ -57,41 +63,44 @@ def test_a_cut_download_is_resumed(downloader, source, store, package):
         downloader.artifact(package.offer, never)
     downloader.artifact(package.offer, never)
     assert source.opened[-1] == (package.manifest.artifact.digest, 50)
-    assert store.model_path(package.manifest.digest()).read_bytes() == package.model
+    assert disk.path(model_path(package.manifest.digest())).read_bytes() == package.model
 
 
-def test_wrong_bytes_never_reach_their_final_name(downloader, source, store, package):
+def test_wrong_bytes_never_reach_their_final_name(downloader, source, store, package, disk):
     """EL-ART-3."""
     digest = package.manifest.artifact.digest
     source.artifacts[digest] = bytes(len(package.model))
     with pytest.raises(FetchCorruptError, match="not what its digest names"):
         downloader.artifact(package.offer, never)
-    assert not store.model_path(package.manifest.digest()).exists()
-    assert not store.part_path(digest).exists(), "and are not resumed"
+    assert not disk.path(model_path(package.manifest.digest())).exists()
+    assert not disk.path(part_path(digest)).exists(), "and are not resumed"
     source.artifacts |= package.artifacts
     downloader.artifact(package.offer, never)
 
 
-def test_never_more_than_was_offered_is_written(downloader, source, store, package):
+def test_never_more_than_was_offered_is_written(downloader, source, store, package, disk):
     source.artifacts[package.manifest.artifact.digest] = package.model + b"x"
     with pytest.raises(FetchCorruptError, match="longer than"):
         downloader.artifact(package.offer, never)
-    assert not store.part_path(package.manifest.artifact.digest).exists()
+    assert not disk.path(part_path(package.manifest.artifact.digest)).exists()
     source.artifacts[package.manifest.digest()] += b" "
     with pytest.raises(FetchCorruptError, match="longer than"):
         downloader.manifest(package.offer)
 
 
-def test_a_part_that_is_too_long_is_begun_anew(downloader, store, package):
-    store.part_path(package.manifest.artifact.digest).write_bytes(bytes(len(package.model) + 1))
+def test_a_part_that_is_too_long_is_begun_anew(downloader, store, package, disk):
+    disk.path(part_path(package.manifest.artifact.digest)).write_bytes(
+        bytes(len(package.model) + 1)
+    )
     downloader.artifact(package.offer, never)
-    assert store.model_path(package.manifest.digest()).read_bytes() == package.model
+    assert disk.path(model_path(package.manifest.digest())).read_bytes() == package.model
 
 
-def test_a_full_disk_waits(source, store, package):
+def test_a_full_disk_waits(source, store, package, disk, monkeypatch):
+    monkeypatch.setattr(disk, "free_bytes", lambda: 10)
     with pytest.raises(FetchNoSpaceError, match="disk: 10 bytes free"):
-        Downloader(source, store, lambda _: 10).artifact(package.offer, never)
-    assert not store.part_path(package.manifest.artifact.digest).exists()
+        Downloader(source, store).artifact(package.offer, never)
+    assert not disk.path(part_path(package.manifest.artifact.digest)).exists()
 
 
 def test_a_short_artifact_waits_for_the_rest(downloader, source, package):
@@ -105,18 +114,18 @@ def test_what_is_no_longer_wanted_is_given_up(downloader, package):
         downloader.artifact(package.offer, lambda: True)
 
 
-def test_garbage_is_collected_and_the_rest_kept(downloader, store, make_package, source):
+def test_garbage_is_collected_and_the_rest_kept(downloader, store, make_package, source, disk):
     kept, gone = make_package("1"), make_package("2")
     for package in (kept, gone):
         source.artifacts |= package.artifacts
         downloader.manifest(package.offer)
         downloader.artifact(package.offer, never)
-    store.part_path("a" * 64).write_bytes(b"half")
-    store.part_path("b" * 64).write_bytes(b"half")
+    disk.path(part_path("a" * 64)).write_bytes(b"half")
+    disk.path(part_path("b" * 64)).write_bytes(b"half")
     store.collect_garbage({kept.manifest.digest()}, {"a" * 64})
-    assert store.model_path(kept.manifest.digest()).exists()
-    assert not store.model_path(gone.manifest.digest()).exists()
-    assert [path.name for path in store.root.glob("*.part")] == [f"{'a' * 64}.part"]
+    assert disk.path(model_path(kept.manifest.digest())).exists()
+    assert not disk.path(model_path(gone.manifest.digest())).exists()
+    assert [path.name for path in disk.path("models").glob("*.part")] == [f"{'a' * 64}.part"]
 
 
 def test_the_worker_answers_each_fetch_with_one_event(downloader, source, package, tmp_path):

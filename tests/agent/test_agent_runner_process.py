@@ -18,10 +18,12 @@ from edgeloop_agent.core.events import (
     RunnerServing,
 )
 from edgeloop_agent.errors import StateDirInUseError
+from edgeloop_agent.ports import RunnerSaid
 from edgeloop_agent.shell.lock import StateDirLock, is_locked
-from edgeloop_agent.shell.model_store import ModelStore
+from edgeloop_agent.shell.model_store import ModelStore, model_path
+from edgeloop_agent.shell.os_disk import OsDisk
 from edgeloop_agent.shell.runner_log import FILE_MAX_BYTES, RunnerLog, Tail
-from edgeloop_agent.shell.runner_process import RunnerProcesses, RunnerSaid
+from edgeloop_agent.shell.runner_process import RunnerProcesses
 from edgeloop_protocol.manifest import Preprocessing
 
 pytestmark = pytest.mark.e2e
@@ -50,15 +52,16 @@ class Rig:
                 },
             }
         )
-        self.store = ModelStore(directory)
+        self.disk = OsDisk(directory)
+        self.store = ModelStore(self.disk)
         self.words = queue.Queue()
         self.said = []
-        self.host = RunnerProcesses(self.config, self.store, self.words.put)
+        self.host = RunnerProcesses(self.config, self.disk, self.words.put)
 
     def put(self, package):
         digest = package.manifest.digest()
         self.store.put_manifest(digest, package.manifest.canonical())
-        self.store.model_path(digest).write_bytes(package.model)
+        self.disk.path(model_path(digest)).write_bytes(package.model)
 
     def start(self, package, shadow=None, number=1):
         for each in (package, shadow):

@@ -12,6 +12,8 @@ from edgeloop_agent.core.budget import ByteBudget
 from edgeloop_agent.core.snapshot import DeviceSnapshot, SlotSnapshot
 from edgeloop_agent.shell.inbox import Inbox
 from edgeloop_agent.shell.model_store import ModelStore
+from edgeloop_agent.shell.os_disk import OsDisk
+from edgeloop_agent.shell.run_loop import RunLoop
 from edgeloop_agent.shell.status import StatusFile
 from edgeloop_agent.shell.supervisor import JOURNAL_RETRY_S, Parts, Supervisor
 from edgeloop_agent.shell.telemetry import Telemetry
@@ -86,20 +88,27 @@ def rig(tmp_path):
     parts = Parts(
         config=config,
         clock=clock,
-        inbox=inbox,
         broker=broker,
+        listener=inbox,
         journal=journal,
         telemetry=telemetry,
-        store=ModelStore(tmp_path),
+        store=ModelStore(OsDisk(tmp_path)),
         host=recorder,
         fetcher=recorder,
         take_inventory=lambda: INVENTORY,
         status=StatusFile(tmp_path, "dev1", telemetry, clock),
+        jitter=lambda: 0.5,
+        messages_dropped=lambda: inbox.messages_dropped,
     )
     supervisor = Supervisor(parts)
     broker.start(inbox)
     return SimpleNamespace(
-        supervisor=supervisor, journal=journal, recorder=recorder, clock=clock, inbox=inbox
+        supervisor=supervisor,
+        loop=RunLoop(supervisor, inbox, recorder, clock),
+        journal=journal,
+        recorder=recorder,
+        clock=clock,
+        inbox=inbox,
     )
 
 
@@ -110,13 +119,13 @@ def desired(package):
 
 def offer(rig, package):
     rig.inbox.message(*desired(package))
-    rig.supervisor._turn()
+    rig.loop.turn()
 
 
 def step(rig, seconds=0.0):
     rig.clock.advance(seconds)
     rig.inbox.post(ev.Tick())
-    rig.supervisor._turn()
+    rig.loop.turn()
 
 
 def test_nothing_is_begun_before_the_journal_has_it(rig, make_package):
@@ -155,7 +164,7 @@ def test_a_full_disk_never_delays_the_restart_of_the_champion(rig, make_package)
 
 def test_a_stop_begins_nothing_more(rig, make_package):
     rig.inbox.message(*desired(make_package()))
-    rig.supervisor._stop()
+    rig.loop.stop()
     assert rig.recorder.asked == []
     assert rig.journal.load()[0].revision == 0
 
@@ -167,7 +176,7 @@ def test_the_status_counts_what_was_not_acted_upon(rig, make_package, tmp_path):
     rig.inbox.message(down_topic("dev1", Down.DESIRED), b"{")
     rig.inbox.messages_dropped = 7
     rig.clock.advance(2)
-    rig.supervisor._turn()
+    rig.loop.turn()
     status = json.loads((tmp_path / "status.json").read_text())
     assert (status["rejected_messages"], status["messages_dropped"]) == (1, 7)
     assert status["stale_desired"] == 1
@@ -185,7 +194,7 @@ def test_a_runner_that_cannot_be_started_is_one_that_exited(rig, make_package):
     ready = Inventory.model_validate(ready.model_dump() | {"runtimes": [runtime]})
     rig.inbox.post(ev.ManifestFetched("main", digest, package.manifest, ready, True))
     rig.inbox.post(ev.ArtifactFetched("main", digest))
-    rig.supervisor._turn()
-    slot = rig.supervisor._device.reported()[0]
+    rig.loop.turn()
+    slot = rig.supervisor.device.reported()[0]
     assert "cannot be started" in slot.waiting
     assert slot.attempts == 1

@@ -4,6 +4,7 @@ import pytest
 
 from edgeloop_agent.core.snapshot import Candidate, DeviceSnapshot, SlotSnapshot
 from edgeloop_agent.shell.journal import FileJournal
+from edgeloop_agent.shell.os_disk import OsDisk
 from edgeloop_protocol.lifecycle import SlotState
 from edgeloop_protocol.messages import Offer, Refusal, VersionRef
 from edgeloop_simulators.twins.journal import MemoryJournal
@@ -14,7 +15,7 @@ class FileCase:
         self.directory = directory
 
     def reopen(self):
-        return FileJournal(self.directory)
+        return FileJournal(OsDisk(self.directory))
 
     def damage(self, content):
         (self.directory / "journal.json").write_bytes(content)

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgeloop_agent.errors import OutboxUnavailableError, RecordTooLargeError
-from edgeloop_agent.shell.outbox import SqliteOutbox
+from edgeloop_agent.shell.outbox import open_outbox
 from edgeloop_protocol.limits import BATCH_RECORDS_MAX, BATCH_TARGET_BYTES, PAYLOAD_MAX_BYTES
 from edgeloop_protocol.messages import DeviceEvent, Sample, VersionRef, encode
 from edgeloop_simulators.twins.outbox import MemoryOutbox
@@ -21,7 +21,7 @@ class SqliteCase:
     def open(self, max_bytes=10**6):
         if self.outbox is not None:
             self.outbox.close()
-        self.outbox = SqliteOutbox(self.directory, max_bytes)
+        self.outbox = open_outbox(self.directory, max_bytes)
         return self.outbox
 
     def close(self):
@@ -242,7 +242,7 @@ def test_any_order_of_appends_acks_and_boots_is_the_same_for_both(tmp_path_facto
 
 def test_a_damaged_file_is_kept_aside_and_the_agent_goes_on(tmp_path):
     (tmp_path / "outbox.sqlite").write_bytes(b"this is not a database, whatever its name" * 100)
-    outbox = SqliteOutbox(tmp_path, 10**6)
+    outbox = open_outbox(tmp_path, 10**6)
     assert "kept as outbox.corrupt-1" in outbox.problem
     assert (tmp_path / "outbox.corrupt-1").read_bytes().startswith(b"this is not")
     outbox.append([event(1)])
@@ -251,7 +251,7 @@ def test_a_damaged_file_is_kept_aside_and_the_agent_goes_on(tmp_path):
 
 
 def test_a_full_disk_raises_and_changes_nothing(tmp_path):
-    outbox = SqliteOutbox(tmp_path, 10**8)
+    outbox = open_outbox(tmp_path, 10**8)
     outbox.append([event(1)])
     pages = outbox._database.execute("PRAGMA page_count").fetchone()[0]
     outbox._database.execute(f"PRAGMA max_page_count={pages}")

@@ -53,6 +53,7 @@ class Device:
         self._asked_to_persist = self._journalled = snapshot
         self._journal_problem = ""
         self._kept = self._garbage()
+        self._kept_for: DeviceSnapshot | None = None
         self._said: tuple[int, tuple[SlotReported, ...]] = (self._revision, ())
         self._connected = False
         self.stale_desired = 0
@@ -102,8 +103,12 @@ class Device:
         return tuple(slot.reported(self._journal_problem) for slot in self._slots.values())
 
     def snapshot(self) -> DeviceSnapshot:
-        slots = tuple(slot.durable for slot in self._slots.values())
-        return DeviceSnapshot(revision=self._revision, slots=slots + self._resting)
+        """The same object while nothing that it holds has changed."""
+        slots = (*(slot.durable for slot in self._slots.values()), *self._resting)
+        known = self._asked_to_persist
+        if known.revision == self._revision and known.slots == slots:
+            return known
+        return DeviceSnapshot(revision=self._revision, slots=slots)
 
     def _desire(self, desired: Desired) -> list[Effect]:
         if desired.revision <= self._revision:
@@ -132,13 +137,14 @@ class Device:
         for slot in self._slots.values():
             effects += slot.settle(now)
         snapshot = self.snapshot()
-        if snapshot != self._asked_to_persist:
+        if snapshot is not self._asked_to_persist:
             self._asked_to_persist = snapshot
             effects.insert(0, PersistJournal(snapshot))
-        garbage = self._garbage()
-        if garbage != self._kept and snapshot == self._journalled:
-            self._kept = garbage
-            effects.append(garbage)
+        if snapshot is self._journalled and self._kept_for is not snapshot:
+            self._kept_for, garbage = snapshot, self._garbage()
+            if garbage != self._kept:
+                self._kept = garbage
+                effects.append(garbage)
         says = (self._revision, self.reported())
         if answers or (self._connected and says != self._said):
             self._said = says

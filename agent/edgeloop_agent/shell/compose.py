@@ -1,6 +1,7 @@
 """The composition root: a configuration becomes a running agent."""
 
 import logging
+import random
 import signal
 from pathlib import Path
 
@@ -14,7 +15,9 @@ from edgeloop_agent.shell.inventory import DeviceInventory
 from edgeloop_agent.shell.journal import FileJournal
 from edgeloop_agent.shell.lock import StateDirLock
 from edgeloop_agent.shell.model_store import ModelStore
-from edgeloop_agent.shell.outbox import SqliteOutbox
+from edgeloop_agent.shell.os_disk import OsDisk
+from edgeloop_agent.shell.outbox import SqliteOutbox, open_outbox
+from edgeloop_agent.shell.run_loop import RunLoop
 from edgeloop_agent.shell.runner_process import RunnerProcesses
 from edgeloop_agent.shell.status import StatusFile
 from edgeloop_agent.shell.supervisor import Parts, Supervisor
@@ -32,20 +35,23 @@ def run_agent(config: AgentConfig) -> None:
     state_dir = Path(config.state_dir)
     state_dir.mkdir(parents=True, exist_ok=True)
     lock = StateDirLock(state_dir)
-    outbox = SqliteOutbox(state_dir, config.telemetry.outbox_max_bytes)
+    outbox = open_outbox(state_dir, config.telemetry.outbox_max_bytes)
     try:
-        supervisor = Supervisor(_parts(config, state_dir, outbox))
+        inbox = Inbox()
+        parts = _parts(config, state_dir, outbox, inbox)
+        loop = RunLoop(Supervisor(parts), inbox, parts.host, parts.clock)
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: supervisor.request_stop())
+            signal.signal(number, lambda *_: loop.request_stop())
         logger.info("device %s, epoch %s, state in %s", config.device_id, outbox.epoch, state_dir)
-        supervisor.run()
+        loop.run()
     finally:
         outbox.close()
         lock.release()
 
 
-def _parts(config: AgentConfig, state_dir: Path, outbox: SqliteOutbox) -> Parts:
-    clock, inbox, store = SystemClock(), Inbox(), ModelStore(state_dir)
+def _parts(config: AgentConfig, state_dir: Path, outbox: SqliteOutbox, inbox: Inbox) -> Parts:
+    clock, disk = SystemClock(), OsDisk(state_dir)
+    store = ModelStore(disk)
     budget = ByteBudget(
         config.telemetry.budget_bytes_per_day, outbox.load_budget(), clock.monotonic()
     )
@@ -66,14 +72,16 @@ def _parts(config: AgentConfig, state_dir: Path, outbox: SqliteOutbox) -> Parts:
     return Parts(
         config=config,
         clock=clock,
-        inbox=inbox,
         broker=broker,
-        journal=FileJournal(state_dir),
+        listener=inbox,
+        journal=FileJournal(disk),
         telemetry=telemetry,
         store=store,
-        host=RunnerProcesses(config, store, inbox.post),
+        host=RunnerProcesses(config, disk, inbox.post),
         fetcher=FetchWorker(downloader, take_inventory, inbox.post),
         take_inventory=take_inventory,
         status=StatusFile(state_dir, config.device_id, telemetry, clock),
+        jitter=random.SystemRandom().random,
+        messages_dropped=lambda: inbox.messages_dropped,
         outbox_problem=outbox.problem,
     )

@@ -6,10 +6,7 @@ artifact that is already on disk costs no network.
 """
 
 import hashlib
-import os
-import shutil
 from collections.abc import Callable
-from pathlib import Path
 from typing import Final
 
 from edgeloop_agent.errors import (
@@ -18,7 +15,8 @@ from edgeloop_agent.errors import (
     FetchUnreachableError,
 )
 from edgeloop_agent.ports import ArtifactSource
-from edgeloop_agent.shell.model_store import ModelStore, file_digest
+from edgeloop_agent.shell.durable_files import write_all
+from edgeloop_agent.shell.model_store import ModelStore, manifest_path, model_path, part_path
 from edgeloop_protocol.limits import ARTIFACT_MAX_BYTES, MANIFEST_MAX_BYTES, MIB
 from edgeloop_protocol.messages import Offer
 
@@ -31,17 +29,18 @@ class Downloader:
         self,
         source: ArtifactSource,
         store: ModelStore,
-        free_bytes: Callable[[Path], int] = lambda path: shutil.disk_usage(path).free,
+        disk_reserve_bytes: int = DISK_RESERVE_BYTES,
     ) -> None:
         self._source = source
         self._store = store
-        self._free_bytes = free_bytes
+        self._disk = store.disk
+        self._disk_reserve_bytes = disk_reserve_bytes
 
     def manifest(self, offer: Offer) -> bytes:
         """The manifest's document, verified and stored. Raises a FetchError."""
-        path = self._store.manifest_path(offer.manifest_digest)
-        if file_digest(path) == offer.manifest_digest:
-            return path.read_bytes()
+        path = manifest_path(offer.manifest_digest)
+        if self._disk.digest(path) == offer.manifest_digest:
+            return self._disk.read(path)
         size = offer.manifest_size_bytes
         if size > MANIFEST_MAX_BYTES:
             raise FetchCorruptError(
@@ -65,45 +64,43 @@ class Downloader:
 
     def has_artifact(self, offer: Offer) -> bool:
         """Is a file of the right size there? (Its digest is checked by `artifact`.)"""
-        path = self._store.model_path(offer.manifest_digest)
-        return path.is_file() and path.stat().st_size == offer.artifact_size_bytes
+        return self._disk.size(model_path(offer.manifest_digest)) == offer.artifact_size_bytes
 
     def artifact(self, offer: Offer, cancelled: Callable[[], bool]) -> None:
         """Bring the artifact to its final place. Raises a FetchError."""
-        if file_digest(self._store.model_path(offer.manifest_digest)) == offer.artifact_digest:
+        if self._disk.digest(model_path(offer.manifest_digest)) == offer.artifact_digest:
             return
         if offer.artifact_size_bytes > ARTIFACT_MAX_BYTES:
             raise FetchCorruptError(
                 f"an artifact of {offer.artifact_size_bytes} bytes; "
                 f"the limit is {ARTIFACT_MAX_BYTES}"
             )
-        part = self._store.part_path(offer.artifact_digest)
+        part = part_path(offer.artifact_digest)
         try:
             self._fill(part, offer, cancelled)
-            if file_digest(part) != offer.artifact_digest:
-                part.unlink()
+            if self._disk.digest(part) != offer.artifact_digest:
+                self._disk.remove(part)
                 raise FetchCorruptError("the artifact's bytes are not what its digest names")
             self._store.put_model(offer.manifest_digest, part)
         except OSError as error:
             raise FetchNoSpaceError(f"cannot store the artifact: {error}") from error
 
-    def _fill(self, part: Path, offer: Offer, cancelled: Callable[[], bool]) -> None:
+    def _fill(self, part: str, offer: Offer, cancelled: Callable[[], bool]) -> None:
         size = offer.artifact_size_bytes
-        have = part.stat().st_size if part.exists() else 0
+        have = self._disk.size(part) or 0
         if have > size:
-            part.unlink()
+            self._disk.remove(part)
             have = 0
-        if have == size:
-            return
-        free = self._free_bytes(self._store.root)
-        if free < size - have + DISK_RESERVE_BYTES:
+        free = self._disk.free_bytes()
+        if free < size - have + self._disk_reserve_bytes:
             raise FetchNoSpaceError(f"disk: {free} bytes free, {size - have} to download")
-        with part.open("ab") as file:
+        with self._disk.open(part, append=True) as file:
             try:
-                have = self._append(file.write, have, offer, cancelled)
+                if have < size:
+                    have = self._append(file.write, have, offer, cancelled)
             finally:
-                file.flush()
-                os.fsync(file.fileno())
+                # Also of a file that was whole already: a kill may have come before its sync.
+                file.sync()
         if have < size:
             raise FetchUnreachableError(f"the download ended after {have} of {size} bytes")
 
@@ -117,7 +114,7 @@ class Downloader:
                     raise FetchUnreachableError("no longer wanted")
                 have += len(chunk)
                 if have > size:
-                    self._store.part_path(offer.artifact_digest).unlink(missing_ok=True)
+                    self._disk.remove(part_path(offer.artifact_digest))
                     raise FetchCorruptError(f"the artifact is longer than the {size} bytes offered")
-                write(chunk)
+                write_all(write, chunk)
         return have

@@ -4,27 +4,30 @@ Source: DESIGN §4 — file-only fsync lost the new file in 9 of 12 simulated po
 directory's in none of 12.
 """
 
-import os
-from pathlib import Path
+from collections.abc import Callable
 from typing import Final
+
+from edgeloop_agent.ports import Disk
 
 ASIDE_SUFFIX: Final = ".tmp"
 
 
-def write_durably(path: Path, content: bytes) -> None:
+def write_durably(disk: Disk, path: str, content: bytes) -> None:
     """Replace `path` by `content`: after a crash there is the old file or the new, never half."""
-    aside = path.with_name(path.name + ASIDE_SUFFIX)
-    with aside.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    aside.replace(path)
-    sync_directory(path.parent)
+    aside = path + ASIDE_SUFFIX
+    with disk.open(aside) as file:
+        write_all(file.write, content)
+        file.sync()
+    disk.rename(aside, path)
+    disk.sync_directory(directory_of(path))
 
 
-def sync_directory(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def write_all(write: Callable[[bytes], int], content: bytes) -> None:
+    """A disk may take less than it was given; it must take all, or raise."""
+    rest = memoryview(content)
+    while rest:
+        rest = rest[write(bytes(rest)) :]
+
+
+def directory_of(path: str) -> str:
+    return path.rpartition("/")[0]

@@ -5,26 +5,22 @@ counted, because the controller says it again; nothing else is ever dropped, it 
 """
 
 import queue
-from dataclasses import dataclass
 
-from edgeloop_agent.core.events import BrokerConnected, BrokerDisconnected
+from edgeloop_agent.core.events import BrokerConnected, BrokerDisconnected, Event
+from edgeloop_agent.ports import DownlinkMessage, RunnerSaid
 from edgeloop_protocol.limits import EVENT_QUEUE_MAX
 
-
-@dataclass(frozen=True, slots=True)
-class DownlinkMessage:
-    topic: str
-    payload: bytes
+Item = Event | RunnerSaid | DownlinkMessage
 
 
 class Inbox:
     """`post` for our own threads; the other three for the broker's (BrokerListener)."""
 
     def __init__(self) -> None:
-        self._queue: queue.Queue[object] = queue.Queue(EVENT_QUEUE_MAX)
+        self._queue: queue.Queue[Item] = queue.Queue(EVENT_QUEUE_MAX)
         self.messages_dropped = 0
 
-    def post(self, item: object) -> None:
+    def post(self, item: Item) -> None:
         self._queue.put(item)
 
     def connected(self) -> None:
@@ -39,7 +35,7 @@ class Inbox:
         except queue.Full:
             self.messages_dropped += 1
 
-    def take(self, timeout_s: float) -> list[object]:
+    def take(self, timeout_s: float) -> list[Item]:
         """What is there, in order, after waiting at most `timeout_s` for the first."""
         try:
             items = [

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from edgeloop_agent.shell.durable_files import write_durably
+from edgeloop_agent.shell.os_disk import OsDisk
 from edgeloop_protocol.messages import Inventory, RuntimeInfo
 
 logger = logging.getLogger(__name__)
@@ -53,7 +54,7 @@ def _runtimes(state_dir: Path) -> tuple[RuntimeInfo, ...]:
     if known.get("version") != version:
         known = _probe()
         if known:
-            write_durably(cache, json.dumps(known).encode())
+            write_durably(OsDisk(state_dir), CACHE_NAME, json.dumps(known).encode())
     if not known:
         return ()
     return (

@@ -5,42 +5,44 @@ be read is kept aside as `journal.corrupt-<n>` and never deleted.
 """
 
 import logging
-from pathlib import Path
 from typing import Final
 
 from pydantic import ValidationError
 
 from edgeloop_agent.core.snapshot import DeviceSnapshot
-from edgeloop_agent.shell.durable_files import sync_directory, write_durably
+from edgeloop_agent.ports import Disk
+from edgeloop_agent.shell.durable_files import write_durably
 
 logger = logging.getLogger(__name__)
 
 FILE_NAME: Final = "journal.json"
+CORRUPT_PREFIX: Final = "journal.corrupt-"
 
 
 class FileJournal:
-    def __init__(self, state_dir: Path) -> None:
-        self._path = state_dir / FILE_NAME
+    def __init__(self, disk: Disk) -> None:
+        self._disk = disk
 
     def load(self) -> tuple[DeviceSnapshot, str]:
         try:
-            return DeviceSnapshot.model_validate_json(self._path.read_bytes()), ""
+            return DeviceSnapshot.model_validate_json(self._disk.read(FILE_NAME)), ""
         except FileNotFoundError:
             return DeviceSnapshot(), ""
         except (ValidationError, RecursionError) as error:
             kept = self._keep_aside()
             what = str(error).splitlines()[0]
-            problem = f"the journal could not be read and is kept as {kept.name}: {what}"
+            problem = f"the journal could not be read and is kept as {kept}: {what}"
             logger.error("%s", problem)
             return DeviceSnapshot(), problem
 
     def save(self, snapshot: DeviceSnapshot) -> None:
-        write_durably(self._path, snapshot.model_dump_json(indent=1).encode())
+        write_durably(self._disk, FILE_NAME, snapshot.model_dump_json().encode())
 
-    def _keep_aside(self) -> Path:
+    def _keep_aside(self) -> str:
         number = 1
-        while (aside := self._path.with_name(f"journal.corrupt-{number}")).exists():
+        while self._disk.size(f"{CORRUPT_PREFIX}{number}") is not None:
             number += 1
-        self._path.replace(aside)
-        sync_directory(self._path.parent)
+        aside = f"{CORRUPT_PREFIX}{number}"
+        self._disk.rename(FILE_NAME, aside)
+        self._disk.sync_directory("")
         return aside

@@ -68,22 +68,15 @@ def new_epoch() -> str:
 class SqliteOutbox:
     """Opening it begins a new epoch. Used from the supervisor's thread only."""
 
-    def __init__(self, state_dir: Path, max_bytes: int) -> None:
+    def __init__(
+        self, database: sqlite3.Connection, epoch: str, max_bytes: int, problem: str = ""
+    ) -> None:
+        """`epoch`: 16 hexadecimal digits, never used before on this device."""
+        self._database = database
         self._max_bytes = max_bytes
-        self.problem = ""
+        self.epoch = epoch
+        self.problem = problem
         """What was wrong with the file that was found, in words."""
-        try:
-            self._database = _open(state_dir / FILE_NAME)
-        except sqlite3.OperationalError as error:
-            raise OutboxUnavailableError(
-                f"cannot open the outbox in {state_dir}: {error}"
-            ) from error
-        except sqlite3.DatabaseError as error:
-            kept = _keep_aside(state_dir)
-            self.problem = f"the outbox could not be read and is kept as {kept}: {error}"
-            logger.error("%s", self.problem)
-            self._database = _open(state_dir / FILE_NAME)
-        self.epoch = new_epoch()
         with self._transaction():
             self._epoch_id = self._database.execute(
                 "INSERT INTO epochs (epoch) VALUES (?)", (self.epoch,)
@@ -219,16 +212,36 @@ class SqliteOutbox:
         )
 
 
+def open_outbox(state_dir: Path, max_bytes: int) -> SqliteOutbox:
+    """Raises OutboxUnavailableError when there can be none."""
+    problem = ""
+    try:
+        database = _open(state_dir / FILE_NAME)
+    except sqlite3.OperationalError as error:
+        raise OutboxUnavailableError(f"cannot open the outbox in {state_dir}: {error}") from error
+    except sqlite3.DatabaseError as error:
+        kept = _keep_aside(state_dir)
+        problem = f"the outbox could not be read and is kept as {kept}: {error}"
+        logger.error("%s", problem)
+        database = _open(state_dir / FILE_NAME)
+    return SqliteOutbox(database, new_epoch(), max_bytes, problem)
+
+
 def _open(path: Path) -> sqlite3.Connection:
     database = sqlite3.connect(path, isolation_level=None)
     try:
         database.execute("PRAGMA journal_mode=WAL")
         database.execute("PRAGMA synchronous=FULL")
-        database.executescript(_SCHEMA)
+        make_schema(database)
     except sqlite3.Error:
         database.close()
         raise
     return database
+
+
+def make_schema(database: sqlite3.Connection) -> None:
+    """Idempotent; the connection is in autocommit (`isolation_level=None`)."""
+    database.executescript(_SCHEMA)
 
 
 def _keep_aside(state_dir: Path) -> str:

@@ -23,6 +23,7 @@ from pydantic import BaseModel
 from edgeloop_agent.config import AgentConfig
 from edgeloop_agent.core.effects import StartRunner
 from edgeloop_agent.core.events import (
+    Event,
     Progress,
     RunnerExited,
     RunnerProgressed,
@@ -31,7 +32,7 @@ from edgeloop_agent.core.events import (
 )
 from edgeloop_agent.errors import RunnerLineError
 from edgeloop_agent.lines import LineSplitter
-from edgeloop_agent.ports import Post
+from edgeloop_agent.ports import Post, RunnerSaid
 from edgeloop_agent.runner_protocol import (
     DropShadowLine,
     FromRunner,
@@ -45,24 +46,17 @@ from edgeloop_agent.runner_protocol import (
     decode_from_runner,
     encode_line,
 )
-from edgeloop_agent.shell.model_store import ModelStore
+from edgeloop_agent.shell.model_store import manifest_path, model_path
+from edgeloop_agent.shell.os_disk import OsDisk
 from edgeloop_agent.shell.runner_log import RunnerLog, Tail
 from edgeloop_protocol.limits import RUNNER_LINE_MAX_BYTES, TEXT_MAX_CHARS
-from edgeloop_protocol.messages import DeviceEvent, Sample, VersionRef, WindowSummary
+from edgeloop_protocol.messages import VersionRef
 
 logger = logging.getLogger(__name__)
 
 READ_CHUNK_BYTES: Final = 64 * 1024
 SEND_TIMEOUT_S: Final = 1.0
 _ONE_THREAD: Final[Mapping[str, str]] = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-
-
-@dataclass(frozen=True, slots=True)
-class RunnerSaid:
-    """Telemetry from a runner, for the outbox."""
-
-    slot: str
-    body: WindowSummary | Sample | DeviceEvent
 
 
 @dataclass(slots=True)
@@ -74,9 +68,9 @@ class _Child:
 
 
 class RunnerProcesses:
-    def __init__(self, config: AgentConfig, store: ModelStore, post: Post) -> None:
+    def __init__(self, config: AgentConfig, disk: OsDisk, post: Post) -> None:
         self._config = config
-        self._store = store
+        self._disk = disk
         self._post = post
         self._children: dict[tuple[str, int], _Child] = {}
         self._lock = threading.Lock()
@@ -154,8 +148,8 @@ class RunnerProcesses:
     def _files(self, version: VersionRef) -> ModelFiles:
         return ModelFiles(
             version=version,
-            manifest_path=str(self._store.manifest_path(version.manifest_digest)),
-            model_path=str(self._store.model_path(version.manifest_digest)),
+            manifest_path=str(self._disk.path(manifest_path(version.manifest_digest))),
+            model_path=str(self._disk.path(model_path(version.manifest_digest))),
         )
 
     def _tell(self, slot: str, runner: int, message: BaseModel) -> None:
@@ -211,7 +205,7 @@ class RunnerProcesses:
         self._post(_event(child.slot, child.number, said))
 
 
-def _event(slot: str, number: int, said: FromRunner) -> object:
+def _event(slot: str, number: int, said: FromRunner) -> Event | RunnerSaid:
     if isinstance(said, SelfTestedLine):
         return RunnerSelfTested(slot, number, said.passed, said.detail)
     if isinstance(said, ServingLine):

@@ -8,12 +8,13 @@ was not newer), updated_at. `epochs` are the newest EPOCHS_SHOWN_MAX.
 
 import json
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
 from edgeloop_agent.core.device import Device
 from edgeloop_agent.errors import NotRunningError, OutboxUnavailableError
+from edgeloop_agent.ports import Traffic
 from edgeloop_agent.shell.lock import is_locked
 from edgeloop_agent.shell.telemetry import Telemetry
 from edgeloop_protocol.clock import Clock
@@ -22,15 +23,6 @@ FILE_NAME: Final = "status.json"
 INTERVAL_S: Final = 1.0
 EPOCHS_SHOWN_MAX: Final = 100
 """The newest; `held`, `held_bytes` and `dropped` are over all that the outbox remembers."""
-
-
-@dataclass(frozen=True, slots=True)
-class Traffic:
-    """Rejected: malformed or oversized; dropped: too many at once for the queue."""
-
-    bytes_up: int
-    rejected_messages: int
-    messages_dropped: int
 
 
 class StatusFile:

@@ -1,14 +1,14 @@
-"""The supervisor: one thread, one bounded queue; takes what happened, asks the core, performs it.
+"""The supervisor: takes what happened, asks the core, performs it. Whoever drives it (a thread with
+a queue, an event loop with thousands of them, a simulator) calls `take` and `turn`, never at once.
 
 Invariants: effects are performed in the core's order, the journal first, and the core is told what
 became of it; a journal that cannot be written is tried again, the newest state only, and holds up
 nothing that does not rest on it; no effect blocks for longer than a disk does; whatever comes in
-malformed is counted, logged and dropped; a stop ends every runner and leaves nothing in memory that
-a disk would take.
+malformed is counted, logged and dropped; after `close` nothing is begun, and `end` leaves nothing
+in memory that a disk would take.
 """
 
 import logging
-import random
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -29,45 +29,52 @@ from edgeloop_agent.core.events import (
     Tick,
 )
 from edgeloop_agent.core.snapshot import DeviceSnapshot
-from edgeloop_agent.ports import Journal, RunnerHost
-from edgeloop_agent.shell.fetch_worker import FetchWorker
-from edgeloop_agent.shell.inbox import DownlinkMessage, Inbox
+from edgeloop_agent.ports import (
+    DownlinkMessage,
+    Fetcher,
+    Journal,
+    RunnerHost,
+    RunnerSaid,
+    Status,
+    Traffic,
+)
 from edgeloop_agent.shell.model_store import ModelStore
-from edgeloop_agent.shell.runner_process import RunnerSaid
-from edgeloop_agent.shell.status import StatusFile, Traffic
 from edgeloop_agent.shell.telemetry import Telemetry
 from edgeloop_agent.shell.uplink import Uplink
 from edgeloop_protocol.clock import Clock
 from edgeloop_protocol.errors import ProtocolError
 from edgeloop_protocol.messages import Ack, Desired, Inventory, decode
-from edgeloop_protocol.mqtt import Broker
+from edgeloop_protocol.mqtt import Broker, BrokerListener
 from edgeloop_protocol.topics import Down, parse_down_topic
 
 logger = logging.getLogger(__name__)
 
-POLL_S: Final = 0.5
-"""How long a stop signal may wait: its handler can only set a flag."""
-STOP_GRACE_S: Final = 5.0
-KILL_GRACE_S: Final = 2.0
 REJECTED_EVENT_INTERVAL_S: Final = 60.0
 JOURNAL_RETRY_S: Final = 1.0
 
 
+def _none_dropped() -> int:
+    return 0
+
+
 @dataclass(slots=True)
 class Parts:
-    """The adapters that a supervisor works with."""
+    """The adapters that a supervisor works with; `listener` brings what the broker says to
+    `take`, and `jitter` draws from [0, 1)."""
 
     config: AgentConfig
     clock: Clock
-    inbox: Inbox
     broker: Broker
+    listener: BrokerListener
     journal: Journal
     telemetry: Telemetry
     store: ModelStore
     host: RunnerHost
-    fetcher: FetchWorker
+    fetcher: Fetcher
     take_inventory: Callable[[], Inventory]
-    status: StatusFile
+    status: Status
+    jitter: Callable[[], float]
+    messages_dropped: Callable[[], int] = _none_dropped
     outbox_problem: str = ""
 
 
@@ -78,29 +85,40 @@ class Rejections:
 
 
 class Supervisor:
+    __slots__ = (
+        "_answers",
+        "_closed",
+        "_device",
+        "_epoch",
+        "_journal_problem",
+        "_journal_retry_at",
+        "_parts",
+        "_rejections",
+        "_unsaved",
+        "_uplink",
+    )
+
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
         snapshot, self._journal_problem = parts.journal.load()
         self._device = Device(
-            parts.config.slots,
-            snapshot,
-            parts.config.limits.core(),
-            random.SystemRandom().random,
+            parts.config.slots, snapshot, parts.config.limits.core(), parts.jitter
         )
         self._epoch = parts.telemetry.outbox.epoch
         self._uplink = Uplink(parts.config, parts.broker, self._epoch, parts.take_inventory)
         self._rejections = Rejections()
-        self._stop_requested = False
+        self._closed = False
         self._answers: deque[Event] = deque()
         self._unsaved: DeviceSnapshot | None = None
         self._journal_retry_at = float("-inf")
 
-    def request_stop(self) -> None:
-        """May be called from a signal handler: it only sets a flag."""
-        self._stop_requested = True
+    @property
+    def device(self) -> Device:
+        """For those who look, not for those who change."""
+        return self._device
 
-    def run(self) -> None:
-        """Until a stop is requested."""
+    def begin(self) -> None:
+        """The agent has booted."""
         parts = self._parts
         parts.telemetry.event("agent_started", detail=f"epoch {self._epoch}")
         if self._journal_problem:
@@ -109,16 +127,10 @@ class Supervisor:
             parts.telemetry.event("outbox_corrupt", detail=parts.outbox_problem[:200])
         parts.fetcher.start()
         self._handle(Started())
-        parts.broker.start(parts.inbox)
-        try:
-            while not self._stop_requested:
-                self._turn()
-        finally:
-            self._stop()
+        parts.broker.start(parts.listener)
 
-    def _turn(self) -> None:
-        for item in self._parts.inbox.take(self._timeout_s()):
-            self._take(item)
+    def turn(self) -> None:
+        """What is due by time: after items were taken, and at `next_wake` at the latest."""
         if self._unsaved is not None and self._parts.clock.monotonic() >= self._journal_retry_at:
             self._persist(self._unsaved)
             self._handle_answers()
@@ -128,23 +140,40 @@ class Supervisor:
         self._parts.telemetry.pump(self._uplink.telemetry)
         self._parts.status.refresh(self._device, self._traffic())
 
-    def _timeout_s(self) -> float:
-        now = self._parts.clock.monotonic()
-        deadlines = (self._device.next_deadline(), self._parts.telemetry.drain.next_deadline())
-        waits = [deadline - now for deadline in deadlines if deadline is not None]
-        return max(0.0, min([POLL_S, *waits]))
+    def next_wake(self) -> float | None:
+        """Monotonic; None: nothing is timed."""
+        times = [self._device.next_deadline(), self._parts.telemetry.drain.next_deadline()]
+        if self._unsaved is not None:
+            times.append(self._journal_retry_at)
+        return min((time for time in times if time is not None), default=None)
 
-    def _take(self, item: object) -> None:
+    def close(self) -> None:
+        """From here on nothing is begun; telemetry is still taken."""
+        self._closed = True
+
+    def end(self) -> None:
+        """The last words, after the runners' ends: what is left is sent after the restart."""
+        self._closed = True
+        if self._unsaved is not None:
+            self._journal_retry_at = float("-inf")
+            self._persist(self._unsaved)
+        self._uplink.presence(online=False)
+        self._parts.broker.stop()
+        self._parts.fetcher.stop()
+        self._parts.status.refresh(self._device, self._traffic(), stopped=True)
+
+    def take(self, item: Event | RunnerSaid | DownlinkMessage) -> None:
+        """Something happened; `turn` follows."""
         if isinstance(item, RunnerSaid):
             self._parts.telemetry.record(item.body)
         elif isinstance(item, DownlinkMessage):
             self._hear(item)
-        else:
+        elif not self._closed:
             if isinstance(item, BrokerConnected):
                 self._parts.telemetry.drain.connected(self._parts.clock.monotonic())
             elif isinstance(item, BrokerDisconnected):
                 self._parts.telemetry.drain.disconnected()
-            self._handle(item)  # type: ignore[arg-type]
+            self._handle(item)
 
     def _hear(self, message: DownlinkMessage) -> None:
         try:
@@ -153,7 +182,7 @@ class Supervisor:
                 return
             if kind is Down.ACK:
                 self._parts.telemetry.acknowledged(decode(Ack, message.payload))
-            elif not self._stop_requested:
+            elif not self._closed:
                 self._handle(DesiredReceived(decode(Desired, message.payload)))
         except ProtocolError as error:
             self._reject(str(error))
@@ -237,32 +266,9 @@ class Supervisor:
             case do.StopRunner():
                 host.stop(effect.slot, effect.runner, effect.kill)
 
-    def _stop(self) -> None:
-        """The runners' last windows still go into the outbox; they are sent after the restart."""
-        self._stop_requested = True  # also after an error: from here on nothing is begun
-        parts = self._parts
-        for kill, grace_s in ((False, STOP_GRACE_S), (True, KILL_GRACE_S)):
-            deadline = parts.clock.monotonic() + grace_s
-            parts.host.stop_all(kill)
-            while parts.host.alive() and parts.clock.monotonic() < deadline:
-                self._keep_telemetry(0.1)
-        self._keep_telemetry(0.0)
-        if self._unsaved is not None:
-            self._journal_retry_at = float("-inf")
-            self._persist(self._unsaved)
-        self._uplink.presence(online=False)
-        parts.broker.stop()
-        parts.fetcher.stop()
-        parts.status.refresh(self._device, self._traffic(), stopped=True)
-
     def _traffic(self) -> Traffic:
         return Traffic(
             bytes_up=self._uplink.sent_bytes,
             rejected_messages=self._rejections.count,
-            messages_dropped=self._parts.inbox.messages_dropped,
+            messages_dropped=self._parts.messages_dropped(),
         )
-
-    def _keep_telemetry(self, timeout_s: float) -> None:
-        for item in self._parts.inbox.take(timeout_s):
-            if isinstance(item, RunnerSaid | DownlinkMessage):
-                self._take(item)

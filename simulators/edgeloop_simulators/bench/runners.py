@@ -13,7 +13,8 @@ import numpy as np
 from edgeloop_agent.config import AgentConfig
 from edgeloop_agent.core.effects import StartRunner
 from edgeloop_agent.core.events import RunnerExited, RunnerProgressed, RunnerSelfTested
-from edgeloop_agent.shell.model_store import ModelStore
+from edgeloop_agent.shell.model_store import ModelStore, model_path
+from edgeloop_agent.shell.os_disk import OsDisk
 from edgeloop_agent.shell.runner_process import RunnerProcesses
 from edgeloop_simulators.bench.model import BenchModel
 from edgeloop_simulators.errors import SimulatorError
@@ -54,12 +55,13 @@ def live_runner(model: BenchModel, directory: Path, rate_hz: float) -> Iterator[
         }
     )
     config.state_dir.mkdir()
-    store = ModelStore(config.state_dir)
+    disk = OsDisk(config.state_dir)
+    store = ModelStore(disk)
     digest = model.manifest.digest()
     store.put_manifest(digest, model.manifest.canonical())
-    store.model_path(digest).write_bytes(model.onnx)
+    disk.path(model_path(digest)).write_bytes(model.onnx)
     said: queue.Queue[object] = queue.Queue()
-    processes = RunnerProcesses(config, store, said.put)
+    processes = RunnerProcesses(config, disk, said.put)
     began = time.perf_counter()
     processes.start(StartRunner(SLOT, NUMBER, model.manifest.ref(), None))
     try:

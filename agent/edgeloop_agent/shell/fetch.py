@@ -1,0 +1,70 @@
+"""One fetch, from what is asked to the event that answers it. Whoever calls it decides when.
+
+Invariant: exactly one event, whatever happens, but for what ends the whole process.
+"""
+
+import logging
+from collections.abc import Callable
+
+from edgeloop_agent.core.effects import FetchArtifact
+from edgeloop_agent.core.events import (
+    ArtifactFetched,
+    FetchFailed,
+    FetchProblem,
+    ManifestFetched,
+)
+from edgeloop_agent.errors import FetchCorruptError, FetchError
+from edgeloop_agent.ports import Fetch
+from edgeloop_agent.shell.download import Downloader
+from edgeloop_protocol.errors import ManifestError
+from edgeloop_protocol.manifest import parse_manifest
+from edgeloop_protocol.messages import Inventory
+
+logger = logging.getLogger(__name__)
+
+FetchEvent = ManifestFetched | ArtifactFetched | FetchFailed
+
+
+def perform(
+    fetch: Fetch,
+    downloader: Downloader,
+    take_inventory: Callable[[], Inventory],
+    cancelled: Callable[[], bool],
+) -> FetchEvent:
+    try:
+        return _perform(fetch, downloader, take_inventory, cancelled)
+    except ManifestError as error:
+        return _failed(fetch, FetchProblem.UNUSABLE, str(error))
+    except FetchCorruptError as error:
+        return _failed(fetch, FetchProblem.CORRUPT, str(error))
+    except FetchError as error:
+        return _failed(fetch, FetchProblem.WAIT, str(error))
+    except OSError as error:
+        return _failed(fetch, FetchProblem.WAIT, f"disk: {error}")
+    except Exception as error:  # a bug must not end the fetcher: the slot tries again
+        logger.exception("fetching %s failed", fetch.offer.ref)
+        return _failed(fetch, FetchProblem.WAIT, f"internal: {error!r}")
+
+
+def _perform(
+    fetch: Fetch,
+    downloader: Downloader,
+    take_inventory: Callable[[], Inventory],
+    cancelled: Callable[[], bool],
+) -> FetchEvent:
+    offer = fetch.offer
+    if isinstance(fetch, FetchArtifact):
+        downloader.artifact(offer, cancelled)
+        return ArtifactFetched(fetch.slot, offer.manifest_digest)
+    manifest = parse_manifest(downloader.manifest(offer))
+    return ManifestFetched(
+        fetch.slot,
+        offer.manifest_digest,
+        manifest,
+        take_inventory(),
+        downloader.has_artifact(offer),
+    )
+
+
+def _failed(fetch: Fetch, problem: FetchProblem, detail: str) -> FetchFailed:
+    return FetchFailed(fetch.slot, fetch.offer.manifest_digest, problem, detail)
