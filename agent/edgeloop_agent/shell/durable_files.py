@@ -24,9 +24,10 @@ def write_durably(disk: Disk, path: str, content: bytes) -> None:
 
 def write_all(write: Callable[[bytes], int], content: bytes) -> None:
     """A disk may take less than it was given; it must take all, or raise."""
-    rest = memoryview(content)
-    while rest:
-        rest = rest[write(bytes(rest)) :]
+    taken = write(content)
+    while taken < len(content):
+        content = content[taken:]
+        taken = write(content)
 
 
 def directory_of(path: str) -> str:

@@ -1,0 +1,261 @@
+"""A state directory in memory: the twin of the agent's disk, with its faults.
+
+Invariants: the same contract as the real one. A power cut leaves what POSIX promises and no more:
+a file's content as of its last `sync`, a name as of the last `sync_directory` of its directory;
+whether anything later survives, wholly or in part, luck decides. A rename is never half done.
+"""
+
+import errno
+import hashlib
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final, Literal
+
+Operation = Literal[
+    "open", "write", "sync", "read", "rename", "remove", "make_directory", "sync_directory"
+]
+Before = Callable[[Operation, str], None]
+
+DIGESTS_REMEMBERED_MAX: Final = 256
+
+
+@lru_cache(maxsize=DIGESTS_REMEMBERED_MAX)
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+@dataclass(slots=True, eq=False)
+class _Inode:
+    content: bytes | None = b""
+    """None: a directory."""
+    synced: bytes | None = b""
+
+
+@dataclass(slots=True)
+class _Change:
+    """A change of names that no directory's sync has made durable yet."""
+
+    adds: dict[str, _Inode]
+    removes: tuple[str, ...]
+
+    def touches(self, directory: str) -> bool:
+        return any(directory_of(path) == directory for path in (*self.adds, *self.removes))
+
+
+def directory_of(path: str) -> str:
+    return path.rpartition("/")[0]
+
+
+class _File:
+    def __init__(self, disk: "MemoryDisk", path: str, inode: _Inode) -> None:
+        self._disk, self._path, self._inode = disk, path, inode
+        self._boot = disk.boots
+
+    def write(self, content: bytes) -> int:
+        self._check()
+        return self._disk.write(self._path, self._inode, content)
+
+    def sync(self) -> None:
+        self._check()
+        self._disk.ask("sync", self._path)
+        self._inode.synced = self._inode.content
+
+    def _check(self) -> None:
+        if self._boot != self._disk.boots:
+            raise OSError(errno.EBADF, "the process that had opened this is gone")
+
+
+class MemoryDisk:
+    """`capacity_bytes` is of all files together; `before` is asked ahead of every operation and
+    may raise what it likes."""
+
+    __slots__ = ("_durable", "_names", "_pending", "before", "boots", "capacity_bytes")
+
+    def __init__(self, capacity_bytes: int = 1 << 30, before: Before | None = None) -> None:
+        self.capacity_bytes = capacity_bytes
+        self.before = before
+        self.boots = 0
+        self._names: dict[str, _Inode] = {}
+        self._durable: dict[str, _Inode] = {}
+        self._pending: list[_Change] = []
+
+    # ---- the Disk port --------------------------------------------------------------------------
+
+    @contextmanager
+    def open(self, path: str, append: bool = False) -> Iterator[_File]:
+        self.ask("open", path)
+        inode = self._names.get(path)
+        if inode is None:
+            self._need_directory(directory_of(path))
+            inode = _Inode()
+            self._change({path: inode}, ())
+        elif inode.content is None:
+            raise IsADirectoryError(errno.EISDIR, "is a directory", path)
+        elif not append:
+            inode.content = b""
+        yield _File(self, path, inode)
+
+    def read(self, path: str) -> bytes:
+        self.ask("read", path)
+        return self._file(path)
+
+    def size(self, path: str) -> int | None:
+        inode = self._names.get(path)
+        return None if inode is None or inode.content is None else len(inode.content)
+
+    def digest(self, path: str) -> str | None:
+        try:
+            return _sha256(self.read(path))
+        except OSError:
+            return None
+
+    def rename(self, old: str, new: str) -> None:
+        self.ask("rename", new)
+        inode = self._names.get(old)
+        if inode is None:
+            raise FileNotFoundError(errno.ENOENT, "no such file", old)
+        self._need_directory(directory_of(new))
+        self._change({new: inode}, (old,))
+
+    def remove(self, path: str) -> None:
+        self.ask("remove", path)
+        if path in self._names:
+            self._change({}, (path,))
+
+    def make_directory(self, path: str) -> None:
+        self.ask("make_directory", path)
+        self._need_directory(directory_of(path))
+        if path not in self._names:
+            self._change({path: _Inode(None, None)}, ())
+
+    def list(self, path: str) -> tuple[str, ...]:
+        self._need_directory(path)
+        inside = (name for name in self._names if directory_of(name) == path)
+        return tuple(
+            sorted(
+                name.rpartition("/")[2] + ("/" if self._names[name].content is None else "")
+                for name in inside
+            )
+        )
+
+    def remove_tree(self, path: str) -> None:
+        for name in sorted(self._names, reverse=True):
+            if name == path or name.startswith(f"{path}/"):
+                self.ask("remove", name)
+                self._change({}, (name,))
+
+    def sync_directory(self, path: str) -> None:
+        self.ask("sync_directory", path)
+        self._need_directory(path)
+        rest: list[_Change] = []
+        for change in self._pending:
+            if change.touches(path):
+                _apply(self._durable, change)
+            else:
+                rest.append(change)
+        self._pending = rest
+
+    def free_bytes(self) -> int:
+        return max(0, self.capacity_bytes - self.used_bytes())
+
+    # ---- what goes wrong ------------------------------------------------------------------------
+
+    def process_killed(self) -> None:
+        """Handles are dead; the kernel still has all that was written."""
+        self.boots += 1
+
+    def power_cut(self, luck: random.Random, torn: bool = True) -> None:
+        """Back to what was synced, and to what else luck lets survive."""
+        self.boots += 1
+        survive = luck.randint(0, len(self._pending))
+        names = dict(self._durable)
+        for change in self._pending[:survive]:
+            _apply(names, change)
+        self._pending = []
+        self._names = {path: inode for path, inode in names.items() if _has_parents(path, names)}
+        for path in sorted(self._names):
+            inode = self._names[path]
+            if inode.content is not None and inode.content != inode.synced:
+                inode.content = _survivor(inode.synced or b"", inode.content, luck, torn)
+            inode.synced = inode.content
+        self._durable = dict(self._names)
+
+    def flip_bit(self, path: str, luck: random.Random) -> None:
+        """The medium lies: one bit of a file changes, on disk and as read."""
+        inode = self._names[path]
+        if not inode.content:
+            return
+        place = luck.randrange(len(inode.content) * 8)
+        changed = bytearray(inode.content)
+        changed[place // 8] ^= 1 << (place % 8)
+        inode.content = inode.synced = bytes(changed)
+
+    # ---- for those who look ---------------------------------------------------------------------
+
+    def files(self) -> tuple[str, ...]:
+        """Paths of all files, in order."""
+        return tuple(sorted(p for p, inode in self._names.items() if inode.content is not None))
+
+    def durable(self, path: str) -> bytes | None:
+        """What a power cut now would certainly leave of a file."""
+        inode = self._durable.get(path)
+        return inode.synced if inode is not None else None
+
+    def used_bytes(self) -> int:
+        return sum(len(inode.content or b"") for inode in self._names.values())
+
+    # ---- inside ---------------------------------------------------------------------------------
+
+    def ask(self, operation: Operation, path: str) -> None:
+        if self.before is not None:
+            self.before(operation, path)
+
+    def write(self, path: str, inode: _Inode, content: bytes) -> int:
+        self.ask("write", path)
+        if len(content) > self.free_bytes():
+            raise OSError(errno.ENOSPC, "No space left on device", path)
+        inode.content = (inode.content or b"") + content if inode.content else content
+        return len(content)
+
+    def _change(self, adds: dict[str, _Inode], removes: tuple[str, ...]) -> None:
+        change = _Change(adds, removes)
+        _apply(self._names, change)
+        self._pending.append(change)
+
+    def _file(self, path: str) -> bytes:
+        inode = self._names.get(path)
+        if inode is None:
+            raise FileNotFoundError(errno.ENOENT, "no such file", path)
+        if inode.content is None:
+            raise IsADirectoryError(errno.EISDIR, "is a directory", path)
+        return inode.content
+
+    def _need_directory(self, path: str) -> None:
+        if path and (path not in self._names or self._names[path].content is not None):
+            raise FileNotFoundError(errno.ENOENT, "no such directory", path)
+
+
+def _apply(names: dict[str, _Inode], change: _Change) -> None:
+    for path in change.removes:
+        names.pop(path, None)
+    names.update(change.adds)
+
+
+def _has_parents(path: str, names: dict[str, _Inode]) -> bool:
+    parent = directory_of(path)
+    return not parent or (parent in names and _has_parents(parent, names))
+
+
+def _survivor(synced: bytes, written: bytes, luck: random.Random, torn: bool) -> bytes:
+    """Of unsynced content: nothing of it, all of it, or a part; its length may come before it."""
+    fate = luck.random()
+    if fate < 0.4 or (not torn and fate < 0.7):
+        return synced
+    if fate < 0.5 or not torn:
+        return written
+    start = len(synced) if written.startswith(synced) else 0
+    cut = luck.randint(start, len(written))
+    return written[:cut] + (bytes(len(written) - cut) if fate > 0.85 else b"")
