@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from edgeloop_controller.api.context import Services
-from edgeloop_controller.artifacts import LocalArtifactStore
+from edgeloop_controller.artifacts import ArtifactStore, LocalArtifactStore
 from edgeloop_controller.broker import EmbeddedBroker, InboxListener, connect
 from edgeloop_controller.config import ControllerConfig
 from edgeloop_controller.scheduler import Scheduler
@@ -28,7 +28,7 @@ from edgeloop_controller.services.retrain import Retraining
 from edgeloop_controller.services.rollouts import Rollouts
 from edgeloop_controller.services.training_runs import TrainingRuns
 from edgeloop_controller.store.engine import Database
-from edgeloop_controller.training.executor import LocalExecutor
+from edgeloop_controller.training.executor import Executor, LocalExecutor
 from edgeloop_protocol.clock import Clock, SystemClock
 
 INGEST_JOIN_S: Final = 10.0
@@ -56,7 +56,8 @@ def running(config: ControllerConfig) -> Iterator[Services]:
             embedded.start()
             stack.callback(embedded.stop)
         broker = connect(config.broker)
-        parts = build(config, database, broker, SystemClock(), embedded)
+        artifacts = LocalArtifactStore(config.artifacts_dir)
+        parts = build(config, database, broker, SystemClock(), artifacts, LocalExecutor(), embedded)
         parts.training_runs.take_up_interrupted()
         stack.enter_context(_ingesting(parts.services.ingest))
         stack.callback(broker.stop)
@@ -73,9 +74,11 @@ def build(
     database: Database,
     outbound: Outbound,
     clock: Clock,
+    artifacts: ArtifactStore,
+    executor: Executor,
     embedded: EmbeddedBroker | None = None,
 ) -> Parts:
-    artifacts = LocalArtifactStore(config.artifacts_dir)
+    """Everything but threads, sockets and timers: whoever has it calls what is due."""
     registry = Registry(artifacts)
     limits = config.limits
     inbox = Inbox(limits.inbox_max_messages, limits.inbox_max_bytes)
@@ -104,7 +107,7 @@ def build(
         database, registry, publishing, limits.upload_max_bytes, limits.baseline_max_bytes
     )
     training_runs = TrainingRuns(
-        database, registry, LocalExecutor(), candidates, rollouts, retraining.policies, clock
+        database, registry, executor, candidates, rollouts, retraining.policies, clock
     )
     reconciler = Reconciler(database, registry, desired, clock, config.offline_after_s)
     return Parts(services, reconciler, training_runs)

@@ -14,10 +14,12 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from edgeloop_controller import composition
+from edgeloop_controller.artifacts import LocalArtifactStore
 from edgeloop_controller.composition import Parts
 from edgeloop_controller.config import ControllerConfig, RetrainingConfig
 from edgeloop_controller.services.inbox import Inbound
 from edgeloop_controller.store.engine import Database
+from edgeloop_controller.training.executor import LocalExecutor
 from edgeloop_protocol.lifecycle import SlotState
 from edgeloop_protocol.messages import (
     Ack,
@@ -217,7 +219,9 @@ def config(tmp_path: Path) -> ControllerConfig:
 def controller(database: Database, config: ControllerConfig) -> Controller:
     broker = FakeBroker()
     clock = SimulatedClock()
-    return Controller(composition.build(config, database, broker, clock), broker, clock)
+    artifacts = LocalArtifactStore(config.artifacts_dir)
+    parts = composition.build(config, database, broker, clock, artifacts, LocalExecutor())
+    return Controller(parts, broker, clock)
 
 
 @pytest.fixture

@@ -10,10 +10,12 @@ from fastapi.testclient import TestClient
 
 from edgeloop_controller.api.app import create_app
 from edgeloop_controller.api.openapi import openapi_text
+from edgeloop_controller.artifacts import LocalArtifactStore
 from edgeloop_controller.composition import build
 from edgeloop_controller.config import ControllerConfig, LimitsConfig
 from edgeloop_controller.services.inbox import Inbound
 from edgeloop_controller.store.engine import Database
+from edgeloop_controller.training.executor import LocalExecutor
 from edgeloop_protocol.clock import SystemClock
 from edgeloop_protocol.messages import Record, Sample, TelemetryBatch, VersionRef, encode
 from edgeloop_protocol.topics import Up, up_topic
@@ -261,7 +263,16 @@ def test_an_upload_above_the_limit_is_refused(config: ControllerConfig, database
         def publish(self, _topic: str, _payload: bytes) -> bool:
             return True
 
-    app = create_app(build(small, database, Silent(), SystemClock()).services)
+    app = create_app(
+        build(
+            small,
+            database,
+            Silent(),
+            SystemClock(),
+            LocalArtifactStore(small.artifacts_dir),
+            LocalExecutor(),
+        ).services
+    )
     with TestClient(app, base_url="http://c/v1") as api:
         error = _error(_publish(api, b"x" * 2000), 413, "too_large")
         assert "1000" in error["message"]

@@ -14,12 +14,14 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from edgeloop_controller import composition
+from edgeloop_controller.artifacts import LocalArtifactStore
 from edgeloop_controller.config import ControllerConfig
 from edgeloop_controller.services import ingest as module
 from edgeloop_controller.services.inbox import Inbound, Inbox
 from edgeloop_controller.store.engine import Database
 from edgeloop_controller.store.tables import Device, Event, Sample, TelemetryCursor, Window
 from edgeloop_controller.store.telemetry import Rows
+from edgeloop_controller.training.executor import LocalExecutor
 from edgeloop_protocol.clock import SystemClock
 from edgeloop_protocol.limits import PAYLOAD_MAX_BYTES
 from edgeloop_protocol.messages import (
@@ -170,7 +172,14 @@ def test_any_order_and_repetition_ends_with_each_record_once(
     with TemporaryDirectory() as directory:
         database = Database(f"sqlite:///{directory}/db.sqlite")
         config = ControllerConfig(data_dir=Path(directory))
-        ingest = composition.build(config, database, _Deaf(), SystemClock()).services.ingest
+        ingest = composition.build(
+            config,
+            database,
+            _Deaf(),
+            SystemClock(),
+            LocalArtifactStore(config.artifacts_dir),
+            LocalExecutor(),
+        ).services.ingest
         for message in sent:
             ingest.process([message])
         for message in batches:  # the device sends again what was not acknowledged

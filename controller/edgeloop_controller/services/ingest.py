@@ -101,6 +101,14 @@ class Ingest:
                 return
             self._process_until_written(batch)
 
+    def work(self) -> int:
+        """What is in the inbox now, without waiting for more; returns how many messages."""
+        total = 0
+        while batch := self._inbox.take(self._batch_max_messages, timeout_s=0):
+            self._process_until_written(batch)
+            total += len(batch)
+        return total
+
     def stop(self) -> None:
         """End `run` after what is held; what cannot be written then stays unacknowledged."""
         self._stopping.set()

@@ -12,6 +12,7 @@ import sqlite3
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Final
 
 from sqlalchemy import Connection, create_engine, event
@@ -28,13 +29,18 @@ _WRITE_OPTION: Final = "edgeloop_write"
 
 
 class Database:
-    """`Database(url)` opens and migrates; `close()` when done."""
+    """`Database(url)` opens and migrates; `close()` when done.
 
-    def __init__(self, url: str) -> None:
-        self._engine = _create_engine(url)
+    For simulated worlds, which throw it away: `migrate=False` for a copy of one that is at this
+    release's schema, `durable=False` for one that need not survive a power cut.
+    """
+
+    def __init__(self, url: str, *, migrate: bool = True, durable: bool = True) -> None:
+        self._engine = _create_engine(url, durable)
         self._writer_engine = self._engine.execution_options(**{_WRITE_OPTION: True})
         self._write_lock = threading.Lock()
-        upgrade(self._writer_engine)
+        if migrate:
+            upgrade(self._writer_engine)
 
     @property
     def engine(self) -> Engine:
@@ -60,7 +66,7 @@ class Database:
         self._engine.dispose()
 
 
-def _create_engine(url: str) -> Engine:
+def _create_engine(url: str, durable: bool) -> Engine:
     if make_url(url).get_backend_name() != "sqlite":
         return create_engine(url, pool_pre_ping=True)
     engine = create_engine(
@@ -69,14 +75,17 @@ def _create_engine(url: str) -> Engine:
         pool_size=CONNECTIONS_KEPT,
         max_overflow=CONNECTIONS_MAX - CONNECTIONS_KEPT,
     )
-    event.listen(engine, "connect", _configure_sqlite)
+    pragmas = ("journal_mode=WAL", "synchronous=FULL") if durable else ("synchronous=OFF",)
+    event.listen(engine, "connect", partial(_configure_sqlite, pragmas=pragmas))
     event.listen(engine, "begin", _begin_sqlite)
     return engine
 
 
-def _configure_sqlite(connection: sqlite3.Connection, _record: Any) -> None:
+def _configure_sqlite(
+    connection: sqlite3.Connection, _record: Any, pragmas: tuple[str, ...]
+) -> None:
     connection.isolation_level = None  # we say BEGIN ourselves, below
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+    for pragma in (*pragmas, "foreign_keys=ON"):
         connection.execute(f"PRAGMA {pragma}").close()
 
 
