@@ -78,6 +78,23 @@ def test_wrong_bytes_never_reach_their_final_name(downloader, source, store, pac
     downloader.artifact(package.offer, never)
 
 
+def test_a_part_that_a_power_cut_tore_is_not_held_against_the_server(
+    downloader, source, package, disk
+):
+    digest = package.manifest.artifact.digest
+    downloader.manifest(package.offer)
+    for torn in (50, len(package.model)):
+        disk.path(part_path(digest)).write_bytes(bytes(torn))
+        downloader.artifact(package.offer, never)
+        assert source.opened[-1] == (digest, 0), "begun anew, at once"
+        assert disk.path(model_path(package.manifest.digest())).read_bytes() == package.model
+        disk.path(model_path(package.manifest.digest())).unlink()
+    source.artifacts[digest] = bytes(len(package.model))
+    disk.path(part_path(digest)).write_bytes(bytes(50))
+    with pytest.raises(FetchCorruptError, match="not what its digest names"):
+        downloader.artifact(package.offer, never)
+
+
 def test_never_more_than_was_offered_is_written(downloader, source, store, package, disk):
     source.artifacts[package.manifest.artifact.digest] = package.model + b"x"
     with pytest.raises(FetchCorruptError, match="longer than"):

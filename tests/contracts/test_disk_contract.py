@@ -1,5 +1,6 @@
 """The Disk port's contract, on the real adapter and the twin; and the twin's law of power cuts."""
 
+import os
 import random
 
 import pytest
@@ -85,6 +86,21 @@ def test_removed_is_gone(disk):
 
 def test_there_is_room(disk):
     assert disk.free_bytes() > 0
+
+
+def test_a_new_root_is_durable_up_to_what_was_there(tmp_path, monkeypatch):
+    synced = []
+    sync = os.fsync
+
+    def fsync(descriptor):
+        synced.append(os.fstat(descriptor).st_ino)
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    OsDisk(tmp_path / "var" / "agent")
+    assert synced == [tmp_path.stat().st_ino, (tmp_path / "var").stat().st_ino]
+    OsDisk(tmp_path / "var" / "agent")
+    assert len(synced) == 2
 
 
 # ---- the twin alone ------------------------------------------------------------------------------
@@ -173,3 +189,72 @@ def test_a_flipped_bit_changes_one_bit():
     put(disk, "a", bytes(100))
     disk.flip_bit("a", random.Random(1))
     assert sum(byte.bit_count() for byte in disk.read("a")) == 1
+
+
+def test_a_twin_takes_what_there_is_room_for():
+    disk = MemoryDisk(capacity_bytes=4)
+    with disk.open("a") as file, pytest.raises(OSError, match="No space left"):
+        write_all(file.write, b"123456")
+    assert disk.read("a") == b"1234"
+
+
+def test_a_flip_makes_nothing_durable():
+    disk = MemoryDisk()
+    put(disk, "a", b"")
+    disk.sync_directory("")
+    with disk.open("a", append=True) as file:
+        file.write(b"late")
+    disk.flip_bit("a", random.Random(1))
+    assert disk.durable("a") == b""
+
+
+def test_what_was_renamed_away_and_synced_does_not_come_back():
+    for seed in range(50):
+        disk = MemoryDisk()
+        disk.make_directory("d")
+        disk.sync_directory("")
+        put(disk, "a", b"x")
+        disk.rename("a", "d/b")
+        disk.sync_directory("d")
+        disk.power_cut(random.Random(seed))
+        assert disk.files() == ("d/b",)
+
+
+def test_the_dead_do_nothing_more():
+    class Killed(BaseException):
+        pass
+
+    def kill(operation, path):
+        disk.before = None
+        raise Killed
+
+    def write_and_be_killed():
+        with disk.open("a") as file:
+            disk.before = kill
+            try:
+                file.write(b"x")
+            finally:
+                file.sync()
+
+    disk = MemoryDisk()
+    for act in (write_and_be_killed, lambda: disk.sync_directory("")):
+        with pytest.raises(Killed):
+            act()
+    assert disk.durable("a") is None
+    disk.power_cut(random.Random(1))
+    put(disk, "a", b"again")
+    assert disk.read("a") == b"again"
+
+
+def test_a_tree_that_cannot_be_removed_is_left_without_an_error():
+    def refuse(operation, path):
+        if operation == "remove" and path == "d/x":
+            raise OSError(5, "Input/output error", path)
+
+    disk = MemoryDisk()
+    disk.make_directory("d")
+    put(disk, "d/x", b"")
+    put(disk, "d/y", b"")
+    disk.before = refuse
+    disk.remove_tree("d")
+    assert disk.list("d") == ("x",)

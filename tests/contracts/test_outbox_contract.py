@@ -1,11 +1,13 @@
 """The Outbox port's contract (EL-TEL), on the real adapter and on the twin."""
 
+import sqlite3
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgeloop_agent.errors import OutboxUnavailableError, RecordTooLargeError
-from edgeloop_agent.shell.outbox import open_outbox
+from edgeloop_agent.shell.outbox import SqliteOutbox, make_schema, open_outbox
 from edgeloop_protocol.limits import BATCH_RECORDS_MAX, BATCH_TARGET_BYTES, PAYLOAD_MAX_BYTES
 from edgeloop_protocol.messages import DeviceEvent, Sample, VersionRef, encode
 from edgeloop_simulators.twins.outbox import MemoryOutbox
@@ -29,6 +31,24 @@ class SqliteCase:
             self.outbox.close()
 
 
+class ConnectionCase:
+    """The real outbox on a database that a simulator owns: opened again, a new epoch."""
+
+    def __init__(self):
+        self.database = sqlite3.connect(":memory:", isolation_level=None)
+        make_schema(self.database)
+        self.outbox = None
+        self.boots = 0
+
+    def open(self, max_bytes=10**6):
+        self.boots += 1
+        self.outbox = SqliteOutbox(self.database, f"{self.boots:016x}", max_bytes)
+        return self.outbox
+
+    def close(self):
+        self.database.close()
+
+
 class MemoryCase:
     def __init__(self):
         self.outbox = None
@@ -47,9 +67,10 @@ class MemoryCase:
         pass
 
 
-@pytest.fixture(params=["sqlite", "memory"])
+@pytest.fixture(params=["file", "connection", "memory"])
 def case(request, tmp_path):
-    made = SqliteCase(tmp_path) if request.param == "sqlite" else MemoryCase()
+    cases = {"connection": ConnectionCase, "memory": MemoryCase}
+    made = SqliteCase(tmp_path) if request.param == "file" else cases[request.param]()
     yield made
     made.close()
 

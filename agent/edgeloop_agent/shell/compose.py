@@ -33,12 +33,12 @@ logger = logging.getLogger(__name__)
 def run_agent(config: AgentConfig) -> None:
     """Run until SIGTERM or SIGINT. Raises StateDirInUseError."""
     state_dir = Path(config.state_dir)
-    state_dir.mkdir(parents=True, exist_ok=True)
+    disk = OsDisk(state_dir)
     lock = StateDirLock(state_dir)
     outbox = open_outbox(state_dir, config.telemetry.outbox_max_bytes)
     try:
         inbox = Inbox()
-        parts = _parts(config, state_dir, outbox, inbox)
+        parts = _parts(config, disk, outbox, inbox)
         loop = RunLoop(Supervisor(parts), inbox, parts.host, parts.clock)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: loop.request_stop())
@@ -49,8 +49,8 @@ def run_agent(config: AgentConfig) -> None:
         lock.release()
 
 
-def _parts(config: AgentConfig, state_dir: Path, outbox: SqliteOutbox, inbox: Inbox) -> Parts:
-    clock, disk = SystemClock(), OsDisk(state_dir)
+def _parts(config: AgentConfig, disk: OsDisk, outbox: SqliteOutbox, inbox: Inbox) -> Parts:
+    clock, state_dir = SystemClock(), disk.root
     store = ModelStore(disk)
     budget = ByteBudget(
         config.telemetry.budget_bytes_per_day, outbox.load_budget(), clock.monotonic()

@@ -2,7 +2,8 @@
 
 Invariants: nothing reaches its final name unless its SHA-256 is the one asked for; never more than
 the offered size is written; a partial file is resumed, and removed once its digest is wrong; an
-artifact that is already on disk costs no network.
+artifact that is already on disk costs no network. Only bytes that all came in one go can be called
+corrupt: what a power cut left of an earlier try says nothing about the server.
 """
 
 import hashlib
@@ -77,13 +78,22 @@ class Downloader:
             )
         part = part_path(offer.artifact_digest)
         try:
-            self._fill(part, offer, cancelled)
-            if self._disk.digest(part) != offer.artifact_digest:
-                self._disk.remove(part)
+            is_resumed = bool(self._disk.size(part))
+            if not self._is_filled_right(part, offer, cancelled) and (
+                not is_resumed or not self._is_filled_right(part, offer, cancelled)
+            ):
                 raise FetchCorruptError("the artifact's bytes are not what its digest names")
             self._store.put_model(offer.manifest_digest, part)
         except OSError as error:
             raise FetchNoSpaceError(f"cannot store the artifact: {error}") from error
+
+    def _is_filled_right(self, part: str, offer: Offer, cancelled: Callable[[], bool]) -> bool:
+        """What is wrong is removed: the next one begins anew."""
+        self._fill(part, offer, cancelled)
+        is_right = self._disk.digest(part) == offer.artifact_digest
+        if not is_right:
+            self._disk.remove(part)
+        return is_right
 
     def _fill(self, part: str, offer: Offer, cancelled: Callable[[], bool]) -> None:
         size = offer.artifact_size_bytes

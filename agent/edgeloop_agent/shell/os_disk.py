@@ -27,11 +27,11 @@ class _OsFile:
 
 
 class OsDisk:
-    """`root` is made if it is not there."""
+    """`root` is made durably if it is not there: what is synced in it is else lost with it."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        root.mkdir(parents=True, exist_ok=True)
+        _make_durably(root)
 
     def path(self, path: str) -> Path:
         """Where a file of the state directory is, for other processes."""
@@ -78,11 +78,23 @@ class OsDisk:
         shutil.rmtree(self.root / path, ignore_errors=True)
 
     def sync_directory(self, path: str) -> None:
-        descriptor = os.open(self.root / path, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        _sync_directory(self.root / path)
 
     def free_bytes(self) -> int:
         return shutil.disk_usage(self.root).free
+
+
+def _make_durably(directory: Path) -> None:
+    if directory.is_dir():
+        return
+    _make_durably(directory.parent)
+    directory.mkdir(exist_ok=True)
+    _sync_directory(directory.parent)
+
+
+def _sync_directory(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

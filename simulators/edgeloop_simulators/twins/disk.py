@@ -2,17 +2,21 @@
 
 Invariants: the same contract as the real one. A power cut leaves what POSIX promises and no more:
 a file's content as of its last `sync`, a name as of the last `sync_directory` of its directory;
-whether anything later survives, wholly or in part, luck decides. A rename is never half done.
+whether anything later survives, wholly or in part, luck decides. A rename is never half done. Once
+`before` has raised what is no Exception, the process is dead: nothing is done until a reboot, not
+even by its `finally` clauses.
 """
 
 import errno
 import hashlib
 import random
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final, Literal
+
+from edgeloop_agent.shell.durable_files import directory_of
 
 Operation = Literal[
     "open", "write", "sync", "read", "rename", "remove", "make_directory", "sync_directory"
@@ -41,12 +45,11 @@ class _Change:
     adds: dict[str, _Inode]
     removes: tuple[str, ...]
 
+    def paths(self) -> frozenset[str]:
+        return frozenset((*self.adds, *self.removes))
+
     def touches(self, directory: str) -> bool:
-        return any(directory_of(path) == directory for path in (*self.adds, *self.removes))
-
-
-def directory_of(path: str) -> str:
-    return path.rpartition("/")[0]
+        return any(directory_of(path) == directory for path in self.paths())
 
 
 class _File:
@@ -72,7 +75,7 @@ class MemoryDisk:
     """`capacity_bytes` is of all files together; `before` is asked ahead of every operation and
     may raise what it likes."""
 
-    __slots__ = ("_durable", "_names", "_pending", "before", "boots", "capacity_bytes")
+    __slots__ = ("_death", "_durable", "_names", "_pending", "before", "boots", "capacity_bytes")
 
     def __init__(self, capacity_bytes: int = 1 << 30, before: Before | None = None) -> None:
         self.capacity_bytes = capacity_bytes
@@ -81,6 +84,7 @@ class MemoryDisk:
         self._names: dict[str, _Inode] = {}
         self._durable: dict[str, _Inode] = {}
         self._pending: list[_Change] = []
+        self._death: BaseException | None = None
 
     # ---- the Disk port --------------------------------------------------------------------------
 
@@ -143,19 +147,16 @@ class MemoryDisk:
 
     def remove_tree(self, path: str) -> None:
         for name in sorted(self._names, reverse=True):
-            if name == path or name.startswith(f"{path}/"):
-                self.ask("remove", name)
-                self._change({}, (name,))
+            if (name == path or name.startswith(f"{path}/")) and not self._is_filled(name):
+                with suppress(OSError):
+                    self.remove(name)
 
     def sync_directory(self, path: str) -> None:
         self.ask("sync_directory", path)
         self._need_directory(path)
-        rest: list[_Change] = []
-        for change in self._pending:
-            if change.touches(path):
-                _apply(self._durable, change)
-            else:
-                rest.append(change)
+        due, rest = _split(self._pending, path)
+        for change in due:
+            _apply(self._durable, change)
         self._pending = rest
 
     def free_bytes(self) -> int:
@@ -166,10 +167,11 @@ class MemoryDisk:
     def process_killed(self) -> None:
         """Handles are dead; the kernel still has all that was written."""
         self.boots += 1
+        self._death = None
 
     def power_cut(self, luck: random.Random, torn: bool = True) -> None:
         """Back to what was synced, and to what else luck lets survive."""
-        self.boots += 1
+        self.process_killed()
         survive = luck.randint(0, len(self._pending))
         names = dict(self._durable)
         for change in self._pending[:survive]:
@@ -189,9 +191,8 @@ class MemoryDisk:
         if not inode.content:
             return
         place = luck.randrange(len(inode.content) * 8)
-        changed = bytearray(inode.content)
-        changed[place // 8] ^= 1 << (place % 8)
-        inode.content = inode.synced = bytes(changed)
+        inode.content = _flipped(inode.content, place)
+        inode.synced = _flipped(inode.synced or b"", place)
 
     # ---- for those who look ---------------------------------------------------------------------
 
@@ -210,20 +211,35 @@ class MemoryDisk:
     # ---- inside ---------------------------------------------------------------------------------
 
     def ask(self, operation: Operation, path: str) -> None:
-        if self.before is not None:
+        if self._death is not None:
+            raise self._death
+        if self.before is None:
+            return
+        try:
             self.before(operation, path)
+        except Exception:
+            raise
+        except BaseException as death:
+            self._death = death
+            raise
 
     def write(self, path: str, inode: _Inode, content: bytes) -> int:
+        """As much as there is room for, as a kernel does; with no room at all it is an error."""
         self.ask("write", path)
-        if len(content) > self.free_bytes():
+        free_bytes = self.free_bytes()
+        if content and not free_bytes:
             raise OSError(errno.ENOSPC, "No space left on device", path)
-        inode.content = (inode.content or b"") + content if inode.content else content
-        return len(content)
+        taken = content[:free_bytes]
+        inode.content = inode.content + taken if inode.content else taken
+        return len(taken)
 
     def _change(self, adds: dict[str, _Inode], removes: tuple[str, ...]) -> None:
         change = _Change(adds, removes)
         _apply(self._names, change)
         self._pending.append(change)
+
+    def _is_filled(self, directory: str) -> bool:
+        return any(directory_of(name) == directory for name in self._names)
 
     def _file(self, path: str) -> bytes:
         inode = self._names.get(path)
@@ -242,6 +258,28 @@ def _apply(names: dict[str, _Inode], change: _Change) -> None:
     for path in change.removes:
         names.pop(path, None)
     names.update(change.adds)
+
+
+def _split(pending: list[_Change], directory: str) -> tuple[list[_Change], list[_Change]]:
+    """What a directory's sync makes durable, and the rest. What came before on the same names goes
+    with it: a name that was renamed away does not come back."""
+    due: list[_Change] = []
+    rest: list[_Change] = []
+    names: set[str] = set()
+    for change in reversed(pending):
+        if change.touches(directory) or not names.isdisjoint(change.paths()):
+            due.insert(0, change)
+            names |= change.paths()
+        else:
+            rest.insert(0, change)
+    return due, rest
+
+
+def _flipped(content: bytes, bit: int) -> bytes:
+    changed = bytearray(content)
+    if bit // 8 < len(changed):
+        changed[bit // 8] ^= 1 << (bit % 8)
+    return bytes(changed)
 
 
 def _has_parents(path: str, names: dict[str, _Inode]) -> bool:
