@@ -183,6 +183,15 @@ def test_the_second_version_gets_the_source_after_the_first_and_has_it_in_shadow
         assert bench.now < 100 + 2 * CoreSettings().shadow_after_commit_s
 
 
+def test_what_is_reported_is_made_anew_only_when_it_changed(bench, packages):
+    runner = bench.commit(packages[0])
+    before = bench.device.reported()[0]
+    bench.say(ev.RunnerProgressed("main", runner, ev.Progress(examples=9)))
+    assert bench.device.reported()[0] is before
+    bench.say(ev.RunnerProgressed("main", runner, ev.Progress(source_problem="unplugged")))
+    assert bench.device.reported()[0] == before.model_copy(update={"waiting": "unplugged"})
+
+
 def test_duplicates_and_older_revisions_change_nothing_and_are_answered(bench, packages):
     """EL-STATE-1, EL-STATE-5."""
     bench.offer(packages[1])

@@ -1,11 +1,30 @@
-"""What a slot tells the controller of itself."""
+"""What a slot tells the controller of itself.
+
+Invariant: the same object while nothing that it says has changed, so that asking costs little.
+"""
+
+from dataclasses import dataclass
 
 from edgeloop_agent.core.runners import RunnerSet
 from edgeloop_agent.core.snapshot import SlotSnapshot
 from edgeloop_protocol.messages import SlotReported
 
 
-def slot_reported(durable: SlotSnapshot, waiting: str, runners: RunnerSet) -> SlotReported:
+@dataclass(slots=True)
+class Report:
+    _of: tuple[SlotSnapshot, str, bool, int] | None = None
+    _said: SlotReported | None = None
+
+    def of(self, durable: SlotSnapshot, waiting: str, runners: RunnerSet) -> SlotReported:
+        what = (durable, waiting or runners.source_problem, runners.alive, runners.restarts)
+        if self._said is None or what != self._of:
+            self._of, self._said = what, _slot_reported(*what)
+        return self._said
+
+
+def _slot_reported(
+    durable: SlotSnapshot, waiting: str, runner_alive: bool, runner_restarts: int
+) -> SlotReported:
     candidate = durable.candidate
     return SlotReported(
         slot=durable.slot,
@@ -15,7 +34,7 @@ def slot_reported(durable: SlotSnapshot, waiting: str, runners: RunnerSet) -> Sl
         candidate=candidate.offer.ref if candidate else None,
         attempts=candidate.attempts if candidate else 0,
         refused=durable.refused,
-        waiting=waiting or runners.source_problem,
-        runner_alive=runners.alive,
-        runner_restarts=runners.restarts,
+        waiting=waiting,
+        runner_alive=runner_alive,
+        runner_restarts=runner_restarts,
     )

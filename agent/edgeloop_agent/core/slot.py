@@ -22,7 +22,7 @@ from edgeloop_agent.core.events import (
     SlotEvent,
 )
 from edgeloop_agent.core.lifecycle import Signal, after
-from edgeloop_agent.core.reporting import slot_reported
+from edgeloop_agent.core.reporting import Report
 from edgeloop_agent.core.runners import Role, Runner, RunnerSet
 from edgeloop_agent.core.settings import CoreSettings
 from edgeloop_agent.core.snapshot import Candidate, SlotSnapshot
@@ -46,6 +46,7 @@ class Slot:
         self._fetch: FetchManifest | FetchArtifact | None = None
         self._waiting = Waiting(jitter)
         self._probation_since = 0.0
+        self._report = Report()
 
     def recover(self) -> None:
         """After a boot: no runner is left, so a try that was underway begins anew, counted."""
@@ -127,9 +128,9 @@ class Slot:
 
     def reported(self, journal_problem: str) -> SlotReported:
         waiting = self._waiting.why
-        if self.durable != self.journalled:
+        if journal_problem and self.durable != self.journalled:
             waiting = waiting or journal_problem
-        return slot_reported(self.durable, waiting, self.runners)
+        return self._report.of(self.durable, waiting, self.runners)
 
     def _proceed(self) -> None:
         """Do what the candidate's state asks for next."""

@@ -9,7 +9,6 @@ in memory that a disk would take.
 """
 
 import logging
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
@@ -108,7 +107,7 @@ class Supervisor:
         self._uplink = Uplink(parts.config, parts.broker, self._epoch, parts.take_inventory)
         self._rejections = Rejections()
         self._closed = False
-        self._answers: deque[Event] = deque()
+        self._answers: list[Event] = []
         self._unsaved: DeviceSnapshot | None = None
         self._journal_retry_at = float("-inf")
 
@@ -202,7 +201,7 @@ class Supervisor:
     def _handle_answers(self) -> None:
         """Until no effect has an answer: a JournalSaved leads to what rests on it."""
         while self._answers:
-            event = self._answers.popleft()
+            event = self._answers.pop(0)
             for effect in self._device.handle(event, self._parts.clock.monotonic()):
                 try:
                     self._perform(effect)
