@@ -9,6 +9,10 @@ class LifecycleError(AgentError):
     """A signal that the transition table rejects in the slot's state: a bug, never an input."""
 
 
+class JournalDamagedError(AgentError):
+    """The journal's bytes are not what was saved: nothing of it is believed."""
+
+
 class StateDirInUseError(AgentError):
     """Another agent holds the lock of this state directory."""
 

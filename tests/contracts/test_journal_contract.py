@@ -1,7 +1,10 @@
 """The Journal port's contract, on the real adapter and on the twin."""
 
+import random
+
 import pytest
 
+from edgeloop_agent.core.journal_document import encode_journal, seal
 from edgeloop_agent.core.snapshot import Candidate, DeviceSnapshot, SlotSnapshot
 from edgeloop_agent.shell.journal import FileJournal
 from edgeloop_agent.shell.os_disk import OsDisk
@@ -83,7 +86,10 @@ def test_what_was_saved_last_is_loaded(case):
     assert case.reopen().load() == (FULL, "")
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[1]", b"\xff\xfe\x00", b'{"revision": -4}'])
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"{", b"[1]", b"\xff\xfe\x00", b'{"revision": 4}', seal(b'{"revision": -4}'), seal(b"{")],
+)
 def test_a_damaged_journal_is_kept_aside_and_said(case, content):
     case.reopen().save(FULL)
     for time in (1, 2):
@@ -96,7 +102,18 @@ def test_a_damaged_journal_is_kept_aside_and_said(case, content):
     assert case.reopen().load() == (FULL, "")
 
 
+def test_no_flipped_bit_is_believed(case):
+    document = encode_journal(FULL)
+    luck = random.Random(1)
+    for place in luck.sample(range(len(document) * 8), 200):
+        changed = bytearray(document)
+        changed[place // 8] ^= 1 << (place % 8)
+        case.damage(bytes(changed))
+        snapshot, problem = case.reopen().load()
+        assert (snapshot, bool(problem)) == (DeviceSnapshot(), True), place
+
+
 def test_a_later_versions_keys_are_ignored(case):
-    case.damage(b'{"revision": 3, "slots": [{"slot": "main", "colour": "red"}], "new": {}}')
+    case.damage(seal(b'{"revision": 3, "slots": [{"slot": "main", "colour": "red"}], "new": {}}'))
     snapshot, problem = case.reopen().load()
     assert (snapshot.revision, snapshot.slots[0].slot, problem) == (3, "main", "")

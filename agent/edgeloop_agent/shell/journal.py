@@ -1,15 +1,15 @@
 """The journal on disk: one JSON document, replaced atomically and durably at every transition.
 
 Invariants: `save` returns only when a power cut cannot take the state back; a journal that cannot
-be read is kept aside as `journal.corrupt-<n>` and never deleted.
+be read, or was changed on the medium, is kept aside as `journal.corrupt-<n>` and never deleted.
 """
 
 import logging
 from typing import Final
 
-from pydantic import ValidationError
-
+from edgeloop_agent.core.journal_document import decode_journal, encode_journal
 from edgeloop_agent.core.snapshot import DeviceSnapshot
+from edgeloop_agent.errors import JournalDamagedError
 from edgeloop_agent.ports import Disk
 from edgeloop_agent.shell.durable_files import write_durably
 
@@ -25,18 +25,17 @@ class FileJournal:
 
     def load(self) -> tuple[DeviceSnapshot, str]:
         try:
-            return DeviceSnapshot.model_validate_json(self._disk.read(FILE_NAME)), ""
+            return decode_journal(self._disk.read(FILE_NAME)), ""
         except FileNotFoundError:
             return DeviceSnapshot(), ""
-        except (ValidationError, RecursionError) as error:
+        except JournalDamagedError as error:
             kept = self._keep_aside()
-            what = str(error).splitlines()[0]
-            problem = f"the journal could not be read and is kept as {kept}: {what}"
+            problem = f"the journal could not be read and is kept as {kept}: {error}"
             logger.error("%s", problem)
             return DeviceSnapshot(), problem
 
     def save(self, snapshot: DeviceSnapshot) -> None:
-        write_durably(self._disk, FILE_NAME, snapshot.model_dump_json().encode())
+        write_durably(self._disk, FILE_NAME, encode_journal(snapshot))
 
     def _keep_aside(self) -> str:
         number = 1

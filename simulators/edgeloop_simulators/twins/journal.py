@@ -3,9 +3,9 @@
 Invariant: what is held is the encoded document, so that a power cut is a copy of `document`.
 """
 
-from pydantic import ValidationError
-
+from edgeloop_agent.core.journal_document import decode_journal, encode_journal
 from edgeloop_agent.core.snapshot import DeviceSnapshot
+from edgeloop_agent.errors import JournalDamagedError
 
 
 class MemoryJournal:
@@ -17,12 +17,11 @@ class MemoryJournal:
         if self.document is None:
             return DeviceSnapshot(), ""
         try:
-            return DeviceSnapshot.model_validate_json(self.document), ""
-        except ValidationError as error:
+            return decode_journal(self.document), ""
+        except JournalDamagedError as error:
             self.kept_aside.append(self.document)
             self.document = None
-            what = str(error).splitlines()[0]
-            return DeviceSnapshot(), f"the journal could not be read: {what}"
+            return DeviceSnapshot(), f"the journal could not be read: {error}"
 
     def save(self, snapshot: DeviceSnapshot) -> None:
-        self.document = snapshot.model_dump_json().encode()
+        self.document = encode_journal(snapshot)
