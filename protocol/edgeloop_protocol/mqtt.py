@@ -4,7 +4,9 @@ Invariants: `publish` never blocks and never queues for later: what cannot be se
 and its owner says it again (the truth is in the outbox and in the database, never in a client's
 queue). A payload above PAYLOAD_MAX_BYTES is refused before it reaches paho, because a broker that
 closes the connection over it would see it again at every reconnect. Reconnects back off with full
-jitter, for ever. Sessions are clean: a broker's memory is a hint (DESIGN §3).
+jitter, for ever; a fleet loses its broker all at once, so the first wait after a connection that
+stood already reaches LOST_REACH_FAILURES + 1 doublings. Sessions are clean: a broker's memory is a
+hint (DESIGN §3).
 
 paho is an extra of this distribution (`edgeloop-protocol[mqtt]`); no other module imports it.
 """
@@ -12,6 +14,8 @@ paho is an extra of this distribution (`edgeloop-protocol[mqtt]`); no other modu
 import logging
 import random
 import threading
+from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
@@ -28,6 +32,8 @@ KEEPALIVE_S: Final = 30
 INFLIGHT_MAX: Final = 100
 OUTGOING_MAX: Final = 1000
 CONNECT_TIMEOUT_S: Final = 10.0
+LOST_REACH_FAILURES: Final = 3
+"""A lost connection counts as so many failures in a row before it: its first wait is up to 8 s."""
 
 
 class BrokerListener(Protocol):
@@ -64,8 +70,8 @@ class BrokerAddress:
         return f"{self.host}:{self.port}"
 
 
-class PahoBroker:
-    """A `Broker` over MQTT 3.1.1. Construct one per client id."""
+class PahoConnection(ABC):
+    """What all drivers of a paho client share: MQTT 3.1.1, limits, and when to try again."""
 
     def __init__(
         self,
@@ -73,14 +79,16 @@ class PahoBroker:
         client_id: str,
         subscriptions: tuple[str, ...],
         will: tuple[str, bytes] | None = None,
+        make_client: Callable[..., paho.Client] = paho.Client,
     ) -> None:
         self._address = address
         self._subscriptions = subscriptions
         self._listener: BrokerListener | None = None
         self._failures = 0
+        self._attempt = 0
         self._stopping = threading.Event()
         self._random = random.SystemRandom()
-        client = paho.Client(
+        client = make_client(
             CallbackAPIVersion.VERSION2,
             client_id=client_id,
             clean_session=True,
@@ -100,22 +108,11 @@ class PahoBroker:
         client.on_message = self._on_message
         self._client = client
 
-    def start(self, listener: BrokerListener) -> None:
-        self._listener = listener
-        self._set_next_delay()
-        self._client.connect_async(self._address.host, self._address.port, keepalive=KEEPALIVE_S)
-        self._client.loop_start()
-
     def publish(self, topic: str, payload: bytes) -> bool:
         if len(payload) > PAYLOAD_MAX_BYTES or not self._client.is_connected():
             return False
         sent = self._client.publish(topic, payload, qos=1)
         return sent.rc == MQTTErrorCode.MQTT_ERR_SUCCESS
-
-    def stop(self) -> None:
-        self._stopping.set()
-        self._client.disconnect()
-        self._client.loop_stop()
 
     def _on_connect(
         self, client: paho.Client, _userdata: Any, _flags: Any, reason: ReasonCode, _props: Any
@@ -139,6 +136,7 @@ class PahoBroker:
 
     def _ready(self) -> None:
         self._failures = 0
+        self._attempt = LOST_REACH_FAILURES
         logger.info("connected to the broker at %s", self._address)
         if self._listener is not None:
             self._listener.connected()
@@ -155,19 +153,42 @@ class PahoBroker:
 
     def _failed(self, reason: str) -> None:
         self._failures += 1
-        delay_s = self._set_next_delay()
+        self._attempt += 1
+        delay_s = self._next_delay_s()
+        self._try_after(delay_s)
         if self._failures == 1 or self._failures % 10 == 0:
             logger.warning("%s; trying again in %.1f s", reason, delay_s)
         if self._listener is not None:
             self._listener.disconnected(reason)
 
-    def _set_next_delay(self) -> float:
-        # paho doubles a fixed delay without jitter; giving it the next delay each time replaces
-        # its schedule by ours. Its parameters are annotated int, but it only waits on them.
-        delay_s: Any = backoff_s(self._failures, self._random.random())
-        self._client.reconnect_delay_set(delay_s, delay_s)
-        return float(delay_s)
+    def _next_delay_s(self) -> float:
+        return backoff_s(self._attempt, self._random.random())
+
+    @abstractmethod
+    def _try_after(self, delay_s: float) -> None:
+        """Connect again in `delay_s`; replaces what was planned before."""
 
     def _on_message(self, _client: paho.Client, _userdata: Any, message: paho.MQTTMessage) -> None:
         if self._listener is not None:
             self._listener.message(message.topic, bytes(message.payload))
+
+
+class PahoBroker(PahoConnection):
+    """A `Broker` with a thread of its own. Construct one per client id."""
+
+    def start(self, listener: BrokerListener) -> None:
+        self._listener = listener
+        self._try_after(self._next_delay_s())
+        self._client.connect_async(self._address.host, self._address.port, keepalive=KEEPALIVE_S)
+        self._client.loop_start()
+
+    def stop(self) -> None:
+        self._stopping.set()
+        self._client.disconnect()
+        self._client.loop_stop()
+
+    def _try_after(self, delay_s: float) -> None:
+        # paho doubles a fixed delay without jitter; giving it the next delay each time replaces
+        # its schedule by ours. Its parameters are annotated int, but it only waits on them.
+        delay: Any = delay_s
+        self._client.reconnect_delay_set(delay, delay)

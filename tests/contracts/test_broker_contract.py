@@ -1,17 +1,22 @@
-"""One suite for every broker behind the `Broker` port: mosquitto, iotcore, and the twin in memory.
+"""One suite for every broker behind the `Broker` port: mosquitto, iotcore, the twin in memory.
+
+The real ones are driven by a thread for each client, and by one loop for all of them.
 
 Cites EL-BROKER-1 … EL-BROKER-4 and EL-MSG-1 of docs/spec/wire.md.
 """
 
+import asyncio
 import queue
+import threading
 from collections.abc import Callable, Iterator
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import iotcore
 import pytest
 
 from edgeloop_protocol.limits import PAYLOAD_MAX_BYTES
-from edgeloop_protocol.mqtt import Broker, BrokerAddress, PahoBroker
+from edgeloop_protocol.mqtt import Broker, BrokerAddress, BrokerListener, PahoBroker
+from edgeloop_simulators.live.connections import Connections
 from edgeloop_simulators.twins.broker import MemoryBroker
 
 
@@ -78,6 +83,64 @@ class MemoryWorld:
         pass
 
 
+T = TypeVar("T")
+
+
+class LoopThread:
+    """An event loop that a test's own thread can ask."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self.loop.run_forever)
+        self._thread.start()
+
+    def ask(self, call: Callable[[], T]) -> T:
+        async def on_loop() -> T:
+            return call()
+
+        return asyncio.run_coroutine_threadsafe(on_loop(), self.loop).result(10)
+
+    def close(self) -> None:
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self._thread.join()
+        self.loop.close()
+
+
+class AskedBroker:
+    def __init__(self, thread: LoopThread, broker: Broker) -> None:
+        self._thread, self._broker = thread, broker
+
+    def start(self, listener: BrokerListener) -> None:
+        self._thread.ask(lambda: self._broker.start(listener))
+
+    def publish(self, topic: str, payload: bytes) -> bool:
+        return self._thread.ask(lambda: self._broker.publish(topic, payload))
+
+    def stop(self) -> None:
+        self._thread.ask(self._broker.stop)
+
+
+class LoopWorld(RealWorld):
+    """All clients on one loop."""
+
+    def __init__(self, port: int, start: Callable[[], None], stop: Callable[[], None]) -> None:
+        super().__init__(port, start, stop)
+        self._thread = LoopThread()
+        self._connections = self._thread.ask(lambda: Connections(self._address))
+        self.close = self._close
+
+    def client(
+        self, client_id: str, subscriptions: tuple[str, ...], will: tuple[str, bytes] | None
+    ) -> Broker:
+        made = self._thread.ask(lambda: self._connections.client(client_id, subscriptions, will))
+        return AskedBroker(self._thread, made)
+
+    def _close(self) -> None:
+        self._thread.ask(self._connections.close)
+        self._thread.close()
+        self.go_away()
+
+
 def _iotcore_world(port: int) -> RealWorld:
     running: list[iotcore.Broker] = []
 
@@ -93,12 +156,15 @@ def _iotcore_world(port: int) -> RealWorld:
     return RealWorld(port, start, stop)
 
 
-@pytest.fixture(params=["mosquitto", "iotcore", "memory"])
+@pytest.fixture(params=["mosquitto", "one loop", "iotcore", "memory"])
 def world(request: pytest.FixtureRequest, free_port: Callable[[], int]) -> Iterator[World]:
     made: World
     if request.param == "mosquitto":
         mosquitto = request.getfixturevalue("mosquitto")
         made = RealWorld(mosquitto.port, mosquitto.start, mosquitto.stop)
+    elif request.param == "one loop":
+        mosquitto = request.getfixturevalue("mosquitto")
+        made = LoopWorld(mosquitto.port, mosquitto.start, mosquitto.stop)
     elif request.param == "iotcore":
         made = _iotcore_world(free_port())
     else:

@@ -1,0 +1,1 @@
+"""World two: thousands of real connections, from one event loop."""
