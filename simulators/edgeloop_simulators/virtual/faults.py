@@ -62,6 +62,11 @@ class Fault(Config):
     target: str = "*"
     amount: NonNegativeFloat = 0.0
 
+    def hits(self, name: str, site: str, kind: str) -> bool:
+        """`name`: a device id or `controller`; `kind`: the name of a device's class."""
+        target = self.target
+        return target in ("*", name) or target == f"site:{site}" or target == f"class:{kind}"
+
     def __str__(self) -> str:
         text = f"{self.kind} of {self.target} at {self.at_s:.1f} s"
         if self.duration_s:
@@ -114,6 +119,19 @@ _WHOLE: Final = frozenset(
 _OF_THE_BROKER: Final = frozenset(
     {FaultKind.BROKER_RESTART, FaultKind.BROKER_WIPE, FaultKind.RETAINED_LOST}
 )
+OF_THE_NETWORK: Final = _OF_THE_BROKER | {
+    FaultKind.DROP,
+    FaultKind.DUPLICATE,
+    FaultKind.REORDER,
+    FaultKind.DELAY,
+    FaultKind.PARTITION,
+    FaultKind.PARTITION_UP,
+    FaultKind.PARTITION_DOWN,
+    FaultKind.DUPLICATE_CLIENT_ID,
+    FaultKind.POISON,
+    FaultKind.OVERSIZE,
+}
+"""What Network.begin and Network.end perform."""
 _OF_THE_CONTROLLER: Final = frozenset({FaultKind.CONTROLLER_KILL, FaultKind.CONTROLLER_FAILOVER})
 _OF_A_MODEL: Final = frozenset(
     {
