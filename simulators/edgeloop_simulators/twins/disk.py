@@ -200,6 +200,11 @@ class MemoryDisk:
         """Paths of all files, in order."""
         return tuple(sorted(p for p, inode in self._names.items() if inode.content is not None))
 
+    def content(self, path: str) -> bytes | None:
+        """What is in a file now, without asking the disk."""
+        inode = self._names.get(path)
+        return inode.content if inode is not None else None
+
     def durable(self, path: str) -> bytes | None:
         """What a power cut now would certainly leave of a file."""
         inode = self._durable.get(path)

@@ -62,9 +62,14 @@ class Behaviour(Protocol):
     """`latency_us` is the p95 of one inference on a device of speed 1, `memory_bytes` the runner's
     resident size, `load_s` what start and self-test take."""
 
-    latency_us: float
-    memory_bytes: int
-    load_s: float
+    @property
+    def latency_us(self) -> float: ...
+
+    @property
+    def memory_bytes(self) -> int: ...
+
+    @property
+    def load_s(self) -> float: ...
 
     def self_test_problem(self, architecture: str) -> str:
         """Why the golden examples fail on this architecture; empty when they pass."""

@@ -31,3 +31,7 @@ class Outcome:
     """Rollout → its last status and verdict."""
     champions: Mapping[str, str] = field(default_factory=dict)
     """Device → `name@version` that it runs at the end, or nothing."""
+    bytes_up: Mapping[str, int] = field(default_factory=dict)
+    """Device → what it sent over MQTT, topics and payloads."""
+    bytes_down: Mapping[str, int] = field(default_factory=dict)
+    """Device → what it got, by MQTT and of artifacts."""

@@ -35,7 +35,7 @@ class DailyWindow:
 class DeviceClass:
     name: str = "standard"
     architecture: str = "x86_64"
-    runtime: str = "onnxruntime"
+    runtime: str = "onnx"
     memory_bytes: int = 1 << 30
     disk_bytes: int = 1 << 26
     cpu_speed: float = 1.0
@@ -89,6 +89,7 @@ class ControllerTiming:
     drift_s: float | None = None
     """None: the drift watch does not run."""
     retrain_s: float | None = None
+    offline_after_s: float | None = None
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,59 @@
+"""The agent's outbox, watched: the truth about what a device ever numbered, and the disk's faults.
+
+Invariants: behaves as the outbox that it wraps, which is a real one; while the disk has a fault,
+as a failing disk makes it; remembers every record that `append` returned for.
+"""
+
+from collections.abc import Callable, Sequence
+
+from edgeloop_agent.errors import OutboxUnavailableError
+from edgeloop_agent.ports import EpochCounts, Outbox, OutboxTotals
+from edgeloop_protocol.messages import RecordBody, TelemetryBatch
+
+
+class OutboxLedger:
+    """`problem()`: what the disk says now, in words; empty when it is sound."""
+
+    __slots__ = ("_outbox", "_problem", "appended")
+
+    def __init__(
+        self, outbox: Outbox, problem: Callable[[], str], appended: dict[str, list[RecordBody]]
+    ) -> None:
+        self._outbox = outbox
+        self._problem = problem
+        self.appended = appended
+        """By epoch; the n-th has sequence n."""
+
+    @property
+    def epoch(self) -> str:
+        return self._outbox.epoch
+
+    def append(self, bodies: Sequence[RecordBody], budget_left_bytes: float | None = None) -> int:
+        self._check()
+        dropped = self._outbox.append(bodies, budget_left_bytes)
+        self.appended.setdefault(self._outbox.epoch, []).extend(bodies)
+        return dropped
+
+    def next_batch(self) -> TelemetryBatch | None:
+        return self._outbox.next_batch()
+
+    def acknowledge(self, epoch: str, through: int) -> int:
+        self._check()
+        return self._outbox.acknowledge(epoch, through)
+
+    def load_budget(self) -> float | None:
+        return self._outbox.load_budget()
+
+    def counts(self, newest: int) -> tuple[EpochCounts, ...]:
+        return self._outbox.counts(newest)
+
+    def totals(self) -> OutboxTotals:
+        return self._outbox.totals()
+
+    def close(self) -> None:
+        """What is in it stays: the device may boot again."""
+
+    def _check(self) -> None:
+        problem = self._problem()
+        if problem:
+            raise OutboxUnavailableError(f"the outbox: {problem}")

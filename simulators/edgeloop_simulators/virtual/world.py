@@ -1,0 +1,291 @@
+"""A virtual world: real agents, the real controller, simulated edges, one thread, one seed.
+
+`World(spec, faults, seed).run()` plays the script under the faults, then without, and says what
+came of it. The same three arguments give the same trace, on every machine.
+
+Invariants: nothing in here reads a real clock, a real random source or the order of a set; the
+laws are checked after every event, and the world ends at the first breach.
+"""
+
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from threading import Event
+from typing import Final
+
+from edgeloop_controller.store.engine import Database
+from edgeloop_controller.training.executor import Ending, Executor, TrainingJob
+from edgeloop_controller.training.executor import Outcome as TrainingOutcome
+from edgeloop_simulators.virtual import artifact_server, controller_host, model_faults
+from edgeloop_simulators.virtual.artifact_server import ArtifactServer
+from edgeloop_simulators.virtual.behaviour import Behaviour
+from edgeloop_simulators.virtual.broker_profiles import PROFILES
+from edgeloop_simulators.virtual.controller_host import ControllerHost
+from edgeloop_simulators.virtual.controller_laws import ControllerLaws
+from edgeloop_simulators.virtual.convergence import Convergence
+from edgeloop_simulators.virtual.device_host import DeviceHost, DeviceWorld
+from edgeloop_simulators.virtual.device_laws import DeviceLaws
+from edgeloop_simulators.virtual.duty import HOUR_S, Duty
+from edgeloop_simulators.virtual.faults import OF_THE_NETWORK, Fault
+from edgeloop_simulators.virtual.invariants import Breaches
+from edgeloop_simulators.virtual.loop import EventLoop
+from edgeloop_simulators.virtual.network import Network
+from edgeloop_simulators.virtual.operator import Operator
+from edgeloop_simulators.virtual.outcome import Outcome
+from edgeloop_simulators.virtual.runners import VirtualRunner
+from edgeloop_simulators.virtual.seen import Observe, Seen
+from edgeloop_simulators.virtual.spec import WorldSpec
+from edgeloop_simulators.virtual.streams import Streams
+from edgeloop_simulators.virtual.trace import TraceHash
+
+QUIET_WINDOWS: Final = 4
+"""An outbox must have been empty once within so many windows before the end."""
+
+Until = Callable[[Seen], bool]
+
+
+class NoTraining:
+    """The executor of a world without retraining."""
+
+    def run(self, job: TrainingJob, cancel: Event) -> TrainingOutcome:  # noqa: ARG002
+        return TrainingOutcome(Ending.NOT_STARTED, "this world trains nothing", 0.0)
+
+
+class World:
+    """`observers` are told everything that is seen; `trace_messages=False` leaves out messages
+    that came as they should, for fleets that are too large to look at each."""
+
+    def __init__(
+        self,
+        spec: WorldSpec,
+        faults: Sequence[Fault],
+        seed: int,
+        observers: Sequence[Observe] = (),
+        *,
+        trace_messages: bool = True,
+        executor: Executor | None = None,
+    ) -> None:
+        self.spec = spec
+        self.faults = tuple(faults)
+        self.seed = seed
+        self.loop = EventLoop()
+        self.behaviours: dict[str, Behaviour] = {}
+        """By manifest digest; retraining adds to them."""
+        self.hosts: dict[str, DeviceHost] = {}
+        self.controller: ControllerHost
+        self.network: Network
+        self.artifacts: ArtifactServer
+        self.operator: Operator
+        self._executor = executor or NoTraining()
+        self._trace_messages = trace_messages
+        self._hash = TraceHash()
+        self._observers: tuple[Observe, ...] = (self._hash, *observers)
+        self._breaches = Breaches(self.loop)
+        self._device_laws = DeviceLaws(self.loop, self._breaches)
+        self._controller_laws = ControllerLaws(
+            self.hosts, self._device_laws.champions_of, self._breaches
+        )
+        self._stop_at: Until | None = None
+        self._stopped = False
+
+    def run(
+        self, until: Until | None = None, inspect: Callable[["World"], None] | None = None
+    ) -> Outcome:
+        """To the end, the first breach, or the event that `until` says yes to. `inspect` is called
+        before the world is taken down."""
+        self._stop_at = until
+        with _database_directory() as directory:
+            self._build(directory)
+            try:
+                self._play()
+                if inspect is not None:
+                    inspect(self)
+                return self._outcome()
+            finally:
+                self.controller.close()
+
+    def observe(self, seen: Seen) -> None:
+        for observer in self._observers:
+            observer(seen)
+        if self._stop_at is not None and self._stop_at(seen):
+            self._stopped = True
+
+    # ---- what the laws are told -----------------------------------------------------------------
+
+    def device_touched(self, host: DeviceHost) -> None:
+        self._device_laws.touched(host)
+        self._controller_laws.device_touched(host)
+
+    def runner_started(self, host: DeviceHost, runner: VirtualRunner) -> None:
+        self._device_laws.runner_started(host, runner)
+
+    def said(self, host: ControllerHost, topic: str, payload: bytes) -> None:
+        self._controller_laws.said(host, topic, payload)
+
+    def controller_touched(self, host: ControllerHost) -> None:
+        self._controller_laws.touched(host)
+
+    # ---- building -------------------------------------------------------------------------------
+
+    def _build(self, directory: Path) -> None:
+        spec, streams = self.spec, Streams(self.seed)
+        self.behaviours.update(self._models())
+        self.network = Network(
+            self.loop,
+            streams,
+            self.observe,
+            PROFILES[spec.broker],
+            trace_messages=self._trace_messages,
+        )
+        self.controller = ControllerHost(
+            directory,
+            self.loop,
+            self.network,
+            self.observe,
+            spec.controller,
+            spec.starts_at_wall_s,
+            self._executor,
+            self,
+        )
+        self.artifacts = ArtifactServer(self.network, streams, self.controller.stored)
+        self.operator = Operator(self.loop, self.controller, spec.models, spec.slot, self.observe)
+        around = DeviceWorld(
+            loop=self.loop,
+            streams=streams,
+            observe=self.observe,
+            network=self.network,
+            artifacts=self.artifacts,
+            behaviours=self.behaviours,
+            timing=spec.agent,
+            slot=spec.slot,
+            starts_at_wall_s=spec.starts_at_wall_s,
+        )
+        for device in spec.devices:
+            self.hosts[device.id] = DeviceHost(device, around, self)
+        self._plan(streams)
+
+    def _models(self) -> dict[str, Behaviour]:
+        """What each published version does, bad ones by the faults that say so."""
+        models = {}
+        for number, model in enumerate(self.spec.models, start=1):
+            behaviour: Behaviour = model.behaviour
+            for fault in self.faults:
+                if fault.kind in model_faults.KINDS and int(fault.amount) == number:
+                    behaviour = model_faults.Broken(behaviour, fault.kind)
+            models[model.manifest.digest()] = behaviour
+        return models
+
+    def _plan(self, streams: Streams) -> None:
+        loop, spec = self.loop, self.spec
+        loop.call_at(0.0, self.controller.start)
+        self.operator.play(spec.script)
+        luck = streams.stream("joins")
+        for host in self.hosts.values():
+            self._plan_device(host, luck.uniform(0.0, spec.joins_over_s))
+        for fault in self.faults:
+            if fault.kind not in model_faults.KINDS:
+                loop.call_at(fault.at_s, lambda fault=fault: self._begin(fault))  # type: ignore[misc]
+                ends_s = fault.at_s + fault.duration_s
+                loop.call_at(ends_s, lambda fault=fault: self._end(fault))  # type: ignore[misc]
+
+    def _plan_device(self, host: DeviceHost, joins_at_s: float) -> None:
+        device, kind = host.spec, host.spec.kind
+        local_h = (self.spec.starts_at_wall_s / HOUR_S + device.utc_offset_h) % 24
+        power = Duty(
+            self.loop,
+            kind.powered,
+            local_h,
+            lambda on: host.switch_on() if on else host.switch_off(),
+        )
+        radio = Duty(self.loop, kind.connected, local_h, host.radio)
+        self.loop.call_at(joins_at_s, power.begin)
+        self.loop.call_at(joins_at_s, radio.begin)
+
+    def _begin(self, fault: Fault) -> None:
+        self.observe(Seen(self.loop.now_s, "world", "fault.begins", {"fault": str(fault)}))
+        if fault.kind in OF_THE_NETWORK:
+            self.network.begin(fault)
+        elif fault.kind in artifact_server.KINDS:
+            self.artifacts.begin(fault)
+        elif fault.kind in controller_host.KINDS:
+            self.controller.begin(fault)
+        else:
+            for host in self._hit(fault):
+                host.begin(fault)
+
+    def _end(self, fault: Fault) -> None:
+        self.observe(Seen(self.loop.now_s, "world", "fault.ends", {"fault": str(fault)}))
+        if fault.kind in OF_THE_NETWORK:
+            self.network.end(fault)
+        elif fault.kind in artifact_server.KINDS:
+            self.artifacts.end(fault)
+        elif fault.kind in controller_host.KINDS:
+            self.controller.end(fault)
+        else:
+            for host in self._hit(fault):
+                host.end(fault)
+
+    def _hit(self, fault: Fault) -> Iterator[DeviceHost]:
+        for host in self.hosts.values():
+            if fault.hits(host.place.name, host.place.site, host.place.kind):
+                yield host
+
+    # ---- playing --------------------------------------------------------------------------------
+
+    def _play(self) -> None:
+        end_s, step = self.spec.duration_s, self.loop.step
+        while step(end_s):
+            if self._breaches or self._stopped:
+                return
+        quiet_since_s = end_s - QUIET_WINDOWS * self.spec.agent.window_s
+        Convergence(self.hosts, self.controller, self._breaches, quiet_since_s).check()
+
+    def _outcome(self) -> Outcome:
+        rollouts = self.controller.record.rollouts()
+        return Outcome(
+            seed=self.seed,
+            trace_hash=self._hash.hexdigest(),
+            events=self.loop.events_run,
+            virtual_s=self.loop.now_s,
+            violations=self._breaches.found(),
+            rollouts={row.id: f"{row.version} {row.status}: {row.verdict}" for row in rollouts},
+            champions={
+                device_id: ", ".join(
+                    str(slot.champion) for slot in device.snapshot().slots if slot.champion
+                )
+                for device_id, host in self.hosts.items()
+                if (device := host.device) is not None
+            },
+            bytes_up={name: self.network.bytes_up.get(name, 0) for name in self.hosts},
+            bytes_down={
+                name: self.network.bytes_down.get(name, 0) + self.artifacts.bytes_down.get(name, 0)
+                for name in self.hosts
+            },
+        )
+
+
+@contextmanager
+def _database_directory() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="edgeloop-world-", dir=_fast_directory()) as made:
+        directory = Path(made)
+        (directory / "edgeloop.sqlite").write_bytes(_empty_database())
+        yield directory
+
+
+def _fast_directory() -> str | None:
+    """In memory where there is such a place: worlds are thrown away."""
+    return "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108 - made by tempfile
+
+
+@lru_cache(maxsize=1)
+def _empty_database() -> bytes:
+    """At this release's schema; migrating takes longer than many a world."""
+    directory = Path(tempfile.mkdtemp(prefix="edgeloop-schema-"))
+    try:
+        Database(f"sqlite:///{directory / 'edgeloop.sqlite'}", durable=False).close()
+        return (directory / "edgeloop.sqlite").read_bytes()
+    finally:
+        shutil.rmtree(directory)
