@@ -95,13 +95,14 @@ class SlotDesired(Wire):
 class Desired(Wire):
     """All that a device shall run. `revision` only grows; older and equal ones change nothing.
 
-    Always answered with Reported (EL-STATE-5).
+    Always answered: with Hello where that is asked for, else with Reported (EL-STATE-5).
     """
 
     kind: Literal["desired"] = "desired"
     wire_version: int = WIRE_VERSION
     revision: Count
     slots: tuple[SlotDesired, ...] = Field(default=(), max_length=SLOTS_MAX)
+    wants_hello: bool = Field(default=False, description="answer with Hello (EL-STATE-6)")
 
 
 class Ack(Wire):
@@ -280,15 +281,24 @@ class Record(Wire):
     body: RecordBody
 
 
+class Said(Wire):
+    """The last hello or reported that a device said: `sequence` in the boot `epoch`."""
+
+    epoch: Epoch
+    sequence: Count
+
+
 class TelemetryBatch(Wire):
     """Consecutive records of one epoch.
 
     `base` is the lowest sequence that the outbox still holds for the epoch: what lies between the
-    controller's cursor and `base` was dropped by the outbox's bound and is counted as lost.
+    controller's cursor and `base` was dropped by the outbox's bound and is counted as lost. `said`
+    lets the controller see that it missed a hello or a reported (EL-STATE-6).
     """
 
     kind: Literal["telemetry"] = "telemetry"
     epoch: Epoch
+    said: Said | None = None
     base: Annotated[int, Field(ge=1)]
     records: tuple[Record, ...] = Field(min_length=1, max_length=BATCH_RECORDS_MAX)
 

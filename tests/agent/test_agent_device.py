@@ -157,7 +157,7 @@ def test_the_whole_way_to_a_commit(bench, packages):
     bench.say(ev.RunnerProgressed("main", start.runner, GOOD))
     assert bench.slot.champion == packages[1].offer.ref
     assert bench.only(do.SendReported).slots[0].state is SlotState.COMMITTED
-    assert bench.durable.champion == packages[1].offer.ref
+    assert bench.durable.champion == packages[1].offer
 
 
 def test_the_second_version_gets_the_source_after_the_first_and_has_it_in_shadow(bench, packages):
@@ -395,6 +395,52 @@ def test_a_champion_that_keeps_crashing_is_restarted_ever_later_and_for_ever(ben
     assert waits[0] < waits[3] <= waits[-1] <= CoreSettings().restart_backoff_s_max
 
 
+def damage(bench):
+    """The champion's runner finds its files damaged, and ends."""
+    number = bench.device._slots["main"].runners.last_number
+    bench.say(ev.RunnerExited("main", number, "killed by SIGKILL"))
+    bench.wait()
+    number = bench.only(do.StartRunner).runner
+    bench.say(ev.RunnerSelfTested("main", number, False, "the model on disk is not the version's"))
+    return number
+
+
+def test_a_champion_that_cannot_load_its_files_is_fetched_again(bench, packages):
+    bench.commit(packages[1])
+    number = damage(bench)
+    assert bench.only(do.FetchManifest).offer == packages[1].offer
+    bench.say(ev.RunnerExited("main", number, "exit status 1"))
+    bench.manifest(packages[1])
+    assert bench.only(do.FetchArtifact).offer == packages[1].offer
+    bench.say(ev.ArtifactFetched("main", packages[1].manifest.digest()))
+    bench.wait()
+    assert bench.only(do.StartRunner).version == packages[1].offer.ref
+    assert bench.slot.state is SlotState.COMMITTED
+
+
+def test_a_repair_that_fails_is_tried_again_for_ever_and_bars_nothing(bench, packages):
+    bench.commit(packages[1])
+    damage(bench)
+    digest = packages[1].manifest.digest()
+    for problem in (ev.FetchProblem.WAIT, *3 * [ev.FetchProblem.CORRUPT]):
+        bench.say(ev.FetchFailed("main", digest, problem, "no link"))
+        assert bench.slot.waiting == "the champion's files: no link"
+        while not bench.has(do.FetchManifest):
+            bench.wait()
+    assert bench.slot.refused is None
+    assert bench.slot.champion == packages[1].offer.ref
+
+
+def test_a_new_champion_ends_the_repair_of_the_old(bench, packages):
+    bench.commit(packages[1])
+    damage(bench)
+    bench.say(ev.FetchFailed("main", packages[1].manifest.digest(), ev.FetchProblem.WAIT, "away"))
+    bench.commit(packages[2])
+    assert bench.slot.waiting == ""
+    bench.manifest(packages[1])
+    assert not bench.has(do.FetchArtifact), "a stale answer"
+
+
 def test_a_full_disk_holds_back_a_switch_and_the_old_version_answers_on(bench, packages):
     """EL-LIFE-1."""
     bench.commit(packages[1])
@@ -490,7 +536,7 @@ def in_state(packages, state, attempts=0):
     slot = SlotSnapshot(
         slot="main",
         state=SlotState(state),
-        champion=packages[1].offer.ref,
+        champion=packages[1].offer,
         candidate=candidate,
     )
     return DeviceSnapshot(revision=7, slots=(slot,))

@@ -76,7 +76,7 @@ class World:
             case do.Go():
                 version = self.runners[effect.runner].version
                 # A commit that a full disk keeps from the journal is a commit all the same.
-                committed = version == self.slot_of(self.device.snapshot()).champion
+                committed = self.is_champion(version)
                 assert committed or effect.runner in self.passed, "only what passed gets it"
                 assert self.source is None, "one runner has the source at a time"
                 self.source = effect.runner
@@ -92,10 +92,14 @@ class World:
     def check_start(self, version):
         assert version.manifest_digest in self.on_disk, "only what was verified is started"
         slot = self.slot_of(self.journal)
-        if version != self.slot_of(self.device.snapshot()).champion:
+        if not self.is_champion(version):
             assert slot.candidate.offer.ref == version, "journalled before"
             assert slot.state in TRYING
             assert slot.candidate.attempts >= 1, "counted before it is tried"
+
+    def is_champion(self, version):
+        champion = self.slot_of(self.device.snapshot()).champion
+        return champion is not None and champion.ref == version
 
     def sync(self):
         """Save what waits for the disk, if it takes anything."""

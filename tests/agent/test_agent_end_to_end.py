@@ -116,6 +116,25 @@ def assert_nothing_lost_or_doubled(agent, controller, wait_until, epochs=1):
     assert agent.status()["outbox"]["dropped"] == 0
 
 
+def test_a_champion_that_was_damaged_on_disk_is_fetched_again(
+    agent, controller, artifact_server, make_package, wait_until
+):
+    package = make_package()
+    artifact_server.publish(package)
+    agent.start()
+    wait_until(lambda: controller.hellos)
+    controller.offer(package)
+    wait_until(lambda: controller.runs(package))
+    model = agent.state_dir / "models" / package.manifest.digest() / "model.onnx"
+    whole = model.read_bytes()
+    model.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    for pid in agent.runner_pids():
+        os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: model.read_bytes() == whole, what="the model is fetched again")
+    wait_until(lambda: controller.slot.runner_alive and controller.slot.runner_restarts > 1)
+    assert controller.runs(package)
+
+
 def test_bad_versions_are_rolled_back_and_the_old_one_runs_on(
     agent, controller, artifact_server, make_package, wait_until
 ):

@@ -17,14 +17,22 @@ from edgeloop_agent.shell.run_loop import RunLoop
 from edgeloop_agent.shell.status import StatusFile
 from edgeloop_agent.shell.supervisor import JOURNAL_RETRY_S, Parts, Supervisor
 from edgeloop_agent.shell.telemetry import Telemetry
-from edgeloop_protocol.messages import Desired, Inventory, SlotDesired, VersionRef, encode
+from edgeloop_protocol.messages import Desired, Inventory, SlotDesired, Offer, encode
 from edgeloop_protocol.topics import Down, device_subscription, down_topic
 from edgeloop_simulators.twins.broker import MemoryBroker
 from edgeloop_simulators.twins.clock import SimulatedClock
 from edgeloop_simulators.twins.journal import MemoryJournal
 from edgeloop_simulators.twins.outbox import MemoryOutbox
 
-CHAMPION = VersionRef(name="m", version="0", manifest_digest="0" * 64)
+OFFER = Offer(
+    name="m",
+    version="0",
+    manifest_digest="0" * 64,
+    manifest_size_bytes=1,
+    artifact_digest="1" * 64,
+    artifact_size_bytes=1,
+)
+CHAMPION = OFFER.ref
 INVENTORY = Inventory(
     agent_version="0", architecture="x", python="3", memory_bytes=1, disk_free_bytes=1, cpu_count=1
 )
@@ -81,7 +89,7 @@ def rig(tmp_path):
         }
     )
     clock, inbox, recorder, journal = SimulatedClock(), Inbox(), Recorder(), Refusing()
-    journal.save(DeviceSnapshot(slots=(SlotSnapshot(slot="main", champion=CHAMPION),)))
+    journal.save(DeviceSnapshot(slots=(SlotSnapshot(slot="main", champion=OFFER),)))
     telemetry = Telemetry(MemoryOutbox("0" * 16, 10**6), ByteBudget(10**6, None, 0.0), clock)
     bus = MemoryBroker()
     broker = bus.client("dev1", (device_subscription("dev1"),))

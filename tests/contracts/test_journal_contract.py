@@ -50,21 +50,25 @@ def version(name):
     return VersionRef(name="m", version=name, manifest_digest=name * 64)
 
 
+def offer(name):
+    return Offer(
+        **version(name).model_dump(),
+        manifest_size_bytes=5,
+        artifact_digest="a" * 64,
+        artifact_size_bytes=7,
+    )
+
+
 FULL = DeviceSnapshot(
     revision=12,
     slots=(
         SlotSnapshot(
             slot="main",
             state=SlotState.PROBATION,
-            champion=version("1"),
-            previous=version("2"),
+            champion=offer("1"),
+            previous=offer("2"),
             candidate=Candidate(
-                offer=Offer(
-                    **version("3").model_dump(),
-                    manifest_size_bytes=5,
-                    artifact_digest="a" * 64,
-                    artifact_size_bytes=7,
-                ),
+                offer=offer("3"),
                 attempts=2,
                 corrupt_fetches=1,
             ),

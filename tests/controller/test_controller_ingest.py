@@ -398,3 +398,36 @@ def test_a_closed_inbox_gives_what_it_holds() -> None:
     assert not inbox.put("t", b"2")
     assert [m.payload for m in inbox.take(10)] == [b"1"]
     assert inbox.take(10) == []
+
+
+def test_a_hello_that_was_lost_is_asked_for(
+    controller: Any, database: Database, make_device: Any, telemetry: Any
+) -> None:
+    """EL-STATE-6."""
+    topic, payload = telemetry("d1", EPOCH, 1, 2)
+    controller.takes(Inbound(topic, _saying(payload, 1)))
+    asked = controller.broker.desired("d1")
+    assert [(d.revision, d.wants_hello) for d in asked] == [(0, True)]
+    assert _stored(database) == [1, 2], "what it brought is stored all the same"
+    controller.takes(make_device("d1", epoch=EPOCH).hello())
+    topic, payload = telemetry("d1", EPOCH, 3, 3)
+    controller.takes(Inbound(topic, _saying(payload, 1)))
+    assert len(controller.broker.desired("d1")) == 1, "nothing is missing now"
+
+
+def test_a_reported_that_was_lost_is_asked_for(
+    controller: Any, make_device: Any, telemetry: Any
+) -> None:
+    """EL-STATE-6."""
+    device = make_device("d1", epoch=EPOCH)
+    controller.takes(device.hello())
+    device.reported()  # and nobody hears it
+    topic, payload = telemetry("d1", EPOCH, 1, 1)
+    controller.takes(Inbound(topic, _saying(payload, 2)))
+    assert [d.wants_hello for d in controller.broker.desired("d1")] == [True]
+
+
+def _saying(payload: bytes, sequence: int) -> bytes:
+    return json.dumps(
+        {**json.loads(payload), "said": {"epoch": EPOCH, "sequence": sequence}}
+    ).encode()

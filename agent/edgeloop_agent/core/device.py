@@ -69,7 +69,7 @@ class Device:
     def handle(self, event: Event, now: float) -> tuple[Effect, ...]:
         """What is to be done, in this order; `now` is monotonic, in seconds."""
         effects = self._take(event, now)
-        return self._in_order(effects, now, answers=isinstance(event, DesiredReceived))
+        return self._in_order(effects, now, event)
 
     def _take(self, event: Event, now: float) -> list[Effect]:
         effects: list[Effect] = []
@@ -133,7 +133,7 @@ class Device:
             if slot.slot in self._slots:
                 self._slots[slot.slot].journalled = slot
 
-    def _in_order(self, effects: list[Effect], now: float, answers: bool) -> tuple[Effect, ...]:
+    def _in_order(self, effects: list[Effect], now: float, event: Event) -> tuple[Effect, ...]:
         for slot in self._slots.values():
             effects += slot.settle(now)
         snapshot = self.snapshot()
@@ -146,9 +146,11 @@ class Device:
                 self._kept = garbage
                 effects.append(garbage)
         says = (self._revision, self.reported())
+        answers = isinstance(event, DesiredReceived)
         if answers or (self._connected and says != self._said):
             self._said = says
-            effects.append(SendReported(*says))
+            wants_hello = isinstance(event, DesiredReceived) and event.desired.wants_hello
+            effects.append(SendHello(*says) if wants_hello else SendReported(*says))
         return tuple(effects)
 
     def _garbage(self) -> CollectGarbage:
@@ -158,6 +160,7 @@ class Device:
             for version in (slot.champion, slot.previous):
                 if version is not None:
                     manifests.add(version.manifest_digest)
+                    artifacts.add(version.artifact_digest)  # of a repair
             if slot.candidate is not None:
                 manifests.add(slot.candidate.offer.manifest_digest)
                 artifacts.add(slot.candidate.offer.artifact_digest)

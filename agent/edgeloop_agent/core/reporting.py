@@ -29,8 +29,8 @@ def _slot_reported(
     return SlotReported(
         slot=durable.slot,
         state=durable.state,
-        champion=durable.champion,
-        previous=durable.previous,
+        champion=durable.champion.ref if durable.champion else None,
+        previous=durable.previous.ref if durable.previous else None,
         candidate=candidate.offer.ref if candidate else None,
         attempts=candidate.attempts if candidate else 0,
         refused=durable.refused,

@@ -22,6 +22,7 @@ from edgeloop_agent.core.events import (
     SlotEvent,
 )
 from edgeloop_agent.core.lifecycle import Signal, after
+from edgeloop_agent.core.repair import Repair
 from edgeloop_agent.core.reporting import Report
 from edgeloop_agent.core.runners import Role, Runner, RunnerSet
 from edgeloop_agent.core.settings import CoreSettings
@@ -45,6 +46,7 @@ class Slot:
         self._effects: list[Effect] = []
         self._fetch: FetchManifest | FetchArtifact | None = None
         self._waiting = Waiting(jitter)
+        self._repair = Repair(durable.slot, jitter)
         self._probation_since = 0.0
         self._report = Report()
 
@@ -89,6 +91,8 @@ class Slot:
             candidate = self.durable.candidate
             if candidate is not None and candidate.offer.manifest_digest == event.digest:
                 self._fetched(event, candidate, now)
+            elif self._repair.is_of(event.digest):
+                self._effects += self._repair.handle(event, now)
         elif isinstance(event, RunnerExited):
             lost = self.runners.exited(event.runner, now)
             if lost is not None:
@@ -103,6 +107,7 @@ class Slot:
         self._effects += effects
         for runner, detail in lost:
             self._lost(runner, detail, now)
+        self._effects += self._repair.tick(now)
         if self._waiting.is_over(now):
             self._proceed()
         if self.durable.state is SlotState.PROBATION:
@@ -119,15 +124,14 @@ class Slot:
 
     def next_deadline(self) -> float | None:
         times = self.runners.deadlines()
-        if self._waiting.until is not None:
-            times.append(self._waiting.until)
+        times += [t for t in (self._waiting.until, self._repair.until) if t is not None]
         candidate = self.durable.candidate
         if candidate is not None and self.durable.state is SlotState.PROBATION:
             times.append(self._probation_since + candidate.probation.max_s)
         return min(times, default=None)
 
     def reported(self, journal_problem: str) -> SlotReported:
-        waiting = self._waiting.why
+        waiting = self._waiting.why or self._repair.why
         if journal_problem and self.durable != self.journalled:
             waiting = waiting or journal_problem
         return self._report.of(self.durable, waiting, self.runners)
@@ -215,6 +219,8 @@ class Slot:
             self.runners.ready(runner, now)
             if not event.passed and not is_candidate:
                 self._note("champion_self_test_failed", event.detail)
+                if self.durable.champion is not None:
+                    self._effects += self._repair.begin(self.durable.champion)
             elif not event.passed:
                 self._fail("self-test failed", event.detail)
             elif is_candidate and self.durable.state is SlotState.SELF_TEST:
@@ -242,7 +248,8 @@ class Slot:
         if isinstance(verdict, probation.Failed):
             self._fail(verdict.cause, verdict.detail)
         elif isinstance(verdict, probation.Proven):
-            self._set(champion=candidate.offer.ref, previous=self.durable.champion)
+            self._set(champion=candidate.offer, previous=self.durable.champion)
+            self._repair.end()
             self._note("committed", f"after {elapsed_s:.1f} s and {progress.examples} examples")
             self._move(Signal.PROVEN)
             self._set(candidate=None)
@@ -290,7 +297,8 @@ class Slot:
 
     def _note(self, name: str, detail: str) -> None:
         candidate = self.durable.candidate
-        version = candidate.offer.ref if candidate else self.durable.champion
+        offer = candidate.offer if candidate else self.durable.champion
+        version = offer.ref if offer else None
         self._effects.append(AppendEvent(name, self.durable.slot, version, _text(detail)))
 
 

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from edgeloop_protocol.lifecycle import SlotState
 from edgeloop_protocol.limits import SLOTS_MAX
-from edgeloop_protocol.messages import Count, Name, Offer, Probation, Refusal, VersionRef, Wire
+from edgeloop_protocol.messages import Count, Name, Offer, Probation, Refusal, Wire
 
 
 class Candidate(Wire):
@@ -26,8 +26,10 @@ class Candidate(Wire):
 class SlotSnapshot(Wire):
     slot: Name
     state: SlotState = SlotState.IDLE
-    champion: VersionRef | None = None
-    previous: VersionRef | None = None
+    champion: Offer | None = Field(
+        default=None, description="with its sizes and digests: damaged files can be fetched again"
+    )
+    previous: Offer | None = None
     candidate: Candidate | None = None
     refused: Refusal | None = None
     barred_digest: str | None = Field(

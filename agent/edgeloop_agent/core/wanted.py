@@ -17,11 +17,12 @@ SERVES: Final = frozenset({SlotState.ACTIVATING, SlotState.PROBATION})
 def wanted(durable: SlotSnapshot, journalled: SlotSnapshot) -> Wanted:
     """`durable`: the state as it is now; `journalled`: as a power cut would leave it."""
     candidate, states = durable.candidate, {durable.state, journalled.state}
+    champion = durable.champion.ref if durable.champion else None
     trying = states <= TRYING and _try_of(durable) == _try_of(journalled)
     return Wanted(
-        champion=durable.champion,
+        champion=champion,
         candidate=candidate.offer.ref if candidate is not None and trying else None,
-        shadow=durable.champion if candidate and candidate.probation.compare else None,
+        shadow=champion if candidate and candidate.probation.compare else None,
         candidate_serves=trying and states <= SERVES,
     )
 

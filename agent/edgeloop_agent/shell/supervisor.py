@@ -136,7 +136,7 @@ class Supervisor:
         deadline = self._device.next_deadline()
         if deadline is not None and self._parts.clock.monotonic() >= deadline:
             self._handle(Tick())
-        self._parts.telemetry.pump(self._uplink.telemetry)
+        self._parts.telemetry.pump(self._uplink.telemetry, self._uplink.said)
         self._parts.status.refresh(self._device, self._traffic())
 
     def next_wake(self) -> float | None:

@@ -21,6 +21,7 @@ from edgeloop_protocol.messages import (
     Ack,
     DeviceEvent,
     RecordBody,
+    Said,
     Sample,
     TelemetryBatch,
     VersionRef,
@@ -87,8 +88,8 @@ class Telemetry:
             return
         self.drain.acknowledged(ack.epoch, ack.through, self._clock.monotonic())
 
-    def pump(self, publish: Callable[[bytes], bool]) -> None:
-        """Send the next batch if it is time."""
+    def pump(self, publish: Callable[[bytes], bool], said: Said | None = None) -> None:
+        """Send the next batch if it is time, with what was `said` last."""
         now = self._clock.monotonic()
         if not self.drain.is_due(now):
             return
@@ -101,7 +102,7 @@ class Telemetry:
         if batch is None:
             self.drain.emptied()
             return
-        payload, through = _encode(batch)
+        payload, through = _encode(batch.model_copy(update={"said": said}))
         if publish(payload):
             self.drain.sent(batch.epoch, through, now)
         else:

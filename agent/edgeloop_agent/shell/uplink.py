@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from edgeloop_agent.config import AgentConfig
 from edgeloop_agent.core.effects import SendHello, SendReported
-from edgeloop_protocol.messages import Hello, Inventory, Presence, Reported, Wire, encode
+from edgeloop_protocol.messages import Hello, Inventory, Presence, Reported, Said, Wire, encode
 from edgeloop_protocol.mqtt import Broker
 from edgeloop_protocol.topics import Up, up_topic
 
@@ -56,6 +56,11 @@ class Uplink:
                 slots=effect.slots,
             ),
         )
+
+    @property
+    def said(self) -> Said | None:
+        """The last hello or reported; None before the first."""
+        return Said(epoch=self._epoch, sequence=self._sequence) if self._sequence else None
 
     def telemetry(self, payload: bytes) -> bool:
         """Whether the broker's client took it."""

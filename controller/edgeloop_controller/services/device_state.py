@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 from edgeloop_controller.services import desired
 from edgeloop_controller.store import events
 from edgeloop_controller.store.tables import Device, DeviceSlot
-from edgeloop_protocol.messages import Hello, Presence, Reported, SlotReported
+from edgeloop_protocol.messages import Hello, Presence, Reported, Said, SlotReported
 
 
 def take_hello(session: Session, hello: Hello, now: float) -> bool:
@@ -51,6 +51,14 @@ def take_reported(session: Session, device_id: str, reported: Reported, now: flo
     seen(session, device, now)
     _replace_slots(session, device_id, reported.slots, now)
     return True
+
+
+def has_unheard(session: Session, device_id: str, said: Said | None) -> bool:
+    """Whether the device said a hello or a reported that never came here (EL-STATE-6)."""
+    if said is None:
+        return False
+    device = session.get(Device, device_id)
+    return device is None or device.epoch != said.epoch or device.state_sequence < said.sequence
 
 
 def take_presence(session: Session, device_id: str, presence: Presence, now: float) -> bool:

@@ -69,6 +69,7 @@ class _Outcome:
     counters: IngestCounters = field(default_factory=IngestCounters)
     acks: dict[tuple[str, str], int] = field(default_factory=dict)
     answer: set[str] = field(default_factory=set)
+    unheard: set[str] = field(default_factory=set)
 
 
 class Ingest:
@@ -181,7 +182,8 @@ class Ingest:
         for (device_id, epoch), through in outcome.acks.items():
             ack = Ack(epoch=epoch, through=through)
             self._outbound.publish(down_topic(device_id, Down.ACK), encode(ack))
-        self._desired.publish(outcome.answer)
+        self._desired.publish(outcome.answer - outcome.unheard)
+        self._desired.ask_hello(outcome.unheard)
 
     def _refuse(self, session: Session, refused: Refused, now: float, outcome: _Outcome) -> None:
         outcome.counters.refused += 1
@@ -231,6 +233,8 @@ def _take(session: Session, one: Received, now: float, outcome: _Outcome, rows: 
         device = session.get(Device, device_id)
         if device is not None:
             device_state.seen(session, device, now)
+        if device_state.has_unheard(session, device_id, message.said):
+            outcome.unheard.add(device_id)
 
 
 def _count_bytes(session: Session, decoded: Sequence[Received | Refused]) -> None:

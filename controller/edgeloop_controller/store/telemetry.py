@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 from edgeloop_controller.store.tables import Event, Sample, TelemetryCursor, Window
 from edgeloop_protocol import messages
 from edgeloop_protocol.limits import TEXT_MAX_CHARS
-from edgeloop_protocol.messages import DeviceEvent, Record, TelemetryBatch, WindowSummary
+from edgeloop_protocol.messages import DeviceEvent, Record, Said, TelemetryBatch, WindowSummary
 
 STORE_ERRORS: Final = (SQLAlchemyError, ValueError, OverflowError)
 """What values that no column holds raise, an OperationalError (try again later) apart."""
@@ -50,6 +50,7 @@ class PartialBatch:
     epoch: str
     base: int
     records: tuple[Record | UnusableRecord, ...]
+    said: Said | None = None
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,7 @@ def mark_unstorable(
             marked.append(UnusableRecord(record.sequence, f"{type(error).__name__}: {error}"))
         finally:
             trial.rollback()
-    return PartialBatch(batch.epoch, batch.base, tuple(marked))
+    return PartialBatch(batch.epoch, batch.base, tuple(marked), batch.said)
 
 
 def insert_rows(session: Session, rows: Rows) -> None:

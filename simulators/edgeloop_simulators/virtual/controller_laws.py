@@ -63,7 +63,7 @@ class ControllerLaws:
         if known != slots:
             self._tell("EL-INV-4", f"revision {desired.revision} of {device_id} says two things")
         rows = host.record.query("SELECT desired_revision FROM devices WHERE id = ?", (device_id,))
-        committed = rows[0][0] if rows else -1
+        committed = rows[0][0] if rows else 0
         if desired.revision > committed:
             self._tell(
                 "EL-INV-4", f"said revision {desired.revision} of {device_id} before its commit"

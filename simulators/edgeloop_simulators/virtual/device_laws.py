@@ -178,8 +178,8 @@ class DeviceLaws:
             return  # what it woke up with was committed in another life
         for slot in after.slots:
             old = was.get(slot.slot)
-            if slot.champion is not None and (old is None or slot.champion != old.champion):
-                self._check_proof(host, slot.champion, old)
+            if slot.champion and (old is None or slot.champion != old.champion):
+                self._check_proof(host, slot.champion.ref, old)
 
     def _check_proof(self, host: DeviceHost, version: VersionRef, old: SlotSnapshot | None) -> None:
         """EL-INV-3: by what the runner did, not by what was said of it."""
