@@ -17,7 +17,7 @@ from edgeloop_agent.shell.run_loop import RunLoop
 from edgeloop_agent.shell.status import StatusFile
 from edgeloop_agent.shell.supervisor import JOURNAL_RETRY_S, Parts, Supervisor
 from edgeloop_agent.shell.telemetry import Telemetry
-from edgeloop_protocol.messages import Desired, Inventory, SlotDesired, Offer, encode
+from edgeloop_protocol.messages import Desired, Inventory, Offer, SlotDesired, encode
 from edgeloop_protocol.topics import Down, device_subscription, down_topic
 from edgeloop_simulators.twins.broker import MemoryBroker
 from edgeloop_simulators.twins.clock import SimulatedClock
