@@ -28,6 +28,28 @@ PARTITIONS: Final = frozenset(
 )
 
 
+class _Acting:
+    """A fault of messages while it lasts, with luck of its own for each direction of each link."""
+
+    __slots__ = ("_lucks", "_streams", "fault")
+
+    def __init__(self, fault: Fault, streams: Streams) -> None:
+        self.fault = fault
+        self._streams = streams
+        self._lucks: dict[tuple[str, bool], LightStream] = {}
+
+    def hits(self, place: Place) -> bool:
+        return self.fault.hits(place.name, place.site, place.kind)
+
+    def luck(self, place: Place, up: bool) -> LightStream:
+        luck = self._lucks.get((place.name, up))
+        if luck is None:
+            fault = self.fault
+            name = f"network/{fault.kind}/{fault.target}/{fault.at_s}/{place.name}/{up}"
+            luck = self._lucks[place.name, up] = self._streams.light(name)
+        return luck
+
+
 class Links:
     """`to_broker` is called with every packet that arrives there."""
 
@@ -42,14 +64,11 @@ class Links:
         self._streams = streams
         self._observe = observe
         self._partitions: list[Fault] = []
-        self._acting: list[tuple[Fault, LightStream]] = []
+        self._acting: list[_Acting] = []
 
     def access(self, place: Place) -> Access:
         known = self.accesses.get(place.name)
-        if known is not None and known.place == place:
-            return known
         if known is not None:
-            known.place = place
             return known
         made = Access(place, self._streams.light(f"network/{place.name}"))
         for fault in self._partitions:
@@ -88,8 +107,7 @@ class Links:
 
     def begin(self, fault: Fault) -> None:
         if fault.kind in MESSAGE_FAULTS:
-            name = f"network/{fault.kind}/{fault.target}/{fault.at_s}"
-            self._acting.append((fault, self._streams.light(name)))
+            self._acting.append(_Acting(fault, self._streams))
             return
         self._partitions.append(fault)
         for access in self.hit_by(fault):
@@ -101,7 +119,7 @@ class Links:
 
     def end(self, fault: Fault) -> None:
         if fault.kind in MESSAGE_FAULTS:
-            self._acting = [acting for acting in self._acting if acting[0] is not fault]
+            self._acting.remove(next(a for a in self._acting if a.fault == fault))
             return
         self._partitions.remove(fault)
         for access in self.hit_by(fault):
@@ -116,9 +134,10 @@ class Links:
     ) -> None:
         delay_s, copies, late_s = 0.0, 1, 0.0
         place = access.place
-        for fault, luck in self._acting:
-            if not fault.hits(place.name, place.site, place.kind):
+        for acting in self._acting:
+            if not acting.hits(place):
                 continue
+            fault, luck = acting.fault, acting.luck(place, up)
             if fault.kind is FaultKind.DELAY:
                 delay_s += luck.random() * fault.amount
             elif luck.random() >= fault.amount:
