@@ -65,6 +65,7 @@ class Mosquitto:
     directory: Path
     port: int = field(default_factory=free_port)
     settings: str = "allow_anonymous true\n"
+    limits: str = "max_queued_messages 0\n"
     process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -73,7 +74,7 @@ class Mosquitto:
         configuration = self.directory / "mosquitto.conf"
         configuration.write_text(
             f"listener {self.port} 127.0.0.1\n"
-            "persistence false\nmax_queued_messages 0\nlog_type error\n" + self.settings
+            "persistence false\nlog_type error\n" + self.limits + self.settings
         )
         assert MOSQUITTO
         self.process = subprocess.Popen([MOSQUITTO, "-c", str(configuration)])

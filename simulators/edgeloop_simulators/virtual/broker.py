@@ -9,7 +9,11 @@ from functools import partial
 from typing import Final
 
 from edgeloop_protocol.mqtt import KEEPALIVE_S
-from edgeloop_simulators.virtual.broker_profiles import KEEPALIVE_FACTOR, BrokerProfile
+from edgeloop_simulators.virtual.broker_profiles import (
+    KEEPALIVE_FACTOR,
+    BrokerProfile,
+    TakeoverWill,
+)
 from edgeloop_simulators.virtual.links import Links
 from edgeloop_simulators.virtual.loop import EventLoop
 from edgeloop_simulators.virtual.routes import Routes
@@ -50,11 +54,14 @@ class VirtualBroker:
         """From now on the session of its client id, whoever held that before."""
         client = connection.client
         older = self.sessions.get(client.client_id)
+        will_of = self.profile.will_at_takeover
         if older is not None:
-            self.close(older, "session taken over", will=self.profile.will_at_takeover)
+            self.close(older, "session taken over", will=will_of is TakeoverWill.OLDER)
         self.sessions[client.client_id] = connection
         for topic_filter in client.subscriptions:
             self._routes.add(topic_filter, connection)
+        if older is not None and will_of is TakeoverWill.NEWER and client.will is not None:
+            self._deliver(*client.will)
 
     def close(self, connection: Connection, why: str, will: bool = True) -> None:
         self.drop(connection, will)
@@ -68,7 +75,7 @@ class VirtualBroker:
         del self.sessions[client.client_id]
         for topic_filter in client.subscriptions:
             self._routes.remove(topic_filter, connection)
-        if will and client.will is not None and self.profile.delivers_will:
+        if will and client.will is not None:
             self._deliver(*client.will)
 
     def notice_silence(self, connection: Connection) -> None:
@@ -110,21 +117,24 @@ class VirtualBroker:
         self.attach(connection)
         self._links.carry(connection, False, Packet(kind=PacketKind.READY))
         for topic, payload in self.retained.items():
-            if connection in self._routes.of(topic):
+            if self._hears_retained(connection, topic):
                 self._links.carry(connection, False, Packet(topic, payload))
+
+    def _hears_retained(self, connection: Connection, topic: str) -> bool:
+        if self.profile.retained_for_wildcards:
+            return connection in self._routes.of(topic)
+        return topic in connection.client.subscriptions
 
     def _take_message(self, connection: Connection, packet: Packet) -> None:
         problem = self._problem(packet.topic, packet.payload)
         if problem:
             self._tell("message.refused", packet.topic, problem)
-            if problem == "topic" or self.profile.oversize_closes:
-                self.close(connection, f"the broker refused a message: {problem}")
-                return
+            self.close(connection, f"the broker refused a message: {problem}")
+            return
         access = connection.access
         if not access.cuts_down:
             packet.acked_at_s = self._loop.now_s + access.place.link.latency_s
-        if not problem:
-            self._deliver(packet.topic, packet.payload)
+        self._deliver(packet.topic, packet.payload)
 
     def _problem(self, topic: str, payload: bytes) -> str:
         profile = self.profile
@@ -134,9 +144,9 @@ class VirtualBroker:
 
     def _deliver(self, topic: str, payload: bytes) -> None:
         profile = self.profile
-        for connection, is_wide in self._routes.of(topic).items():
-            limit = profile.wildcard_queue_max if is_wide else profile.queue_max
-            if connection.down.pending >= min(limit, profile.queue_max):
+        for connection in self._routes.of(topic):
+            lane = connection.down
+            if lane.pending >= profile.queue_max or lane.pending_bytes >= profile.queue_max_bytes:
                 self._tell("message.dropped", topic, "the subscriber's queue is full")
             else:
                 self._links.carry(connection, False, Packet(topic, payload))

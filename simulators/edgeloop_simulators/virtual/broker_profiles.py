@@ -1,10 +1,11 @@
 """What brokers do that MQTT leaves open, or forbids: one value for each that Edgeloop runs on.
 
-Invariant: what a profile says is shown by a test on the real broker or has its source in
-docs/spec/brokers.md.
+Invariant: what a profile says is shown on the real broker (tests/contracts/test_broker_profiles.py)
+or has its source in docs/spec/brokers.md.
 """
 
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Final
 
 from edgeloop_protocol.limits import KIB, MIB
@@ -15,46 +16,60 @@ KEEPALIVE_FACTOR: Final = 1.5
 """Times the keepalive, until a broker takes a silent client for dead (MQTT 3.1.1, 3.1.2.10)."""
 
 
+class TakeoverWill(StrEnum):
+    """Whose last will is delivered when a newer connection takes over a client id."""
+
+    OLDER = "older"
+    """As MQTT 3.1.1 demands (MQTT-3.1.2-8)."""
+    NEWER = "newer"
+    """The device that has just come is announced dead."""
+    NOBODY = "nobody"
+
+
 @dataclass(frozen=True, slots=True)
 class BrokerProfile:
-    """`queue_max`: messages underway to, or waiting for, one subscriber; what comes beyond is
-    dropped without a word. `payload_max_bytes`: beyond it, the sender's connection is closed, or
-    (not `oversize_closes`) the message dropped."""
+    """`queue_max` messages and `queue_max_bytes` at most are underway to, or wait for, one
+    subscriber; what comes beyond is lost without a word."""
 
     name: str
     queue_max: int = QUEUE_MAX
-    wildcard_queue_max: int = QUEUE_MAX
-    """The same for a subscriber to all devices at once."""
+    queue_max_bytes: int = 256 * MIB
     payload_max_bytes: int = 256 * MIB
-    oversize_closes: bool = True
+    """The connection that sends more is closed."""
     refused_in_topics: str = ""
     """Characters for which the sender's connection is closed."""
     keeps_retained_over_restart: bool = True
-    delivers_will: bool = True
-    will_at_takeover: bool = True
-    """The will of a connection that a newer one with the same client id replaces."""
+    retained_for_wildcards: bool = True
+    will_at_takeover: TakeoverWill = TakeoverWill.OLDER
 
 
 IDEAL: Final = BrokerProfile("ideal")
-MOSQUITTO: Final = BrokerProfile(
-    "mosquitto",
-    queue_max=1000,
-    keeps_retained_over_restart=False,
-)
+MOSQUITTO: Final = BrokerProfile("mosquitto", queue_max=1020, keeps_retained_over_restart=False)
 IOTCORE: Final = BrokerProfile(
     "iotcore",
-    wildcard_queue_max=1000,
+    queue_max_bytes=16 * MIB,
     payload_max_bytes=192 * KIB,
     keeps_retained_over_restart=False,
+    will_at_takeover=TakeoverWill.NEWER,
 )
 NATS: Final = BrokerProfile(
     "nats",
     payload_max_bytes=MIB,
     refused_in_topics=" ",
+    will_at_takeover=TakeoverWill.NOBODY,
 )
-RABBITMQ: Final = BrokerProfile(
-    "rabbitmq",
+RABBITMQ: Final = BrokerProfile("rabbitmq", retained_for_wildcards=False)
+WORST: Final = BrokerProfile(
+    "worst",
+    queue_max=100,
+    queue_max_bytes=MIB,
+    payload_max_bytes=144 * KIB,
+    refused_in_topics=" .",
     keeps_retained_over_restart=False,
+    will_at_takeover=TakeoverWill.NEWER,
 )
+"""All that is known of any of them, at once."""
 
-PROFILES: Final = {profile.name: profile for profile in (IDEAL, MOSQUITTO, IOTCORE, NATS, RABBITMQ)}
+PROFILES: Final = {
+    profile.name: profile for profile in (IDEAL, MOSQUITTO, IOTCORE, NATS, RABBITMQ, WORST)
+}

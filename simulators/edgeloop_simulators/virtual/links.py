@@ -172,6 +172,7 @@ class Links:
         else:
             lane.clear_s = arrives_s
         lane.pending += 1
+        lane.pending_bytes += packet.size_bytes
         if lane.pending > self.pending_max:
             self.pending_max = lane.pending
         self.loop.call_at(arrives_s, partial(self._arrived, connection, up, packet))
@@ -190,6 +191,7 @@ class Links:
     def _hand_over(self, connection: Connection, up: bool, packet: Packet) -> None:
         lane = connection.up if up else connection.down
         lane.pending -= 1
+        lane.pending_bytes -= packet.size_bytes
         if up:
             self.to_broker(connection, packet)
             return

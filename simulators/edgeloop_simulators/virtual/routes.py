@@ -43,15 +43,13 @@ class Routes:
         else:
             table.pop(key, None)
 
-    def of(self, topic: str) -> dict[Connection, bool]:
-        """Each once, and whether it is subscribed to more than one parent."""
-        found = dict.fromkeys(self._exact.get(topic, ()), False)
-        for connection in self._under.get(topic.rpartition("/")[0], ()):
-            found[connection] = False
+    def of(self, topic: str) -> dict[Connection, None]:
+        """Each once."""
+        found = dict.fromkeys(self._exact.get(topic, ()))
+        found.update(dict.fromkeys(self._under.get(topic.rpartition("/")[0], ())))
         for key, connections in self._other.items():
             if self._patterns[key].fullmatch(topic):
-                for connection in connections:
-                    found.setdefault(connection, True)
+                found.update(dict.fromkeys(connections))
         return found
 
     def _place(self, topic_filter: str) -> tuple[_Found, str]:

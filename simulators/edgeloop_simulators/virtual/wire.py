@@ -31,7 +31,7 @@ class PacketKind(Enum):
 class Packet:
     """`acked_at_s`: when its sender knows that the broker has it."""
 
-    __slots__ = ("acked_at_s", "kind", "payload", "topic")
+    __slots__ = ("acked_at_s", "kind", "payload", "size_bytes", "topic")
 
     def __init__(
         self, topic: str = "", payload: bytes = b"", kind: PacketKind = PacketKind.PUBLISH
@@ -39,23 +39,21 @@ class Packet:
         self.topic = topic
         self.payload = payload
         self.kind = kind
+        self.size_bytes = len(topic) + len(payload)
+        """What MQTT adds is not counted."""
         self.acked_at_s = math.inf
-
-    @property
-    def size_bytes(self) -> int:
-        """Topic and payload: what MQTT adds is not counted."""
-        return len(self.topic) + len(self.payload)
 
 
 class Lane:
-    """One direction. `pending` packets are underway, `held` ones wait for a partition's end."""
+    """One direction. `pending` packets are underway; of these, `held` wait out a partition."""
 
-    __slots__ = ("busy_until_s", "clear_s", "held", "pending")
+    __slots__ = ("busy_until_s", "clear_s", "held", "pending", "pending_bytes")
 
     def __init__(self) -> None:
         self.busy_until_s = 0.0
         self.clear_s = 0.0
         self.pending = 0
+        self.pending_bytes = 0
         self.held: list[Packet] | None = None
 
 
