@@ -1,5 +1,6 @@
-"""Fixtures that several test packages share: free ports, real brokers, waiting on a condition."""
+"""What several test packages share: free ports, real brokers, tiny real models, waiting."""
 
+import hashlib
 import os
 import shutil
 import socket
@@ -8,8 +9,25 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from edgeloop_protocol.manifest import (
+    Artifact,
+    Baseline,
+    Binned,
+    Feature,
+    Golden,
+    Manifest,
+    TensorSpec,
+)
+from edgeloop_protocol.messages import Offer
+
+FEATURES = ("a", "b", "c")
+LABELS = ("left", "right")
 
 MOSQUITTO = shutil.which("mosquitto", path=os.environ.get("PATH", "") + ":/usr/sbin")
 
@@ -93,3 +111,104 @@ def mosquitto(tmp_path: Path) -> Iterator[Mosquitto]:
     broker.start()
     yield broker
     broker.stop()
+
+
+@dataclass(frozen=True)
+class Package:
+    """A published version: the two documents that the controller serves, and its offer."""
+
+    model: bytes
+    manifest: Manifest
+
+    @property
+    def offer(self) -> Offer:
+        return Offer(
+            name=self.manifest.name,
+            version=self.manifest.version,
+            manifest_digest=self.manifest.digest(),
+            manifest_size_bytes=len(self.manifest.canonical()),
+            artifact_digest=self.manifest.artifact.digest,
+            artifact_size_bytes=self.manifest.artifact.size_bytes,
+        )
+
+    @property
+    def artifacts(self) -> dict[str, bytes]:
+        return {
+            self.manifest.digest(): self.manifest.canonical(),
+            self.manifest.artifact.digest: self.model,
+        }
+
+
+def gemm_model(weights: Any, nan: bool = False) -> bytes:
+    """softmax(x @ weights) for x of shape (n, 3); with `nan`, log(-|x|-1) instead: always NaN."""
+    matrix = np.asarray(weights, dtype=np.float32)
+    nodes = [helper.make_node("Gemm", ["x", "w"], ["scores"])]
+    if nan:
+        nodes += [
+            helper.make_node("Abs", ["scores"], ["positive"]),
+            helper.make_node("Neg", ["positive"], ["negative"]),
+            helper.make_node("Sub", ["negative", "one"], ["below"]),
+            helper.make_node("Log", ["below"], ["p"]),
+        ]
+    else:
+        nodes.append(helper.make_node("Softmax", ["scores"], ["p"], axis=1))
+    graph = helper.make_graph(
+        nodes,
+        "tiny",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [None, matrix.shape[0]])],
+        [helper.make_tensor_value_info("p", TensorProto.FLOAT, [None, matrix.shape[1]])],
+        [
+            numpy_helper.from_array(matrix, "w"),
+            numpy_helper.from_array(np.ones(1, dtype=np.float32), "one"),
+        ],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    return bytes(model.SerializeToString())
+
+
+def scores(weights: Any, inputs: Any) -> Any:
+    raw = np.asarray(inputs, dtype=np.float64) @ np.asarray(weights, dtype=np.float64)
+    exponentials = np.exp(raw - raw.max(axis=1, keepdims=True))
+    return exponentials / exponentials.sum(axis=1, keepdims=True)
+
+
+def make_package(
+    version: str = "1",
+    weights: Any = None,
+    model: bytes | None = None,
+    nan: bool = False,
+    **changes: Any,
+) -> Package:
+    """A version of model `tiny`; `model` replaces the artifact's bytes, `changes` the manifest."""
+    matrix = [[1.0, -1.0], [0.5, 0.5], [-1.0, 1.0]] if weights is None else weights
+    content = gemm_model(matrix, nan) if model is None else model
+    golden_inputs = ((0.0, 0.0, 0.0), (1.0, 2.0, 3.0), (-1.0, 0.5, 0.25))
+    uniform = Binned(edges=(-1.0, 0.0, 1.0), shares=(0.25, 0.25, 0.25, 0.25))
+    document: dict[str, Any] = {
+        "name": "tiny",
+        "version": version,
+        "artifact": Artifact(
+            digest=hashlib.sha256(content).hexdigest(), size_bytes=max(1, len(content)), opset=17
+        ),
+        "inputs": (TensorSpec(name="x", dtype="float32", shape=(None, 3)),),
+        "outputs": (TensorSpec(name="p", dtype="float32", shape=(None, 2)),),
+        "scores_output": "p",
+        "features": tuple(Feature(name=name, sensor="s") for name in FEATURES),
+        "labels": LABELS,
+        "golden": Golden(
+            inputs=golden_inputs,
+            outputs=tuple(map(tuple, scores(matrix, golden_inputs).tolist())),
+        ),
+        "baseline": Baseline(
+            count=100,
+            features=(uniform,) * 3,
+            confidence=Binned(edges=(0.6, 0.8), shares=(0.2, 0.3, 0.5)),
+            predictions=(0.5, 0.5),
+        ),
+    }
+    return Package(content, Manifest(**(document | changes)))
+
+
+@pytest.fixture(name="make_package", scope="session")
+def make_package_fixture() -> Callable[..., Package]:
+    return make_package

@@ -9,8 +9,12 @@ import pytest
 
 from edgeloop_controller.artifacts import ArtifactStore, LocalArtifactStore
 from edgeloop_controller.errors import ArtifactError, NotFoundError
+from edgeloop_simulators.twins.artifact_store import MemoryArtifactStore
 
-ADAPTERS: dict[str, Callable[[Path], ArtifactStore]] = {"local": LocalArtifactStore}
+ADAPTERS: dict[str, Callable[[Path], ArtifactStore]] = {
+    "local": LocalArtifactStore,
+    "memory": lambda _directory: MemoryArtifactStore(),
+}
 
 
 @pytest.fixture(params=sorted(ADAPTERS))
@@ -18,11 +22,20 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> ArtifactStore:
     return ADAPTERS[request.param](tmp_path / "artifacts")
 
 
+@pytest.fixture
+def local(tmp_path: Path) -> LocalArtifactStore:
+    """The twin serves no files: nobody in a virtual world reads any."""
+    return LocalArtifactStore(tmp_path / "artifacts")
+
+
 def test_gives_back_what_was_put(store: ArtifactStore) -> None:
     digest = store.put(b"weights")
     assert digest == hashlib.sha256(b"weights").hexdigest()
     assert store.get(digest) == b"weights"
-    assert store.local_path(digest).read_bytes() == b"weights"
+
+
+def test_serves_a_file(local: LocalArtifactStore) -> None:
+    assert local.local_path(local.put(b"weights")).read_bytes() == b"weights"
 
 
 def test_keeps_nothing_as_well(store: ArtifactStore) -> None:
@@ -51,11 +64,11 @@ def test_what_is_not_there_is_not_found(store: ArtifactStore, digest: str) -> No
         store.local_path(digest)
 
 
-def test_damage_is_noticed(store: ArtifactStore) -> None:
-    digest = store.put(b"good")
-    store.local_path(digest).write_bytes(b"evil")
+def test_damage_is_noticed(local: LocalArtifactStore) -> None:
+    digest = local.put(b"good")
+    local.local_path(digest).write_bytes(b"evil")
     with pytest.raises(ArtifactError, match="damaged"):
-        store.get(digest)
+        local.get(digest)
 
 
 def test_leftovers_of_a_crash_are_removed(tmp_path: Path) -> None:

@@ -218,13 +218,13 @@ class VirtualRunner:
     def _loaded(self) -> None:
         world = self._world
         problem = self._load()
-        if not problem and self._behaviour is not None:
-            problem = self._behaviour.self_test_problem(world.device.kind.architecture)
-        world.post(RunnerSelfTested(self.slot, self.number, not problem, problem))
-        if problem:
+        if problem or self._behaviour is None:
+            world.post(RunnerSelfTested(self.slot, self.number, False, problem))
             self._exit("exit status 1")
-        else:
-            self._wait_for_go()
+            return
+        problem = self._behaviour.self_test_problem(world.device.kind.architecture)
+        world.post(RunnerSelfTested(self.slot, self.number, not problem, problem))
+        self._wait_for_go()
 
     def _load(self) -> str:
         """What keeps it from loading, in words; as the real runner it verifies what it reads."""
