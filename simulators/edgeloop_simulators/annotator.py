@@ -11,6 +11,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from itertools import takewhile
 from typing import Any, Final, Protocol
 
 from edgeloop_simulators.scenario import Annotator as Terms
@@ -73,12 +74,14 @@ class Annotator:
             for sample in page:
                 self._see(sample, now)
             self._after = int(page[-1]["id"])
-        due = []
-        while self._waiting and self._waiting[0][0] <= now:
-            _, sample_id, label = self._waiting.popleft()
-            due.append({"sample_id": sample_id, "label": label})
+        due = [
+            {"sample_id": sample_id, "label": label}
+            for _, sample_id, label in takewhile(lambda one: one[0] <= now, self._waiting)
+        ]
         if due:
             self._api.give_labels(due, "annotator")
+            for _ in due:  # only now: had they been refused, they would wait here still
+                self._waiting.popleft()
             self.labelled += len(due)
 
     def _see(self, sample: dict[str, Any], now: float) -> None:

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
+import pytest
+
 from edgeloop_simulators.annotator import Annotator, chosen
 from edgeloop_simulators.scenario import Annotator as Terms
 
@@ -59,3 +61,20 @@ def test_the_choice_is_the_reference_s_and_the_seed_s() -> None:
     assert once != [chosen(r, 0.3, 2) for r in references]
     assert not any(chosen(r, 0.0, 1) for r in references)
     assert all(chosen(r, 1.0, 1) for r in references)
+
+
+def test_labels_that_the_controller_did_not_take_are_given_again() -> None:
+    queue = Queue(10)
+    annotator = Annotator(queue, lambda *_: "x", Terms(fraction=1.0, delay_s=0), 0)
+    take, queue.give_labels = queue.give_labels, away
+    with pytest.raises(ConnectionError):
+        annotator.turn(1.0)
+    assert annotator.labelled == 0
+    queue.give_labels = take
+    annotator.turn(2.0)
+    annotator.turn(3.0)
+    assert len(queue.given) == annotator.labelled == 10
+
+
+def away(labels: Sequence[dict[str, Any]], annotator: str) -> None:
+    raise ConnectionError
