@@ -41,7 +41,7 @@ class WatchData(Config):
 
 
 class TabularData(Config):
-    """A CSV with a header, or an .npy, in time order.
+    """A CSV with a header, a Parquet, or an .npy, in time order.
 
     `label`, `group` and `phase` are columns. An .npy is either structured (its fields are the
     columns) or (n, channels), and then `label`, `group` and `phase` name further .npy files

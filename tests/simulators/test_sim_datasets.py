@@ -6,6 +6,8 @@ from pathlib import Path
 from random import Random
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from edgeloop_simulators.datasets import watch
@@ -118,6 +120,37 @@ def test_each_row_of_a_csv_may_be_an_example(tmp_path: Path) -> None:
     assert portion.device_id == "device-b"
     assert [len(portion.before), len(portion.after)] == [12, 12]
     assert portion.before[1].values.tolist() == [1.0, 2.0]
+
+
+def parquet_file(tmp_path: Path, rows: list[str], **replaced: object) -> None:
+    cells = zip(*(row.split(",") for row in rows), strict=True)
+    columns = dict(zip(HEADER.strip().split(","), map(list, cells), strict=True))
+    columns |= {name: [float(x) for x in columns[name]] for name in ("x", "y")} | replaced
+    pq.write_table(pa.table(columns), tmp_path / "data.parquet")
+
+
+def test_parquet_is_read_as_csv_is(tmp_path: Path) -> None:
+    csv_file(tmp_path, stream())
+    parquet_file(tmp_path, stream())
+    of_csv = load_tabular(tabular(), tmp_path.joinpath)
+    of_parquet = load_tabular(tabular(file=Path("data.parquet")), tmp_path.joinpath)
+    assert repr(of_parquet) == repr(of_csv)
+
+
+def test_a_parquet_that_does_not_fit_says_so(tmp_path: Path) -> None:
+    data = tabular(file=Path("data.parquet"))
+    with pytest.raises(DatasetError, match=r"cannot read .*data.parquet as Parquet"):
+        load_tabular(data, tmp_path.joinpath)
+    rows = stream()
+    parquet_file(tmp_path, rows)
+    with pytest.raises(DatasetError, match="no column 'z'; it has: who, when, what, x, y"):
+        load_tabular(tabular(file=Path("data.parquet"), channels=("z",)), tmp_path.joinpath)
+    parquet_file(tmp_path, rows, x=[None, *map(float, range(1, len(rows)))])
+    with pytest.raises(DatasetError, match="column 'x' has 1 empty cells"):
+        load_tabular(data, tmp_path.joinpath)
+    parquet_file(tmp_path, rows, x=["warm"] * len(rows))
+    with pytest.raises(DatasetError, match="column 'x' is not all numbers"):
+        load_tabular(data, tmp_path.joinpath)
 
 
 def test_windows_are_cut_within_one_label_group_and_phase(tmp_path: Path) -> None:

@@ -1,17 +1,19 @@
-"""A user's own stream: a CSV with a header, or NumPy arrays, in time order.
+"""A user's own stream: a CSV with a header, Parquet, or NumPy arrays, in time order.
 
 Invariants: windows are cut only within stretches in which group, label and phase stay the same;
 .npy files are read without unpickling; a file that does not fit is refused with the row or column.
 """
 
 import csv
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from edgeloop_protocol.manifest import Preprocessing
@@ -146,7 +148,7 @@ def _read_phases(data: TabularData, resolve: Callable[[Path], Path]) -> _Table:
 
 
 def _read(path: Path, data: TabularData, phase: str) -> _Table:
-    column = _npy_columns(path) if path.suffix == ".npy" else _csv_columns(path)
+    column = _COLUMNS.get(path.suffix, _csv_columns)(path)
     label = column(data.label).astype(str)
     phases = column(data.phase).astype(str) if data.phase else np.full(len(label), phase)
     return _Table(_channels(path, data, column), label, column(data.group).astype(str), phases)
@@ -175,7 +177,7 @@ def _channels(path: Path, data: TabularData, column: Column) -> Floats:
 def _numbers(path: Path, name: str, column: NDArray[Any]) -> Floats:
     try:
         return column.astype(np.float32)
-    except ValueError as error:
+    except (TypeError, ValueError) as error:
         raise DatasetError(f"{path}: column {name!r} is not all numbers: {error}") from error
 
 
@@ -194,6 +196,24 @@ def _csv_columns(path: Path) -> Column:
             raise DatasetError(f"{path} has no column {name!r}; it has: {', '.join(header)}")
         at = header.index(name)
         return np.array([row[at] for row in rows])
+
+    return column
+
+
+def _parquet_columns(path: Path) -> Column:
+    try:
+        table = pq.read_table(path)
+    except (OSError, pa.ArrowException) as error:
+        raise DatasetError(f"cannot read {path} as Parquet: {error}") from error
+
+    def column(name: str) -> NDArray[Any]:
+        if name not in table.column_names:
+            known = ", ".join(table.column_names)
+            raise DatasetError(f"{path} has no column {name!r}; it has: {known}")
+        found = table.column(name)
+        if found.null_count:
+            raise DatasetError(f"{path}: column {name!r} has {found.null_count} empty cells")
+        return np.asarray(found.to_numpy())
 
     return column
 
@@ -224,3 +244,10 @@ def _npy(path: Path) -> NDArray[Any]:
         return np.asarray(np.load(path, allow_pickle=False))
     except (OSError, ValueError) as error:
         raise DatasetError(f"cannot read {path} as .npy (no pickles): {error}") from error
+
+
+_COLUMNS: Final[Mapping[str, Callable[[Path], Column]]] = {
+    ".npy": _npy_columns,
+    ".parquet": _parquet_columns,
+}
+"""By the file's suffix; any other is CSV."""
