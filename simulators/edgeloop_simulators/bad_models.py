@@ -26,6 +26,30 @@ def permuted_labels(model: bytes, scores_output: str) -> bytes:
     return _checked(graph_of)
 
 
+def blind_above(model: bytes, scores_output: str, threshold: float) -> bytes:
+    """The first label, with certainty, for every input whose first feature lies above `threshold`:
+    an accuracy that is lost where nobody looked."""
+    graph_of = onnx.load_from_string(model)
+    first = np.eye(1, _width(graph_of, scores_output), dtype=np.float32)
+    inner = _rename_producer(graph_of, scores_output)
+    source = graph_of.graph.input[0].name
+    constants = {
+        "bad_column": np.array([0], dtype=np.int64),
+        "bad_threshold": np.array(threshold, dtype=np.float32),
+        "bad_first": first,
+    }
+    for name, value in constants.items():
+        graph_of.graph.initializer.append(numpy_helper.from_array(value, name))
+    graph_of.graph.node.extend(
+        [
+            helper.make_node("Gather", [source, "bad_column"], ["bad_feature"], axis=1),
+            helper.make_node("Greater", ["bad_feature", "bad_threshold"], ["bad_blind"]),
+            helper.make_node("Where", ["bad_blind", "bad_first", inner], [scores_output]),
+        ]
+    )
+    return _checked(graph_of)
+
+
 def yields_nan(model: bytes, scores_output: str) -> bytes:
     """Scores are NaN for every input that is not all zero."""
     graph_of = onnx.load_from_string(model)

@@ -6,7 +6,7 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from edgeloop_simulators.bad_models import permuted_labels, yields_nan
+from edgeloop_simulators.bad_models import blind_above, permuted_labels, yields_nan
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +49,15 @@ def test_one_yields_nan_on_whatever_is_not_all_zero(model: bytes) -> None:
     assert np.isfinite(scores(bad, [[0.0, 0.0, 0.0]])).all()
 
 
-@pytest.mark.parametrize("spoil", [permuted_labels, yields_nan])
+def test_a_blind_one_is_good_up_to_its_threshold(model: bytes) -> None:
+    good, bad = scores(model, EXAMPLES), scores(blind_above(model, "scores", 5.0), EXAMPLES)
+    assert (bad[0] == good[0]).all()
+    assert bad[1].tolist() == [1.0, 0.0, 0.0]
+
+
+@pytest.mark.parametrize(
+    "spoil", [permuted_labels, yields_nan, lambda m, output: blind_above(m, output, 1.0)]
+)
 def test_the_form_stays(model: bytes, spoil) -> None:
     before, after = onnx.load_from_string(model), onnx.load_from_string(spoil(model, "scores"))
     assert before.graph.output == after.graph.output
