@@ -17,6 +17,10 @@ class FleetError(SimulatorError):
     """A controller or an agent did not start, or ended by itself."""
 
 
+class FirstVersionError(SimulatorError):
+    """A training script gave no first version; in the script's own words."""
+
+
 class RecordError(SimulatorError):
     """A directory holds no run that can be summarised."""
 

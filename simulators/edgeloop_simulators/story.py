@@ -6,24 +6,20 @@ StoryError, and what was seen until then stays recorded.
 
 from collections.abc import Callable
 from pathlib import Path
-from threading import Event
 from typing import Any, Final
 
 import pyarrow.parquet as pq
 
-from edgeloop_controller.training.dataset import write_training_input
-from edgeloop_controller.training.executor import Ending, LocalExecutor, TrainingJob
 from edgeloop_simulators import scenario as plan
 from edgeloop_simulators.bad_models import permuted_labels, yields_nan
-from edgeloop_simulators.datasets.windows import write_windows
-from edgeloop_simulators.errors import FleetError, StoryError
+from edgeloop_simulators.errors import FirstVersionError, FleetError, StoryError
+from edgeloop_simulators.first_version import train_first, write_inputs
 from edgeloop_simulators.sensors import Fault
 from edgeloop_simulators.summary import RECOVERED_WITHIN
 from edgeloop_simulators.truth import RECENT_S
 from edgeloop_simulators.world import FIRST_OUTPUT, SLOT, World
 
 POLICY: Final = "when-the-world-moves"
-TRAINING_MEMORY_MAX_BYTES: Final = 4 * 1024**3
 
 
 def play(world: World) -> None:
@@ -34,7 +30,7 @@ def play(world: World) -> None:
         world.listener.step_started(index)
         try:
             outcome = perform(world, step)
-        except (StoryError, FleetError) as error:
+        except (StoryError, FleetError, FirstVersionError) as error:
             world.listener.step_ended(index, str(error), failed=True)
             truth.mark("step.failed", str(error), step=step.do)
             raise StoryError(f"step {index + 1} ({step.do}): {error}") from error
@@ -42,7 +38,7 @@ def play(world: World) -> None:
 
 
 def perform(world: World, step: plan.Step) -> str:
-    """Do one step; returns how it went. Raises StoryError or FleetError."""
+    """Do one step; returns how it went. Raises StoryError, FleetError or FirstVersionError."""
     match step:
         case plan.BreakSensor():
             return _break_sensor(world, step)
@@ -65,46 +61,28 @@ def perform(world: World, step: plan.Step) -> str:
 
 def _publish_first(world: World, deadline_s: float) -> str:
     bed = world.bed
-    base, baseline = bed.directory / "base.parquet", bed.directory / "baseline.parquet"
-    write_windows(bed.dataset, bed.dataset.base, base)
-    write_windows(bed.dataset, bed.dataset.baseline, baseline)
-    inputs = {"base": str(base), "baseline": str(baseline)}
+    inputs = write_inputs(bed.dataset, bed.directory)
     bed.fleet.start_controller(_policy(world, inputs), bed.console.ready, deadline_s)
     world.listener.tick()
-    directory = bed.directory / FIRST_OUTPUT
-    output = _train_first(world, directory, inputs, deadline_s)
+    trained = train_first(
+        bed.dataset,
+        bed.loaded.resolve(bed.scenario.training.script),
+        bed.scenario.training.model,
+        inputs,
+        bed.directory / FIRST_OUTPUT,
+        slot=SLOT,
+        timeout_s=deadline_s,
+    )
+    output = world.output_of("first")
     published = bed.console.publish(
         bed.scenario.training.model,
         "1",
-        output / "model.onnx",
+        trained.model,
         output / "model.toml",
         output / "baseline.parquet",
     )
     world.published("first", published, _base_references(world), "v1, trained on base data")
     return f"{bed.scenario.training.model}@1, trained on {len(bed.dataset.base)} windows"
-
-
-def _train_first(world: World, directory: Path, inputs: dict[str, str], timeout_s: float) -> Path:
-    """By the same script and contract as every later version."""
-    bed = world.bed
-    write_training_input(
-        directory,
-        (),
-        bed.dataset.feature_names,
-        bed.dataset.labels,
-        run_id=None,
-        policy="the first version",
-        model=bed.scenario.training.model,
-        slot=SLOT,
-        parent=None,
-        inputs=inputs,
-    )
-    script = bed.loaded.resolve(bed.scenario.training.script)
-    job = TrainingJob(script, directory, timeout_s, TRAINING_MEMORY_MAX_BYTES)
-    outcome = LocalExecutor().run(job, Event())
-    if outcome.ending is not Ending.SUCCEEDED:
-        raise StoryError(f"{script}: {outcome.message}")
-    return directory / "output"
 
 
 def _base_references(world: World) -> set[str]:
