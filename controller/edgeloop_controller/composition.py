@@ -15,7 +15,7 @@ from edgeloop_controller.artifacts import ArtifactStore, LocalArtifactStore
 from edgeloop_controller.broker import EmbeddedBroker, InboxListener, connect
 from edgeloop_controller.config import ControllerConfig
 from edgeloop_controller.scheduler import Scheduler
-from edgeloop_controller.services.candidate import Candidates
+from edgeloop_controller.services.candidate import Candidates, MakeCandidates
 from edgeloop_controller.services.desired import DesiredPublisher, Outbound
 from edgeloop_controller.services.drift_watch import DriftWatch
 from edgeloop_controller.services.inbox import Inbox
@@ -77,6 +77,7 @@ def build(
     artifacts: ArtifactStore,
     executor: Executor,
     embedded: EmbeddedBroker | None = None,
+    make_candidates: MakeCandidates = Candidates,
 ) -> Parts:
     """Everything but threads, sockets and timers: whoever has it calls what is due."""
     registry = Registry(artifacts)
@@ -103,9 +104,7 @@ def build(
         labelling=Labelling(database, registry, clock),
         retraining=retraining,
     )
-    candidates = Candidates(
-        database, registry, publishing, limits.upload_max_bytes, limits.baseline_max_bytes
-    )
+    candidates = make_candidates(database, registry, publishing, limits)
     training_runs = TrainingRuns(
         database, registry, executor, candidates, rollouts, retraining.policies, clock
     )

@@ -21,7 +21,10 @@ def main(directory: Path, memory_max_bytes: int) -> int:
     resource.setrlimit(resource.RLIMIT_AS, (memory_max_bytes, memory_max_bytes))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     try:
-        outputs = _run(onnxruntime, directory)
+        # From bytes, so that no path stands for external data to be resolved against.
+        model = (directory / "model.onnx").read_bytes()
+        inputs = np.load(directory / "inputs.npy", allow_pickle=False)
+        outputs = outputs_of(onnxruntime, model, inputs)
     except Exception as error:  # told to the parent, which raises
         (directory / "error.txt").write_text(f"{type(error).__name__}: {error}", encoding="utf-8")
         return 1
@@ -29,18 +32,15 @@ def main(directory: Path, memory_max_bytes: int) -> int:
     return 0
 
 
-def _run(onnxruntime: Any, directory: Path) -> dict[str, Any]:
+def outputs_of(onnxruntime: Any, model: bytes, inputs: Any) -> dict[str, Any]:
+    """Every output by name, for `inputs` (rows, features); with one thread."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
     options.log_severity_level = 4
-    # From bytes, so that no path stands for external data to be resolved against.
-    session = onnxruntime.InferenceSession(
-        (directory / "model.onnx").read_bytes(), options, providers=["CPUExecutionProvider"]
-    )
+    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     (input_,) = session.get_inputs()
     names = [output.name for output in session.get_outputs()]
-    inputs = np.load(directory / "inputs.npy", allow_pickle=False)
     at_once = 1 if input_.shape and input_.shape[0] == 1 else ROWS_AT_ONCE
     parts = [
         session.run(names, {input_.name: inputs[start : start + at_once]})

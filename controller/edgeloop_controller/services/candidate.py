@@ -6,13 +6,16 @@ the script left out (draft, baseline) comes from the parent and from the trainin
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from sqlalchemy.orm import Session
 
+from edgeloop_controller.config import LimitsConfig
 from edgeloop_controller.errors import TooLargeError, TrainingError
 from edgeloop_controller.packaging.package import draft_like, load_draft, package, read_baseline
+from edgeloop_controller.packaging.runtime import RunModel, run_model
 from edgeloop_controller.services.publishing import Publishing
 from edgeloop_controller.services.registry import Registry
 from edgeloop_controller.store import versions
@@ -31,20 +34,43 @@ class Candidate:
     comparison: Comparison
 
 
+class CandidateMaker(Protocol):
+    """The port between a training run and the versions that come of it."""
+
+    def make(
+        self, run: TrainingRun, parent: Manifest, outcome: Outcome, examples: HeldBack
+    ) -> Candidate:
+        """Raises PackagingError or TrainingError."""
+
+    def publish(self, run: TrainingRun, candidate: Candidate) -> Manifest:
+        """Raises VersionConflictError when a person took the number meanwhile."""
+
+
+class MakeCandidates(Protocol):
+    """How the composition root comes by a CandidateMaker; `Candidates` is the real one."""
+
+    def __call__(
+        self, database: Database, registry: Registry, publishing: Publishing, limits: LimitsConfig
+    ) -> CandidateMaker: ...
+
+
 class Candidates:
+    """The CandidateMaker of real models; `run` is how they are run: in a child process."""
+
     def __init__(
         self,
         database: Database,
         registry: Registry,
         publishing: Publishing,
-        model_max_bytes: int,
-        baseline_max_bytes: int,
+        limits: LimitsConfig,
+        run: RunModel = run_model,
     ) -> None:
         self._database = database
         self._registry = registry
         self._publishing = publishing
-        self._model_max_bytes = model_max_bytes
-        self._baseline_max_bytes = baseline_max_bytes
+        self._model_max_bytes = limits.upload_max_bytes
+        self._baseline_max_bytes = limits.baseline_max_bytes
+        self._run_model = run
 
     def make(
         self, run: TrainingRun, parent: Manifest, outcome: Outcome, examples: HeldBack
@@ -65,9 +91,10 @@ class Candidates:
             draft,
             self._baseline(run, parent, outcome),
             lineage=Lineage(parent=parent.ref(), training_run=str(run.id)),
+            run=self._run_model,
         )
         parent_model = self._registry.artifacts.get(parent.artifact.digest)
-        comparison = evaluate(manifest, model, parent, parent_model, examples)
+        comparison = evaluate(manifest, model, parent, parent_model, examples, run=self._run_model)
         judged = manifest.model_copy(update={"evaluation": comparison.evaluation})
         return Candidate(model, judged, comparison)
 

@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 
 from edgeloop_controller.core.retraining import Policy, RunStatus
 from edgeloop_controller.errors import ConflictError, ControllerError, TrainingError
-from edgeloop_controller.services.candidate import Candidates
+from edgeloop_controller.services.candidate import CandidateMaker
 from edgeloop_controller.services.policies import Policies
 from edgeloop_controller.services.registry import Registry
 from edgeloop_controller.services.rollouts import RolloutRequest, Rollouts
@@ -54,7 +54,7 @@ class TrainingRuns:
         database: Database,
         registry: Registry,
         executor: Executor,
-        candidates: Candidates,
+        candidates: CandidateMaker,
         rollout_service: Rollouts,
         policies: Callable[[], Policies],
         clock: Clock,
