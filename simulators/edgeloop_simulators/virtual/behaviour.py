@@ -19,8 +19,13 @@ class Surroundings:
 
     stream: str = "default"
     phases: tuple[tuple[float, str], ...] = ()
+    blend_s: float = 0.0
+    """How long each phase takes to come in: meanwhile examples are of it and of the one before, its
+    share growing evenly. 0: at once."""
     broken_sensor: tuple[float, str] | None = None
-    """(from when on, which sensor)."""
+    """(from when on, which sensor): it shows nothing any more."""
+    swapped_sensors: tuple[float, str, str] | None = None
+    """(from when on, which two): each shows what the other should; miswired ones."""
 
     def phase(self, at_s: float) -> str:
         """The phase at a time; `before` until the first."""
@@ -29,6 +34,16 @@ class Surroundings:
             if at_s >= begins_s:
                 current = name
         return current
+
+    def mixture(self, at_s: float) -> tuple[str, str, float]:
+        """The phase that goes, the one that comes, and the share of the latter, in [0, 1]; the
+        same phase twice where nothing comes in. What is so from the beginning came in before."""
+        before, current, began_s = "before", "before", 0.0
+        for begins_s, name in self.phases:
+            if at_s >= begins_s:
+                before, current, began_s = current, name, begins_s
+        share = (at_s - began_s) / self.blend_s if self.blend_s > 0 and began_s > 0 else 1.0
+        return (before, current, share) if share < 1.0 else (current, current, 1.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +60,24 @@ class Answers:
     errors: int = 0
     disagreements: int = 0
     """With the version in shadow, on the same examples."""
+
+
+def added(one: Answers, other: Answers) -> Answers:
+    """Of both; over the same bins."""
+    return Answers(
+        count=one.count + other.count,
+        right=one.right + other.right,
+        predictions=_sum(one.predictions, other.predictions),
+        confidence=_sum(one.confidence, other.confidence),
+        features=tuple(_sum(a, b) for a, b in zip(one.features, other.features, strict=True)),
+        nonfinite=one.nonfinite + other.nonfinite,
+        errors=one.errors + other.errors,
+        disagreements=one.disagreements + other.disagreements,
+    )
+
+
+def _sum(one: Histogram, other: Histogram) -> Histogram:
+    return tuple(map(int.__add__, one, other))
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,4 +123,5 @@ class Behaviour(Protocol):
 
     def sample(
         self, seen: Surroundings, at_s: float, shadow: "Behaviour | None", luck: random.Random
-    ) -> Answered: ...
+    ) -> Answered | None:
+        """None: the example drawn was given no answer, and is no sample."""

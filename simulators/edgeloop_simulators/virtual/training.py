@@ -1,0 +1,230 @@
+"""Where later versions come from in a virtual world, and how long that takes there.
+
+The policy, the choice of samples, the split, the gates of acceptance, publication and rollout are
+the controller's own. Simulated is the training itself: it takes virtual time, and then either
+really trains (a user's script, or a Python function) or says what a script of the world says.
+
+Invariants: what was trained depends on the run's input alone; a run that is killed before its
+virtual end has trained nothing.
+"""
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from threading import Event
+from typing import Any, Final, Protocol
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from edgeloop_controller.config import LimitsConfig
+from edgeloop_controller.core.retraining import Policy
+from edgeloop_controller.errors import PackagingError
+from edgeloop_controller.packaging.runtime_child import outputs_of
+from edgeloop_controller.services.candidate import (
+    Candidate,
+    CandidateMaker,
+    Candidates,
+    MakeCandidates,
+    next_version,
+)
+from edgeloop_controller.services.publishing import Publishing
+from edgeloop_controller.services.registry import Registry
+from edgeloop_controller.store.engine import Database
+from edgeloop_controller.store.tables import TrainingRun
+from edgeloop_controller.training.dataset import HeldBack, TrainingInput
+from edgeloop_controller.training.evaluation import Comparison
+from edgeloop_controller.training.executor import (
+    Ending,
+    Executor,
+    LocalExecutor,
+    Outcome,
+    TrainingJob,
+)
+from edgeloop_protocol.manifest import Artifact, Evaluation, Lineage, Manifest
+from edgeloop_simulators.scenario import Annotator
+from edgeloop_simulators.virtual.behaviour import Behaviour
+from edgeloop_simulators.virtual.recorded import RecordedModel
+from edgeloop_simulators.virtual.recordings import Recordings
+
+LOOK_S: Final = 60.0
+"""How often in virtual time a run looks whether it was cancelled."""
+
+TruthOf = Callable[[str, str], str | None]
+"""Device id and reference → the true label; None: nobody knows."""
+
+
+class Training(Protocol):
+    """`executor` trains at once; `behaviour` is what runs on the devices where a version that came
+    of a run was installed."""
+
+    executor: Executor
+    make_candidates: MakeCandidates
+
+    def behaviour(self, run_id: int, manifest: Manifest, artifact: bytes) -> Behaviour: ...
+
+
+@dataclass(frozen=True)
+class RetrainingSpec:
+    """The retraining of a world: one policy, what its runs do, and who labels."""
+
+    policy: Policy
+    training: Training
+    truth_of: TruthOf
+    annotator: Annotator = field(default_factory=Annotator)
+    duration_s: float = 600.0
+    """Of one run, in virtual time."""
+
+
+class VirtualExecutor:
+    """The Executor port: lets `duration_s` pass by `sleep`, then trains at once."""
+
+    def __init__(self, inner: Executor, duration_s: float, sleep: Callable[[float], None]) -> None:
+        self._inner, self._duration_s, self._sleep = inner, duration_s, sleep
+
+    def run(self, job: TrainingJob, cancel: Event) -> Outcome:
+        passed_s, ends_s = 0.0, min(self._duration_s, job.timeout_s)
+        while passed_s < ends_s:
+            if cancel.is_set():
+                return Outcome(Ending.CANCELLED, "the run was cancelled", passed_s)
+            step_s = min(LOOK_S, ends_s - passed_s)
+            self._sleep(step_s)
+            passed_s += step_s
+        if self._duration_s > job.timeout_s:
+            message = f"the script did not end within {job.timeout_s:g} s; raise timeout_s"
+            return Outcome(Ending.TIMED_OUT, message, passed_s)
+        return replace(self._inner.run(job, cancel), duration_s=passed_s)
+
+
+class FunctionExecutor:
+    """The Executor port over a Python function that writes model.onnx, and what else a script may
+    write, into the directory that it is given."""
+
+    def __init__(self, train: Callable[[TrainingInput, Path], None]) -> None:
+        self._train = train
+
+    def run(self, job: TrainingJob, cancel: Event) -> Outcome:
+        if cancel.is_set():
+            return Outcome(Ending.CANCELLED, "the run was cancelled", 0.0)
+        output = job.directory / "output"
+        try:
+            output.mkdir(parents=True, exist_ok=True)
+            document = (job.directory / "input.json").read_text(encoding="utf-8")
+            self._train(TrainingInput.model_validate_json(document), output)
+        except Exception as error:  # whatever it is, it is the function's
+            return Outcome(Ending.FAILED, f"training failed: {error}", 0.0, exit_code=1)
+        written = {name: output / name for name in ("model.onnx", "model.toml", "baseline.parquet")}
+        model, draft, baseline = (p if p.is_file() else None for p in written.values())
+        if model is None:
+            return Outcome(Ending.NO_MODEL, "the function wrote no model.onnx", 0.0, exit_code=0)
+        return Outcome(Ending.SUCCEEDED, "trained", 0.0, 0, model, draft, baseline)
+
+
+class RecordedTraining:
+    """Real training on what was labelled, and real inference with what came of it.
+
+    `executor` is a LocalExecutor (the policy's script, in a process of its own) or a
+    FunctionExecutor. Models are packaged by the real checks, but run in this process: the script
+    is the world's own, and a child for every check would cost more than all the rest.
+    """
+
+    def __init__(self, recordings: Recordings, executor: Executor | None = None) -> None:
+        self.executor: Executor = executor or LocalExecutor()
+        self.make_candidates: MakeCandidates = partial(Candidates, run=run_here)
+        self._recordings = recordings
+
+    def behaviour(self, run_id: int, manifest: Manifest, artifact: bytes) -> Behaviour:  # noqa: ARG002
+        return RecordedModel(manifest, artifact, self._recordings)
+
+
+def run_here(model: bytes, inputs: NDArray[np.float32]) -> Mapping[str, NDArray[Any]]:
+    """As packaging.runtime.run_model, without the child process. Raises PackagingError."""
+    try:
+        return outputs_of(onnxruntime, model, inputs)
+    except Exception as error:  # the runtime raises its own unrelated types
+        raise PackagingError(f"onnxruntime cannot run the model: {error}") from error
+
+
+@dataclass(frozen=True)
+class ScriptedVersion:
+    """What a scripted run comes to: how the next version behaves, and how it is judged."""
+
+    behaviour: Behaviour
+    accuracy: float = 0.9
+    parent_accuracy: float = 0.6
+    disagreement: float = 0.4
+
+
+class ScriptedTraining:
+    """For models that are no files: run n gives the n-th of `versions`, and the last one again
+    and again. Its executor succeeds and writes nothing."""
+
+    def __init__(self, versions: Sequence[ScriptedVersion]) -> None:
+        self.executor: Executor = self
+        self.make_candidates: MakeCandidates = self._candidates
+        self._versions = tuple(versions)
+
+    def run(self, job: TrainingJob, cancel: Event) -> Outcome:  # noqa: ARG002 - the port's
+        return Outcome(Ending.SUCCEEDED, "as scripted", 0.0, exit_code=0)
+
+    def behaviour(self, run_id: int, manifest: Manifest, artifact: bytes) -> Behaviour:  # noqa: ARG002
+        return self.version(run_id).behaviour
+
+    def version(self, run_id: int) -> ScriptedVersion:
+        return self._versions[min(run_id, len(self._versions)) - 1]
+
+    def _candidates(
+        self, database: Database, registry: Registry, publishing: Publishing, limits: LimitsConfig
+    ) -> CandidateMaker:
+        return _ScriptedCandidates(
+            self, database, Candidates(database, registry, publishing, limits)
+        )
+
+
+class _ScriptedCandidates:
+    """The CandidateMaker of scripted versions: as their parent but for what the script says."""
+
+    def __init__(self, training: ScriptedTraining, database: Database, real: Candidates) -> None:
+        self._training, self._database, self._real = training, database, real
+
+    def make(
+        self,
+        run: TrainingRun,
+        parent: Manifest,
+        outcome: Outcome,  # noqa: ARG002 - the port's
+        examples: HeldBack,
+    ) -> Candidate:
+        scripted = self._training.version(run.id)
+        with self._database.reading() as session:
+            version = next_version(session, parent.name)
+        model = f"{parent.name}@{version}, scripted, of run {run.id}".encode()
+        evaluation = Evaluation(
+            examples=len(examples.labels),
+            accuracy=scripted.accuracy,
+            against=parent.ref(),
+            against_accuracy=scripted.parent_accuracy,
+            disagreement=scripted.disagreement,
+        )
+        artifact = Artifact(
+            digest=hashlib.sha256(model).hexdigest(),
+            size_bytes=len(model),
+            runtime=parent.artifact.runtime,
+            opset=parent.artifact.opset,
+            ir_version=parent.artifact.ir_version,
+            operators=parent.artifact.operators,
+        )
+        manifest = parent.model_copy(
+            update={
+                "version": version,
+                "artifact": artifact,
+                "evaluation": evaluation,
+                "lineage": Lineage(parent=parent.ref(), training_run=str(run.id)),
+            }
+        )
+        return Candidate(model, manifest, Comparison(evaluation, {}))
+
+    def publish(self, run: TrainingRun, candidate: Candidate) -> Manifest:
+        return self._real.publish(run, candidate)
