@@ -14,9 +14,9 @@ from typing import Any, Final, Protocol
 from sqlalchemy import event
 
 from edgeloop_controller.composition import Parts, build
-from edgeloop_controller.config import ControllerConfig, DriftConfig
+from edgeloop_controller.config import ControllerConfig, DriftConfig, RetrainingConfig
+from edgeloop_controller.services.candidate import Candidates
 from edgeloop_controller.store.engine import Database
-from edgeloop_controller.training.executor import Executor
 from edgeloop_protocol.topics import EVERY_DEVICE_UP
 from edgeloop_simulators.twins.artifact_store import MemoryArtifactStore
 from edgeloop_simulators.virtual.client import VirtualClient
@@ -25,6 +25,8 @@ from edgeloop_simulators.virtual.controller_record import ControllerRecord
 from edgeloop_simulators.virtual.faults import Fault, FaultKind
 from edgeloop_simulators.virtual.loop import EventLoop, Timer
 from edgeloop_simulators.virtual.network import Network
+from edgeloop_simulators.virtual.retraining_host import RetrainingHost
+from edgeloop_simulators.virtual.retraining_spec import NO_TRAINING
 from edgeloop_simulators.virtual.seen import Observe, Seen
 from edgeloop_simulators.virtual.spec import ControllerTiming
 from edgeloop_simulators.virtual.wire import Place
@@ -60,8 +62,8 @@ class ControllerHost:
         observe: Observe,
         timing: ControllerTiming,
         starts_at_wall_s: float,
-        executor: Executor,
         watcher: ControllerWatcher,
+        retraining: RetrainingHost | None = None,
     ) -> None:
         self.record = ControllerRecord(directory / "edgeloop.sqlite")
         self.artifacts = MemoryArtifactStore()
@@ -75,13 +77,14 @@ class ControllerHost:
             data_dir=directory,
             offline_after_s=timing.offline_after_s,
             drift=DriftConfig(enabled=timing.drift_s is not None),
+            retraining=retraining.config(directory) if retraining else RetrainingConfig(),
         )
         self._loop = loop
         self._network = network
         self._observe = observe
         self._timing = timing
         self._clock = VirtualClock(loop, starts_at_wall_s)
-        self._executor = executor
+        self._retraining = retraining
         self._watcher = watcher
         self._database: Database | None = None
         self._client: VirtualClient | None = None
@@ -125,25 +128,35 @@ class ControllerHost:
         self._run(lambda: action(parts))
         return self.parts is parts
 
+    def go_on(self, action: Callable[[], None]) -> None:
+        """What it was in the midst of, after a pause."""
+        self._run(action)
+
     def _start(self) -> None:
         database = Database(self._config.database, migrate=False, durable=False)
         event.listen(database.engine, "commit", lambda _connection: self._operation())
         client = self._network.client(CLIENT_ID, (EVERY_DEVICE_UP,), None, PLACE)
         self._database, self._client = database, client
         outbound = _Outbound(self, client)
+        retraining = self._retraining
         self.parts = build(
-            self._config, database, outbound, self._clock, self.artifacts, self._executor
+            self._config,
+            database,
+            outbound,
+            self._clock,
+            self.artifacts,
+            retraining.executor if retraining else NO_TRAINING,
+            make_candidates=retraining.make_candidates if retraining else Candidates,
         )
         self._see("controller.started")
-        self.parts.training_runs.take_up_interrupted()
         client.start(self)
         self._every("tick", self._timing.tick_s, self.parts.reconciler.tick)
         services = self.parts.services
         if self._timing.drift_s is not None:
             self._every("drift", self._timing.drift_s, services.drift_watch.look)
-        if self._timing.retrain_s is not None:
-            self._every("policies", self._timing.retrain_s, services.retraining.look)
-            self._every("training", self._timing.retrain_s, self.parts.training_runs.work)
+        if retraining is not None:
+            retraining.attach(self.parts)
+            self._every("retraining", self._timing.retrain_s, retraining.tick)
 
     def _die(self, why: str, detail: str = "") -> None:
         if self.parts is None:
@@ -158,6 +171,8 @@ class ControllerHost:
         for timer in self._timers.values():
             timer.cancel()
         self._timers.clear()
+        if self._retraining is not None:
+            self._retraining.killed()
         if self._database is not None:
             self._database.close()
         self.parts = self._database = self._client = None

@@ -82,5 +82,5 @@ class Broken:
 
     def sample(
         self, seen: Surroundings, at_s: float, shadow: Behaviour | None, luck: random.Random
-    ) -> Answered:
+    ) -> Answered | None:
         return self.inner.sample(seen, at_s, shadow, luck)

@@ -28,6 +28,7 @@ from edgeloop_agent.runner_protocol import ModelFiles
 from edgeloop_protocol.manifest import Manifest
 from edgeloop_simulators.virtual.answer_table import AnswerTable, Rows, make_table
 from edgeloop_simulators.virtual.behaviour import Answered, Answers, Behaviour, Surroundings, added
+from edgeloop_simulators.virtual.model_faults import Broken
 from edgeloop_simulators.virtual.recordings import Recordings, Scene, as_seen
 
 LATENCY_US: Final = 300.0
@@ -122,22 +123,31 @@ class RecordedModel:
     ) -> Answers:
         table = self.table(scene)
         rows = draw(len(table), count, luck)
-        if not isinstance(shadow, RecordedModel):
+        other = _recorded(shadow)
+        if other is None:
             return table.count(rows)
-        key = (shadow.manifest_digest, scene)
+        key = (other.manifest_digest, scene)
         disagrees = self._disagreements.get(key)
         if disagrees is None:
             disagrees = table.disagrees_with(
-                shadow.table(scene), self.manifest.labels, shadow.manifest.labels
+                other.table(scene), self.manifest.labels, other.manifest.labels
             )
             self._disagreements[key] = disagrees
         return table.count(rows, disagrees)
 
     def _in_shadow(self, shadow: Behaviour | None, scene: Scene, row: int) -> int | None:
-        if not isinstance(shadow, RecordedModel) or not shadow.table(scene).answered[row]:
+        other = _recorded(shadow)
+        if other is None or not other.table(scene).answered[row]:
             return None
-        name = shadow.manifest.labels[shadow.table(scene).predictions[row]]
+        name = other.manifest.labels[other.table(scene).predictions[row]]
         return self.manifest.labels.index(name) if name in self.manifest.labels else None
+
+
+def _recorded(behaviour: Behaviour | None) -> RecordedModel | None:
+    """What is recorded behind a fault; None for any other behaviour."""
+    while isinstance(behaviour, Broken):
+        behaviour = behaviour.inner
+    return behaviour if isinstance(behaviour, RecordedModel) else None
 
 
 def scenes(seen: Surroundings, at_s: float) -> tuple[Scene, Scene, float]:

@@ -27,8 +27,9 @@ from edgeloop_simulators.first_version import TrainedFiles, train_first, write_i
 from edgeloop_simulators.scenario import Annotator, TabularData, WatchData, load_scenario
 from edgeloop_simulators.virtual.recorded import RecordedModel
 from edgeloop_simulators.virtual.recordings import Recordings, recordings_of
+from edgeloop_simulators.virtual.retraining_spec import RetrainingSpec
 from edgeloop_simulators.virtual.spec import ModelSpec
-from edgeloop_simulators.virtual.training import RecordedTraining, RetrainingSpec, run_here
+from edgeloop_simulators.virtual.training import RecordedTraining, run_here
 
 SLOT: Final = "main"
 SCRIPT_TIMEOUT_S: Final = 300.0

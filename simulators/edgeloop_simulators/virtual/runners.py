@@ -313,6 +313,8 @@ class VirtualRunner:
         answered = behaviour.sample(
             world.device.surroundings, world.loop.now_s, self._shadow_behaviour, world.luck
         )
+        if answered is None:
+            return
         named = self.shadow is not None and answered.shadow_prediction is not None
         world.post(
             RunnerSaid(

@@ -10,6 +10,7 @@ from typing import Any
 
 from edgeloop_protocol.manifest import Manifest
 from edgeloop_simulators.virtual.behaviour import Behaviour, Surroundings
+from edgeloop_simulators.virtual.retraining_spec import RetrainingSpec
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,8 @@ class ControllerTiming:
     tick_s: float = 5.0
     drift_s: float | None = None
     """None: the drift watch does not run."""
-    retrain_s: float | None = None
+    retrain_s: float = 30.0
+    """How often policies, runs and the annotator are looked at, in a world that retrains."""
     offline_after_s: float | None = None
 
 
@@ -144,3 +146,5 @@ class WorldSpec:
     """The controller's clock and a healthy device's at the beginning: 2026-01-01, UTC."""
     joins_over_s: float = 5.0
     """Devices are switched on one after the other within this time."""
+    retraining: RetrainingSpec | None = None
+    """None: it does not retrain."""

@@ -13,12 +13,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-from threading import Event
 from typing import Final
 
 from edgeloop_controller.store.engine import Database
-from edgeloop_controller.training.executor import Ending, Executor, TrainingJob
-from edgeloop_controller.training.executor import Outcome as TrainingOutcome
 from edgeloop_simulators.virtual import artifact_server, controller_host, model_faults
 from edgeloop_simulators.virtual.artifact_server import ArtifactServer
 from edgeloop_simulators.virtual.behaviour import Behaviour
@@ -35,6 +32,7 @@ from edgeloop_simulators.virtual.loop import EventLoop
 from edgeloop_simulators.virtual.network import Network
 from edgeloop_simulators.virtual.operator import Operator
 from edgeloop_simulators.virtual.outcome import Outcome
+from edgeloop_simulators.virtual.retraining_host import RetrainingHost, RetrainingWorld
 from edgeloop_simulators.virtual.runners import VirtualRunner
 from edgeloop_simulators.virtual.seen import Observe, Seen
 from edgeloop_simulators.virtual.spec import WorldSpec
@@ -45,13 +43,6 @@ QUIET_WINDOWS: Final = 4
 """An outbox must have been empty once within so many windows before the end."""
 
 Until = Callable[[Seen], bool]
-
-
-class NoTraining:
-    """The executor of a world without retraining."""
-
-    def run(self, job: TrainingJob, cancel: Event) -> TrainingOutcome:  # noqa: ARG002
-        return TrainingOutcome(Ending.NOT_STARTED, "this world trains nothing", 0.0)
 
 
 class World:
@@ -66,7 +57,6 @@ class World:
         observers: Sequence[Observe] = (),
         *,
         trace_messages: bool = True,
-        executor: Executor | None = None,
     ) -> None:
         self.spec = spec
         self.faults = tuple(faults)
@@ -79,7 +69,6 @@ class World:
         self.network: Network
         self.artifacts: ArtifactServer
         self.operator: Operator
-        self._executor = executor or NoTraining()
         self._trace_messages = trace_messages
         self._hash = TraceHash()
         self._observers: tuple[Observe, ...] = (self._hash, *observers)
@@ -147,8 +136,8 @@ class World:
             self.observe,
             spec.controller,
             spec.starts_at_wall_s,
-            self._executor,
             self,
+            self._retraining(),
         )
         self.artifacts = ArtifactServer(self.network, streams, self.controller.stored)
         self.operator = Operator(self.loop, self.controller, spec.models, spec.slot, self.observe)
@@ -166,6 +155,18 @@ class World:
         for device in spec.devices:
             self.hosts[device.id] = DeviceHost(device, around, self)
         self._plan(streams)
+
+    def _retraining(self) -> RetrainingHost | None:
+        if self.spec.retraining is None:
+            return None
+        around = RetrainingWorld(
+            loop=self.loop,
+            behaviours=self.behaviours,
+            observe=self.observe,
+            wake=lambda action: self.controller.go_on(action),
+            seed=self.seed,
+        )
+        return RetrainingHost(around, self.spec.retraining)
 
     def _models(self) -> dict[str, Behaviour]:
         """What each published version does, bad ones by the faults that say so."""
