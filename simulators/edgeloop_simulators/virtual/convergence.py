@@ -31,6 +31,8 @@ class Convergence:
         self._controller = controller
         self._breaches = breaches
         self._quiet_since_s = quiet_since_s
+        self.stored = self.lost = self.duplicated = 0
+        """Telemetry records of all devices."""
 
     def check(self) -> None:
         if self._controller.parts is None:
@@ -115,6 +117,9 @@ class Convergence:
             foreign = sum(not 1 <= n <= len(bodies) for n in have)
             missing = sum(not have[n] for n in range(1, len(bodies) + 1))
             held = count.held if count is not None else 0
+            self.stored += len(have)
+            self.lost += max(0, lost - dropped, missing - dropped - held)
+            self.duplicated += twice + foreign
             if lost > dropped or missing > dropped + held:
                 self._tell(
                     "EL-INV-6", device_id, f"{lost} of {acked} acknowledged of {epoch} are lost"

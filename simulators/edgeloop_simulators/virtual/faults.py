@@ -116,10 +116,10 @@ _WHOLE: Final = frozenset(
         FaultKind.CONTROLLER_FAILOVER,
     }
 )
-_OF_THE_BROKER: Final = frozenset(
+OF_THE_BROKER: Final = frozenset(
     {FaultKind.BROKER_RESTART, FaultKind.BROKER_WIPE, FaultKind.RETAINED_LOST}
 )
-OF_THE_NETWORK: Final = _OF_THE_BROKER | {
+OF_THE_NETWORK: Final = OF_THE_BROKER | {
     FaultKind.DROP,
     FaultKind.DUPLICATE,
     FaultKind.REORDER,
@@ -132,8 +132,8 @@ OF_THE_NETWORK: Final = _OF_THE_BROKER | {
     FaultKind.OVERSIZE,
 }
 """What Network.begin and Network.end perform."""
-_OF_THE_CONTROLLER: Final = frozenset({FaultKind.CONTROLLER_KILL, FaultKind.CONTROLLER_FAILOVER})
-_OF_A_MODEL: Final = frozenset(
+OF_THE_CONTROLLER: Final = frozenset({FaultKind.CONTROLLER_KILL, FaultKind.CONTROLLER_FAILOVER})
+OF_A_MODEL: Final = frozenset(
     {
         FaultKind.MODEL_CRASH,
         FaultKind.MODEL_HANG,
@@ -180,7 +180,7 @@ def _one(
     at_s = round(random_.uniform(0.0, until_s * 0.9), 1)
     duration_s = round(min(random_.uniform(*_DURATION_S), until_s - at_s), 1)
     amount = random_.uniform(*_AMOUNTS.get(kind, (0.0, 0.0)))
-    if kind in _OF_A_MODEL:
+    if kind in OF_A_MODEL:
         bad = random_.randint(2, max(2, versions))
         return Fault(kind=kind, at_s=0.0, amount=float(bad))
     target = _target(kind, random_, devices, sites)
@@ -191,9 +191,9 @@ def _one(
 def _target(
     kind: FaultKind, random_: random.Random, devices: Sequence[str], sites: Sequence[str]
 ) -> str:
-    if kind in _OF_THE_BROKER:
+    if kind in OF_THE_BROKER:
         return "broker"
-    if kind in _OF_THE_CONTROLLER:
+    if kind in OF_THE_CONTROLLER:
         return "controller"
     luck = random_.random()
     if luck < 0.2 and sites:

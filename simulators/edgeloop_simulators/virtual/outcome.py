@@ -35,3 +35,8 @@ class Outcome:
     """Device → what it sent over MQTT, topics and payloads."""
     bytes_down: Mapping[str, int] = field(default_factory=dict)
     """Device → what it got, by MQTT and of artifacts."""
+    telemetry_stored: int = 0
+    """Records that devices numbered and the database holds, counted at the end."""
+    telemetry_lost: int = 0
+    """Acknowledged, or gone from a device, and not in the database; dropped ones do not count."""
+    telemetry_duplicated: int = 0

@@ -77,6 +77,7 @@ class World:
         self._controller_laws = ControllerLaws(
             self.hosts, self._device_laws.champions_of, self._breaches
         )
+        self._convergence: Convergence | None = None
         self._stop_at: Until | None = None
         self._stopped = False
 
@@ -242,10 +243,14 @@ class World:
             if self._breaches or self._stopped:
                 return
         quiet_since_s = end_s - QUIET_WINDOWS * self.spec.agent.window_s
-        Convergence(self.hosts, self.controller, self._breaches, quiet_since_s).check()
+        self._convergence = Convergence(
+            self.hosts, self.controller, self._breaches, quiet_since_s
+        )
+        self._convergence.check()
 
     def _outcome(self) -> Outcome:
         rollouts = self.controller.record.rollouts()
+        counted = self._convergence
         return Outcome(
             seed=self.seed,
             trace_hash=self._hash.hexdigest(),
@@ -265,6 +270,9 @@ class World:
                 name: self.network.bytes_down.get(name, 0) + self.artifacts.bytes_down.get(name, 0)
                 for name in self.hosts
             },
+            telemetry_stored=counted.stored if counted else 0,
+            telemetry_lost=counted.lost if counted else 0,
+            telemetry_duplicated=counted.duplicated if counted else 0,
         )
 
 
