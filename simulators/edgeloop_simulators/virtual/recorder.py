@@ -12,6 +12,7 @@ from edgeloop_protocol.lifecycle import SlotState
 from edgeloop_simulators.virtual.seen import Seen
 
 _RUNS_CANDIDATE: Final = frozenset({SlotState.ACTIVATING.value, SlotState.PROBATION.value})
+WITHDRAWN: Final = "withdrawn"
 _TOLD: Final = ("event.rollout.", "event.drift.", "event.training.", "event.version.")
 
 
@@ -36,6 +37,8 @@ class Window(NamedTuple):
 
 
 class Rollback(NamedTuple):
+    """A device gave a version up by itself; what the controller took back is none."""
+
     at_s: float
     device: str
     version: str
@@ -126,7 +129,8 @@ class Recorder:
         refused = data["refused"]
         if refused is not None and refused != track.refused:
             version, _, cause = refused.partition(": ")
-            self.rollbacks.append(Rollback(seen.at_s, seen.part, version, cause))
+            if cause != WITHDRAWN:
+                self.rollbacks.append(Rollback(seen.at_s, seen.part, version, cause))
         track.refused = refused
 
     def _booted(self, seen: Seen) -> None:

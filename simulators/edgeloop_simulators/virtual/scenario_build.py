@@ -51,6 +51,9 @@ from edgeloop_simulators.virtual.streams import Streams
 
 FAULTY_SHARE: Final = 0.8
 """Of the duration, in which rates draw faults unless the file says until when."""
+HEARTBEAT_TIMEOUT_S_MIN: Final = 30.0
+HEARTBEATS_MISSED: Final = 3.0
+"""A runner that said nothing for so many times of `progress` counts as hung."""
 
 
 class Source(Protocol):
@@ -92,6 +95,9 @@ def build(loaded: LoadedVirtual, seed: int) -> Built:
             window_s=scenario.agent.window,
             examples_per_s=scenario.agent.examples_per_s,
             sample_fraction=scenario.agent.sample,
+            heartbeat_timeout_s=max(
+                HEARTBEAT_TIMEOUT_S_MIN, HEARTBEATS_MISSED * scenario.agent.progress
+            ),
             outbox_max_bytes=scenario.agent.outbox,
         ),
         controller=ControllerTiming(
