@@ -63,7 +63,9 @@ class LimitsConfig(Config):
     baseline_max_bytes: int = Field(default=64 * MIB, gt=0, le=BASELINE_MAX_BYTES)
     inbox_max_messages: int = Field(default=20_000, gt=0)
     inbox_max_bytes: int = Field(default=64 * MIB, gt=0)
-    batch_max_messages: int = Field(default=200, gt=0, description="messages in one transaction")
+    batch_max_messages: int = Field(
+        default=1000, gt=0, le=10_000, description="messages in one transaction"
+    )
 
 
 class ControllerConfig(Config):

@@ -7,13 +7,14 @@ device, which answers every desired state with what it runs (EL-STATE-5): saying
 
 import threading
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any, Final, Protocol
 
 from sqlalchemy.orm import Session
 
 from edgeloop_controller.store import devices, rollouts, versions
 from edgeloop_controller.store.engine import Database
+from edgeloop_controller.store.json_text import encode_column
 from edgeloop_controller.store.tables import Assignment, Device, Version
 from edgeloop_protocol.clock import Clock
 from edgeloop_protocol.messages import Desired, Offer, Probation, SlotDesired, encode
@@ -39,26 +40,42 @@ class Outbound(Protocol):
         """False: not sent, say it again later."""
 
 
-def refresh(session: Session, device: Device) -> bool:
-    """Bring `device.desired` up to its assignments; True if it changed and is to be said."""
-    slots = [_slot_desired(session, row) for row in devices.assignments_of(session, device.id)]
-    if slots == device.desired:
-        return False
-    device.desired = slots
-    device.desired_revision = max(device.desired_revision, device.revision_seen) + 1
-    return True
+class Revised(Protocol):
+    """What a revision goes on from: a device's row, in whatever shape it is at hand."""
+
+    desired_revision: int
+    revision_seen: int
 
 
-def answer_hello(session: Session, device: Device, revision: int) -> bool:
-    """Whether the device is to be told its desired state.
+def next_revision(device: Revised) -> int:
+    return max(device.desired_revision, device.revision_seen) + 1
 
-    A device that has a higher revision than was ever made here has seen a future of this
-    controller (a database restored from a backup); the revision goes on from the device's.
-    """
-    refresh(session, device)
-    if revision > device.desired_revision:
-        device.desired_revision = revision + 1
-    return revision != device.desired_revision
+
+def wanted_slots(session: Session, ids: Collection[str]) -> dict[str, list[dict[str, Any]]]:
+    """What each of `ids` that has assignments shall run: the `slots` of its Desired message."""
+    documents: dict[tuple[str, str | None, str, str], dict[str, Any]] = {}
+    wanted: dict[str, list[dict[str, Any]]] = {}
+    for row in devices.assignments_among(session, ids):
+        key = (row.slot, row.manifest_digest, encode_column(row.probation), row.reason)
+        if key not in documents:
+            documents[key] = _slot_desired(session, row)
+        wanted.setdefault(row.device_id, []).append(documents[key])
+    return wanted
+
+
+def refresh(session: Session, ids: Collection[str]) -> set[str]:
+    """Bring what devices shall run up to their assignments; those where it changed, which are to
+    be told."""
+    wanted = wanted_slots(session, ids)
+    changed = []
+    for row in devices.desired_of(session, ids):
+        slots = wanted.get(row.id, [])
+        if slots != row.desired:
+            changed.append(
+                {"key": row.id, "desired": slots, "desired_revision": next_revision(row)}
+            )
+    devices.save_desired(session, changed)
+    return {row["key"] for row in changed}
 
 
 def desired_message(device: Device) -> Desired:
@@ -107,9 +124,8 @@ class DesiredPublisher:
         if not wanted:
             return
         with self._database.reading() as session:
-            for device_id in wanted:
-                device = session.get(Device, device_id)
-                if device is not None and device.desired_revision > 0:
+            for device in devices.of_ids(session, wanted):
+                if device.desired_revision > 0:
                     self._say(device)
 
     def ask_hello(self, device_ids: Iterable[str]) -> None:

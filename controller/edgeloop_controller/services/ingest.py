@@ -9,7 +9,7 @@ that cannot be written now (disk full, locked) is tried again, and nothing ackno
 
 import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -18,18 +18,20 @@ from sqlalchemy.orm import Session
 
 from edgeloop_controller.services import device_state
 from edgeloop_controller.services.decoding import Received, Refused, decode_inbound
-from edgeloop_controller.services.desired import DesiredPublisher, Outbound
+from edgeloop_controller.services.desired import DesiredPublisher, Outbound, wanted_slots
 from edgeloop_controller.services.failure_log import FailureLog
 from edgeloop_controller.services.inbox import Inbound, Inbox
-from edgeloop_controller.store import devices, events, telemetry
+from edgeloop_controller.store import device_rows
 from edgeloop_controller.store.engine import Database
-from edgeloop_controller.store.tables import Device
 from edgeloop_controller.store.telemetry import (
     STORE_ERRORS,
+    Cursor,
     PartialBatch,
     Rows,
     insert_rows,
+    load_cursors,
     mark_unstorable,
+    save_cursors,
     take_batch,
 )
 from edgeloop_protocol.clock import Clock
@@ -70,6 +72,16 @@ class _Outcome:
     acks: dict[tuple[str, str], int] = field(default_factory=dict)
     answer: set[str] = field(default_factory=set)
     unheard: set[str] = field(default_factory=set)
+    refusals: dict[str, Refused] = field(default_factory=dict)
+    """The first one of each sender that is to be shown."""
+
+
+@dataclass(frozen=True)
+class _Known:
+    """What the database holds of those who speak in a batch, and what it will hold."""
+
+    devices: device_state.Devices
+    cursors: dict[tuple[str, str], Cursor]
 
 
 class Ingest:
@@ -168,81 +180,79 @@ class Ingest:
         now = self._clock.wall()
         outcome, rows = _Outcome(), Rows()
         with self._database.writing() as session:
-            held = _load_senders(session, decoded)
+            known = _load(session, decoded, rows)
             for one in decoded:
                 outcome.counters.messages += 1
                 if isinstance(one, Refused):
-                    self._refuse(session, one, now, outcome)
+                    self._refuse(one, now, outcome, rows)
+                    known.devices.count_bytes(one.sender, one.size_bytes)
                 else:
-                    _take(session, one, now, outcome, rows)
+                    _take(known, one, now, outcome, rows)
+                    known.devices.count_bytes(one.device_id, one.size_bytes)
+            device_rows.save(session, known.devices.rows.values())
+            save_cursors(session, known.cursors.values())
             insert_rows(session, rows)
-            _count_bytes(session, decoded)
-            held.clear()
         self.counters.add(outcome.counters)
+        self._show(outcome.refusals)
         for (device_id, epoch), through in outcome.acks.items():
             ack = Ack(epoch=epoch, through=through)
             self._outbound.publish(down_topic(device_id, Down.ACK), encode(ack))
         self._desired.publish(outcome.answer - outcome.unheard)
         self._desired.ask_hello(outcome.unheard)
 
-    def _refuse(self, session: Session, refused: Refused, now: float, outcome: _Outcome) -> None:
+    def _refuse(self, refused: Refused, now: float, outcome: _Outcome, rows: Rows) -> None:
         outcome.counters.refused += 1
-        elapsed_s = self._clock.monotonic()
-        if elapsed_s - self._shown_at.get(refused.sender, -1e9) < REFUSAL_SHOWN_EVERY_S:
+        sender, elapsed_s = refused.sender, self._clock.monotonic()
+        if sender in outcome.refusals:
             return
-        if len(self._shown_at) >= SENDERS_REMEMBERED_MAX:
-            self._shown_at.clear()
-        self._shown_at[refused.sender] = elapsed_s
-        logger.warning("refused a message of %s: %s", refused.sender, refused.reason)
+        if elapsed_s - self._shown_at.get(sender, -1e9) < REFUSAL_SHOWN_EVERY_S:
+            return
+        outcome.refusals[sender] = refused
         data = {"reason": refused.reason, "size_bytes": refused.size_bytes}
-        events.add(session, now, "message.refused", refused.sender, data)
+        rows.add_event(now, "message.refused", sender, data)
+
+    def _show(self, refusals: Mapping[str, Refused]) -> None:
+        """After the commit: what was rolled back was not shown."""
+        for sender, refused in refusals.items():
+            if len(self._shown_at) >= SENDERS_REMEMBERED_MAX:
+                self._shown_at.clear()
+            self._shown_at[sender] = self._clock.monotonic()
+            logger.warning("refused a message of %s: %s", sender, refused.reason)
 
 
-def _load_senders(session: Session, decoded: Sequence[Received | Refused]) -> list[object]:
-    """The rows that the batch will ask for, in two queries. A session holds what it loaded only
-    weakly: whoever keeps this list saves a query a message."""
+def _load(session: Session, decoded: Sequence[Received | Refused], rows: Rows) -> _Known:
+    """All that the batch can ask for, in a few queries."""
     received = [one for one in decoded if isinstance(one, Received)]
+    senders = {one.sender if isinstance(one, Refused) else one.device_id for one in decoded}
+    hellos = {one.device_id for one in received if isinstance(one.message, Hello)}
+    reported = {one.device_id for one in received if isinstance(one.message, Reported)}
     boots = {
         (one.device_id, one.message.epoch)
         for one in received
         if isinstance(one.message, TelemetryBatch | PartialBatch)
     }
-    known = devices.of_ids(session, {one.device_id for one in received})
-    return [*known, *telemetry.cursors_of(session, boots)]
+    known = device_rows.load(session, senders, with_slots=hellos | reported, with_desired=hellos)
+    devices = device_state.Devices(known, wanted_slots(session, hellos), rows)
+    return _Known(devices, load_cursors(session, boots))
 
 
-def _take(session: Session, one: Received, now: float, outcome: _Outcome, rows: Rows) -> None:
+def _take(known: _Known, one: Received, now: float, outcome: _Outcome, rows: Rows) -> None:
     device_id, message = one.device_id, one.message
     if isinstance(message, Hello):
-        if device_state.take_hello(session, message, now):
+        if known.devices.take_hello(message, now):
             outcome.answer.add(device_id)
     elif isinstance(message, Reported):
-        taken = device_state.take_reported(session, device_id, message, now)
-        outcome.counters.ignored += not taken
+        outcome.counters.ignored += not known.devices.take_reported(device_id, message, now)
     elif isinstance(message, Presence):
-        taken = device_state.take_presence(session, device_id, message, now)
-        outcome.counters.ignored += not taken
+        outcome.counters.ignored += not known.devices.take_presence(device_id, message, now)
     else:
-        result = take_batch(session, device_id, message, now, rows)
+        result = take_batch(known.cursors[device_id, message.epoch], message, now, rows)
         outcome.acks[device_id, message.epoch] = result.through
         outcome.counters.records += result.stored
         outcome.counters.refused += result.refused
         outcome.counters.duplicates += result.duplicates
         outcome.counters.lost += result.lost
         outcome.counters.gaps += result.gap
-        device = session.get(Device, device_id)
-        if device is not None:
-            device_state.seen(session, device, now)
-        if device_state.has_unheard(session, device_id, message.said):
+        known.devices.seen(device_id, now)
+        if known.devices.has_unheard(device_id, message.said):
             outcome.unheard.add(device_id)
-
-
-def _count_bytes(session: Session, decoded: Sequence[Received | Refused]) -> None:
-    totals: dict[str, int] = {}
-    for one in decoded:
-        sender = one.device_id if isinstance(one, Received) else one.sender
-        totals[sender] = totals.get(sender, 0) + one.size_bytes
-    for sender, size_bytes in totals.items():
-        device = session.get(Device, sender)
-        if device is not None:
-            device.bytes_up += size_bytes

@@ -25,7 +25,6 @@ from edgeloop_controller.core.rollout import (
 from edgeloop_controller.core.waves import parse_waves
 from edgeloop_controller.services import desired
 from edgeloop_controller.services.desired import DesiredPublisher
-from edgeloop_controller.services.device_state import lost
 from edgeloop_controller.services.evidence import gather
 from edgeloop_controller.services.failure_log import FailureLog
 from edgeloop_controller.services.registry import Registry
@@ -121,10 +120,12 @@ class Reconciler:
             return
         now = self._clock.wall()
         with self._database.writing() as session:
-            for device in devices.every(session):
-                silent_s = now - device.last_seen_at
-                if device.online and silent_s > self._offline_after_s:
-                    lost(session, device, now, f"silent for {silent_s:.0f} s")
+            silent = devices.silent(session, now - self._offline_after_s)
+            if silent:
+                devices.set_offline(session, [device_id for device_id, _ in silent])
+            for device_id, seen_at in silent:
+                data = {"why": f"silent for {now - seen_at:.0f} s"}
+                events.add(session, now, "device.disconnected", device_id, data)
 
 
 def apply_step(session: Session, rollout: Rollout, result: Step, now: float) -> set[str]:
@@ -154,11 +155,7 @@ def apply_step(session: Session, rollout: Rollout, result: Step, now: float) -> 
                 data = {"rollout": rollout.id, "detail": detail, "slot": rollout.slot}
                 events.add(session, now, kind, _subject(session, rollout), data)
     session.flush()
-    return {
-        device_id
-        for device_id in touched
-        if desired.refresh(session, devices.require(session, device_id))
-    }
+    return desired.refresh(session, touched)
 
 
 def _withdraw(session: Session, rollout: Rollout, effect: WithdrawFrom) -> bool:

@@ -1,13 +1,26 @@
-"""Queries over devices, their slots and their assignments."""
+"""Queries over devices, their slots and their assignments.
 
-from collections.abc import Collection, Iterable, Sequence
-from typing import Any
+Invariants: each transaction that writes what decisions are taken by (labels, inventory, presence,
+reported and desired state, assignments) gives the device the next `change`. Writing transactions
+of a controller do not overlap (store.engine), so whoever has read up to one number finds
+everything that was committed since above it.
+"""
 
-from sqlalchemy import func, or_, select
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from typing import Any, Final
+
+from sqlalchemy import bindparam, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from edgeloop_controller.errors import NotFoundError
-from edgeloop_controller.store.tables import Assignment, Device, DeviceSlot
+from edgeloop_controller.store.tables import Assignment, Device, DeviceSlot, table_of
+
+IDS_A_QUERY: Final = 1000
+
+
+def next_change(session: Session) -> int:
+    """The number for what this writing transaction changes."""
+    return (session.scalar(select(func.max(Device.change))) or 0) + 1
 
 
 def require(session: Session, device_id: str) -> Device:
@@ -26,8 +39,10 @@ def every(session: Session) -> Sequence[Device]:
     return session.scalars(select(Device).order_by(Device.id)).all()
 
 
-def of_ids(session: Session, ids: Collection[str]) -> Sequence[Device]:
-    return session.scalars(select(Device).where(Device.id.in_(ids))).all()
+def of_ids(session: Session, ids: Collection[str]) -> Iterator[Device]:
+    """Those of `ids` that there are, in their order."""
+    for some in _portions(sorted(ids)):
+        yield from session.scalars(select(Device).where(Device.id.in_(some)).order_by(Device.id))
 
 
 def count(session: Session) -> tuple[int, int]:
@@ -59,6 +74,28 @@ def slots_of(session: Session, device_id: str) -> Sequence[DeviceSlot]:
 def assignments_of(session: Session, device_id: str) -> Sequence[Assignment]:
     query = select(Assignment).where(Assignment.device_id == device_id).order_by(Assignment.slot)
     return session.scalars(query).all()
+
+
+def assignments_among(session: Session, ids: Collection[str]) -> Iterator[Assignment]:
+    """Of the devices in `ids`, in the order of device and slot."""
+    query = select(Assignment).order_by(Assignment.device_id, Assignment.slot)
+    for some in _portions(sorted(ids)):
+        yield from session.scalars(query.where(Assignment.device_id.in_(some)))
+
+
+def desired_of(session: Session, ids: Collection[str]) -> Iterator[Any]:
+    """Rows of id, desired, desired_revision and revision_seen."""
+    query = select(Device.id, Device.desired, Device.desired_revision, Device.revision_seen)
+    for some in _portions(sorted(ids)):
+        yield from session.execute(query.where(Device.id.in_(some)))
+
+
+def save_desired(session: Session, rows: Sequence[dict[str, Any]]) -> None:
+    """Rows of `key` (the device's id), `desired` and `desired_revision`."""
+    if rows:
+        table = table_of(Device)
+        statement = update(table).where(table.c.id == bindparam("key"))
+        session.execute(statement.values(change=next_change(session)), rows)
 
 
 def assignments_on(session: Session, slot: str) -> dict[str, Assignment]:
@@ -112,6 +149,25 @@ def behind(session: Session) -> Sequence[Device]:
     return session.scalars(query).all()
 
 
+def silent(session: Session, seen_before: float) -> Sequence[tuple[str, float]]:
+    """(id, last seen at) of online devices that nothing came from since then."""
+    query = select(Device.id, Device.last_seen_at).where(
+        Device.online, Device.last_seen_at < seen_before
+    )
+    return [
+        (device_id, seen_at) for device_id, seen_at in session.execute(query.order_by(Device.id))
+    ]
+
+
+def set_offline(session: Session, ids: Collection[str]) -> None:
+    change = next_change(session)
+    for some in _portions(sorted(ids)):
+        table = table_of(Device)
+        session.execute(
+            update(table).where(table.c.id.in_(some)).values(online=False, change=change)
+        )
+
+
 def ids_to_ask(session: Session, seen_since: float) -> Sequence[str]:
     """Devices that were told something and are online, or were heard since then; online first."""
     query = (
@@ -120,3 +176,9 @@ def ids_to_ask(session: Session, seen_since: float) -> Sequence[str]:
         .order_by(Device.online.desc(), Device.id)
     )
     return session.scalars(query).all()
+
+
+def _portions(ids: Sequence[str]) -> Iterator[Sequence[str]]:
+    """A statement takes a bounded number of values."""
+    for first in range(0, len(ids), IDS_A_QUERY):
+        yield ids[first : first + IDS_A_QUERY]

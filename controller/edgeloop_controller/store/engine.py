@@ -19,6 +19,7 @@ from sqlalchemy import Connection, create_engine, event
 from sqlalchemy.engine import Engine, make_url
 from sqlalchemy.orm import Session
 
+from edgeloop_controller.store.json_text import decode_column, encode_column
 from edgeloop_controller.store.migrate import upgrade
 
 BUSY_TIMEOUT_MS: Final = 30_000
@@ -68,9 +69,16 @@ class Database:
 
 def _create_engine(url: str, durable: bool) -> Engine:
     if make_url(url).get_backend_name() != "sqlite":
-        return create_engine(url, pool_pre_ping=True)
+        return create_engine(
+            url,
+            pool_pre_ping=True,
+            json_serializer=encode_column,
+            json_deserializer=decode_column,
+        )
     engine = create_engine(
         url,
+        json_serializer=encode_column,
+        json_deserializer=decode_column,
         connect_args={"timeout": BUSY_TIMEOUT_MS / 1000},
         pool_size=CONNECTIONS_KEPT,
         max_overflow=CONNECTIONS_MAX - CONNECTIONS_KEPT,

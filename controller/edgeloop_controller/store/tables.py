@@ -5,15 +5,31 @@ times are seconds since 1970 by the *controller's* clock unless the column says 
 JSON columns hold the wire messages' own documents.
 """
 
-from typing import Any
+from typing import Any, cast
 
-from sqlalchemy import JSON, Float, ForeignKey, Index, Integer, LargeBinary, String, Text
+from sqlalchemy import (
+    JSON,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    String,
+    Table,
+    Text,
+    text,
+)
 from sqlalchemy import UniqueConstraint as Unique
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 
 class Base(DeclarativeBase):
     type_annotation_map = {dict[str, Any]: JSON, list[Any]: JSON}  # noqa: RUF012
+
+
+def table_of(rows: type[Base]) -> Table:
+    """For statements over many rows, which the unit of work would make one by one."""
+    return cast(Table, rows.__table__)
 
 
 class Version(Base):
@@ -37,6 +53,15 @@ class Device(Base):
     """A device as it last described itself, and the last desired state made for it."""
 
     __tablename__ = "devices"
+    __table_args__ = (
+        # What is said again at every tick must not cost a scan of the fleet.
+        Index(
+            "ix_devices_behind",
+            "id",
+            sqlite_where=text("revision_seen <> desired_revision"),
+            postgresql_where=text("revision_seen <> desired_revision"),
+        ),
+    )
 
     id: Mapped[str] = mapped_column(primary_key=True)
     first_seen_at: Mapped[float]
@@ -54,6 +79,8 @@ class Device(Base):
     inventory: Mapped[dict[str, Any]]
     bytes_up: Mapped[int] = mapped_column(default=0)
     """MQTT payload and topic bytes received from the device."""
+    change: Mapped[int] = mapped_column(default=0, index=True)
+    """Grows when something changes that decisions are taken by (store.devices)."""
 
 
 class DeviceSlot(Base):

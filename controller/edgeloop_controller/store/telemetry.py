@@ -5,16 +5,18 @@ Invariants: rows and the cursor of their (device, epoch) move in one transaction
 be used is refused by an event in its place, under its number: it never holds up those behind it.
 """
 
-from collections.abc import Collection, Iterator, Sequence
+import struct
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 import numpy as np
-from sqlalchemy import insert, select, tuple_
+from sqlalchemy import bindparam, insert, select, tuple_, update
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from edgeloop_controller.store.tables import Event, Sample, TelemetryCursor, Window
+from edgeloop_controller.store.json_text import JsonText
+from edgeloop_controller.store.tables import Event, Sample, TelemetryCursor, Window, table_of
 from edgeloop_protocol import messages
 from edgeloop_protocol.limits import TEXT_MAX_CHARS
 from edgeloop_protocol.messages import DeviceEvent, Record, Said, TelemetryBatch, WindowSummary
@@ -28,11 +30,45 @@ _FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 @dataclass
 class Rows:
-    """Rows that wait for one bulk insert at the end of the transaction."""
+    """Rows that wait for one bulk insert at the end of the transaction, in the order of arrival."""
 
     windows: list[dict[str, Any]] = field(default_factory=list)
     samples: list[dict[str, Any]] = field(default_factory=list)
     events: list[dict[str, Any]] = field(default_factory=list)
+
+    def add_event(
+        self,
+        at: float,
+        kind: str,
+        subject: str,
+        data: dict[str, Any],
+        number: tuple[str, str, int] | None = None,
+    ) -> None:
+        """`number` is (device, epoch, sequence) of an event that the device tells of."""
+        device_id, epoch, sequence = number or (None, None, None)
+        self.events.append(
+            {
+                "at": at,
+                "kind": kind,
+                "subject": subject,
+                "data": data,
+                "device_id": device_id,
+                "epoch": epoch,
+                "sequence": sequence,
+            }
+        )
+
+
+@dataclass(slots=True)
+class Cursor:
+    """A TelemetryCursor as one batch of messages moves it."""
+
+    device_id: str
+    epoch: str
+    through: int = 0
+    lost: int = 0
+    duplicates: int = 0
+    is_new: bool = True
 
 
 @dataclass(frozen=True)
@@ -66,11 +102,7 @@ class Taken:
 
 
 def take_batch(
-    session: Session,
-    device_id: str,
-    batch: TelemetryBatch | PartialBatch,
-    now: float,
-    rows: Rows,
+    cursor: Cursor, batch: TelemetryBatch | PartialBatch, now: float, rows: Rows
 ) -> Taken:
     """Move the cursor over `batch` and add its new records to `rows`.
 
@@ -79,12 +111,6 @@ def take_batch(
     although the device still holds what lies between is refused (`gap`): the acknowledgement of
     what is here makes the device send from there.
     """
-    cursor = session.get(TelemetryCursor, (device_id, batch.epoch))
-    if cursor is None:
-        cursor = TelemetryCursor(
-            device_id=device_id, epoch=batch.epoch, through=0, lost=0, duplicates=0
-        )
-        session.add(cursor)
     lost = max(0, batch.base - 1 - cursor.through)
     cursor.lost += lost
     cursor.through += lost
@@ -96,7 +122,7 @@ def take_batch(
     gap = bool(new) and new[0].sequence > cursor.through + 1
     if new and not gap:
         for record in new:
-            _add_row(device_id, batch.epoch, record, now, rows)
+            _add_row(cursor.device_id, batch.epoch, record, now, rows)
         cursor.through = new[-1].sequence
     taken = [] if gap else new
     refused = sum(isinstance(record, UnusableRecord) for record in taken)
@@ -128,19 +154,44 @@ def mark_unstorable(
 
 
 def insert_rows(session: Session, rows: Rows) -> None:
-    session.flush()
     if rows.windows:
-        session.execute(insert(Window), rows.windows)
+        session.execute(insert(table_of(Window)), rows.windows)
     if rows.samples:
-        session.execute(insert(Sample), rows.samples)
+        session.execute(insert(table_of(Sample)), rows.samples)
     if rows.events:
-        session.execute(insert(Event), rows.events)
+        session.execute(insert(table_of(Event)), rows.events)
 
 
-def cursors_of(session: Session, boots: Collection[tuple[str, str]]) -> Sequence[TelemetryCursor]:
-    """Of (device, epoch) pairs."""
-    key = tuple_(TelemetryCursor.device_id, TelemetryCursor.epoch)
-    return session.scalars(select(TelemetryCursor).where(key.in_(boots))).all()
+def load_cursors(
+    session: Session, boots: Collection[tuple[str, str]]
+) -> dict[tuple[str, str], Cursor]:
+    """Of (device, epoch) pairs; a boot that was never heard of gets a new one."""
+    cursors = {boot: Cursor(*boot) for boot in boots}
+    table = table_of(TelemetryCursor).c
+    query = select(table.device_id, table.epoch, table.through, table.lost, table.duplicates).where(
+        tuple_(table.device_id, table.epoch).in_(boots)
+    )
+    for row in session.execute(query):
+        cursors[row[0], row[1]] = Cursor(*row, is_new=False)
+    return cursors
+
+
+def save_cursors(session: Session, cursors: Iterable[Cursor]) -> None:
+    table = table_of(TelemetryCursor)
+    new, moved = [], []
+    for cursor in cursors:
+        numbers = {"through": cursor.through, "lost": cursor.lost, "duplicates": cursor.duplicates}
+        if cursor.is_new:
+            new.append({"device_id": cursor.device_id, "epoch": cursor.epoch} | numbers)
+        else:
+            moved.append({"of_device": cursor.device_id, "of_epoch": cursor.epoch} | numbers)
+    if new:
+        session.execute(insert(table), new)
+    if moved:
+        its = (table.c.device_id == bindparam("of_device")) & (
+            table.c.epoch == bindparam("of_epoch")
+        )
+        session.execute(update(table).where(its), moved)
 
 
 def cursors(session: Session, device_id: str) -> Sequence[TelemetryCursor]:
@@ -186,19 +237,18 @@ def compared_windows(
 def _add_row(
     device_id: str, epoch: str, record: Record | UnusableRecord, now: float, rows: Rows
 ) -> None:
-    numbered = {"device_id": device_id, "epoch": epoch, "sequence": record.sequence}
     if isinstance(record, UnusableRecord):
         data = {"reason": record.reason[:TEXT_MAX_CHARS], "record": record.sequence}
-        refused = {"at": now, "kind": "message.refused", "subject": device_id, "data": data}
-        rows.events.append(numbered | refused)
+        rows.add_event(now, "message.refused", device_id, data, (device_id, epoch, record.sequence))
         return
     body = record.body
+    numbered = {"device_id": device_id, "epoch": epoch, "sequence": record.sequence}
     if isinstance(body, WindowSummary):
         rows.windows.append(numbered | _window_row(body, now))
     elif isinstance(body, DeviceEvent):
         data = body.model_dump(mode="json", exclude={"kind", "name"})
-        kind = f"device.{body.name}"
-        rows.events.append(numbered | {"at": now, "kind": kind, "subject": device_id, "data": data})
+        number = (device_id, epoch, record.sequence)
+        rows.add_event(now, f"device.{body.name}", device_id, data, number)
     else:
         rows.samples.append(numbered | _sample_row(body, now))
 
@@ -219,22 +269,30 @@ def _window_row(body: WindowSummary, now: float) -> dict[str, Any]:
         "memory_bytes": body.memory_bytes,
         "compared": comparison.count if comparison else 0,
         "disagreements": comparison.disagreements if comparison else 0,
-        "body": body.model_dump(mode="json", exclude={"sketches"}),
-        "sketches": body.sketches.model_dump(mode="json") if body.sketches else None,
+        "body": JsonText(body.model_dump_json(exclude={"sketches"})),
+        "sketches": JsonText(body.sketches.model_dump_json()) if body.sketches else None,
     }
 
 
 def _sample_row(body: messages.Sample, now: float) -> dict[str, Any]:
-    bounded = np.clip(np.asarray(body.features, dtype=np.float64), -_FLOAT32_MAX, _FLOAT32_MAX)
     return {
         "received_at": now,
         "slot": body.slot,
         "manifest_digest": body.version.manifest_digest,
         "device_taken_at": body.taken_at,
         "reference": body.reference,
-        "features": bounded.astype("<f4").tobytes(),
+        "features": _float32(body.features),
         "prediction": body.prediction,
         "confidence": body.confidence,
         "shadow_digest": body.shadow.manifest_digest if body.shadow else None,
         "shadow_prediction": body.shadow_prediction,
     }
+
+
+def _float32(values: Sequence[float]) -> bytes:
+    """Little-endian; what is beyond float32 becomes its largest, not an infinity."""
+    try:
+        return struct.pack(f"<{len(values)}f", *values)
+    except OverflowError:
+        bounded = (min(max(value, -_FLOAT32_MAX), _FLOAT32_MAX) for value in values)
+        return struct.pack(f"<{len(values)}f", *bounded)

@@ -39,6 +39,7 @@ def set_labels(
         kept = {key: value for key, value in device.labels.items() if key not in patch.labels}
         given = {key: value for key, value in patch.labels.items() if value is not None}
         device.labels = kept | given
+        device.change = devices.next_change(session)
         events.add(
             session, services.clock.wall(), "device.labelled", device.id, {"labels": device.labels}
         )

@@ -26,8 +26,19 @@ def upgrade() -> None:
         sa.Column("labels", sa.JSON(), nullable=False),
         sa.Column("inventory", sa.JSON(), nullable=False),
         sa.Column("bytes_up", sa.Integer(), nullable=False),
+        sa.Column("change", sa.Integer(), nullable=False),
         sa.PrimaryKeyConstraint("id"),
     )
+    with op.batch_alter_table("devices", schema=None) as batch_op:
+        batch_op.create_index(
+            "ix_devices_behind",
+            ["id"],
+            unique=False,
+            sqlite_where=sa.text("revision_seen <> desired_revision"),
+            postgresql_where=sa.text("revision_seen <> desired_revision"),
+        )
+        batch_op.create_index(batch_op.f("ix_devices_change"), ["change"], unique=False)
+
     op.create_table(
         "events",
         sa.Column("id", sa.Integer(), nullable=False),
@@ -280,5 +291,9 @@ def downgrade() -> None:
         batch_op.drop_index(batch_op.f("ix_events_kind"))
 
     op.drop_table("events")
+    with op.batch_alter_table("devices", schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f("ix_devices_change"))
+        batch_op.drop_index("ix_devices_behind")
+
     op.drop_table("devices")
     # ### end Alembic commands ###
