@@ -21,6 +21,7 @@ from paho.mqtt import publish as paho_publish
 
 from edgeloop_controller.broker import EmbeddedBroker
 from edgeloop_controller.config import BrokerConfig
+from edgeloop_protocol import mqtt
 from edgeloop_protocol.mqtt import Broker, BrokerAddress, BrokerListener, PahoBroker
 from edgeloop_simulators.live.connections import Connections
 from edgeloop_simulators.twins.broker import MemoryBroker
@@ -77,25 +78,29 @@ class World(Protocol):
 
 
 class SlowPaho(PahoBroker):
-    """Acknowledges nothing until it may `catch_up`."""
+    """Acknowledges nothing until it may `catch_up`, and then in order: iotcore closes the
+    connection of whoever does not."""
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
         self._client.manual_ack_set(True)
-        self._unacked: deque[int] = deque()
+        self._order = threading.Lock()
+        self._unacked: list[int] = []
         self._is_slow = True
 
     def catch_up(self) -> None:
-        self._is_slow = False
-        while self._unacked:
-            self._client.ack(self._unacked.popleft(), 1)
+        with self._order:
+            self._is_slow = False
+            for mid in self._unacked:
+                self._client.ack(mid, 1)
 
     def _on_message(self, client: Any, userdata: Any, message: Any) -> None:
         super()._on_message(client, userdata, message)
-        if self._is_slow:
-            self._unacked.append(message.mid)
-        else:
-            self._client.ack(message.mid, 1)
+        with self._order:
+            if self._is_slow:
+                self._unacked.append(message.mid)
+            else:
+                self._client.ack(message.mid, 1)
 
 
 class CarelessPaho(PahoBroker):
@@ -372,6 +377,8 @@ def _wait_for_port(port: int) -> None:
 
 def _make(request: pytest.FixtureRequest, name: str, wait_until: WaitUntil) -> World:
     """`simulated PROFILE`, `memory`, or a real broker; `one loop` drives mosquitto's clients."""
+    # Real clients that lose a broker wait up to 8 s; here, up to 1 s.
+    request.getfixturevalue("monkeypatch").setattr(mqtt, "LOST_REACH_FAILURES", 0)
     if name.startswith("simulated "):
         return VirtualWorld(PROFILES[name.removeprefix("simulated ")])
     if name == "memory":

@@ -93,7 +93,7 @@ def test_the_newer_of_two_clients_with_one_id_is_served(connect: Connect) -> Non
     assert newer.next()[1] == b"for the newer"
 
 
-@pytest.mark.parametrize("kind", ["mosquitto", "one loop", "simulated ideal"])
+@pytest.mark.parametrize("kind", ["mosquitto", "simulated ideal"])
 def test_what_was_not_acknowledged_is_sent_again_after_a_reconnect(
     kind: str, make_world: Callable[[str], Any]
 ) -> None:
