@@ -1,7 +1,8 @@
 """MQTT topics: built and parsed in one place.
 
 `edgeloop/v1/{device}/up/{kind}` and `edgeloop/v1/{device}/down/{kind}` (EL-TOPIC-1), so that one
-broker ACL pattern isolates each device. No spaces and no dots (EL-TOPIC-2): NATS refuses them.
+broker ACL pattern isolates each device. No spaces, which NATS refuses, and no dots, which brokers
+translate (EL-TOPIC-2).
 """
 
 import re

@@ -19,10 +19,14 @@ from edgeloop_agent.shell.supervisor import JOURNAL_RETRY_S, Parts, Supervisor
 from edgeloop_agent.shell.telemetry import Telemetry
 from edgeloop_protocol.messages import Desired, Inventory, Offer, SlotDesired, encode
 from edgeloop_protocol.topics import Down, device_subscription, down_topic
-from edgeloop_simulators.twins.broker import MemoryBroker
 from edgeloop_simulators.twins.clock import SimulatedClock
 from edgeloop_simulators.twins.journal import MemoryJournal
 from edgeloop_simulators.twins.outbox import MemoryOutbox
+from edgeloop_simulators.virtual.broker_profiles import IDEAL
+from edgeloop_simulators.virtual.loop import EventLoop
+from edgeloop_simulators.virtual.network import Network
+from edgeloop_simulators.virtual.streams import Streams
+from edgeloop_simulators.virtual.wire import Place
 
 OFFER = Offer(
     name="m",
@@ -91,8 +95,9 @@ def rig(tmp_path):
     clock, inbox, recorder, journal = SimulatedClock(), Inbox(), Recorder(), Refusing()
     journal.save(DeviceSnapshot(slots=(SlotSnapshot(slot="main", champion=OFFER),)))
     telemetry = Telemetry(MemoryOutbox("0" * 16, 10**6), ByteBudget(10**6, None, 0.0), clock)
-    bus = MemoryBroker()
-    broker = bus.client("dev1", (device_subscription("dev1"),))
+    events = EventLoop()
+    network = Network(events, Streams(1), lambda _seen: None, IDEAL)
+    broker = network.client("dev1", (device_subscription("dev1"),), None, Place("dev1"))
     parts = Parts(
         config=config,
         clock=clock,
@@ -110,6 +115,8 @@ def rig(tmp_path):
     )
     supervisor = Supervisor(parts)
     broker.start(inbox)
+    while events.step(until_s=1.0):
+        pass
     return SimpleNamespace(
         supervisor=supervisor,
         loop=RunLoop(supervisor, inbox, recorder, clock),

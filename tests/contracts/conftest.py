@@ -24,7 +24,6 @@ from edgeloop_controller.config import BrokerConfig
 from edgeloop_protocol import mqtt
 from edgeloop_protocol.mqtt import Broker, BrokerAddress, BrokerListener, PahoBroker
 from edgeloop_simulators.live.connections import Connections
-from edgeloop_simulators.twins.broker import MemoryBroker
 from edgeloop_simulators.virtual.broker_profiles import PROFILES, BrokerProfile
 from edgeloop_simulators.virtual.client import VirtualClient
 from edgeloop_simulators.virtual.faults import Fault, FaultKind
@@ -153,22 +152,6 @@ class RealWorld:
     def retain(self, topic: str, payload: bytes) -> None:
         address = self.address
         paho_publish.single(topic, payload, 1, True, address.host, address.port)
-
-
-class MemoryWorld:
-    def __init__(self, wait_until: WaitUntil) -> None:
-        self._broker = MemoryBroker()
-        self.client = self._broker.client
-        self.wait_until = wait_until
-
-    def go_away(self) -> None:
-        self._broker.available = False
-
-    def come_back(self) -> None:
-        self._broker.available = True
-
-    def close(self) -> None:
-        pass
 
 
 class SlowVirtual:
@@ -376,13 +359,11 @@ def _wait_for_port(port: int) -> None:
 
 
 def _make(request: pytest.FixtureRequest, name: str, wait_until: WaitUntil) -> World:
-    """`simulated PROFILE`, `memory`, or a real broker; `one loop` drives mosquitto's clients."""
+    """`simulated PROFILE` or a real broker; `one loop` drives mosquitto's clients."""
     # Real clients that lose a broker wait up to 8 s; here, up to 1 s.
     request.getfixturevalue("monkeypatch").setattr(mqtt, "LOST_REACH_FAILURES", 0)
     if name.startswith("simulated "):
         return VirtualWorld(PROFILES[name.removeprefix("simulated ")])
-    if name == "memory":
-        return MemoryWorld(wait_until)
     if name in ("mosquitto", "one loop"):
         mosquitto = request.getfixturevalue("mosquitto")
         kind = LoopWorld if name == "one loop" else RealWorld
@@ -406,7 +387,7 @@ def make_world(request: pytest.FixtureRequest, wait_until: WaitUntil) -> Callabl
     return lambda name: _make(request, name, wait_until)
 
 
-@pytest.fixture(params=[*REAL, "memory", *SIMULATED])
+@pytest.fixture(params=[*REAL, *SIMULATED])
 def world(request: pytest.FixtureRequest, make_world: Callable[[str], World]) -> Iterator[World]:
     made = make_world(request.param)
     yield made

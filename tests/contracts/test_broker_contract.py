@@ -1,5 +1,5 @@
-"""One suite for every broker behind the `Broker` port: real ones, the twin in memory, and the
-simulated broker with each of its profiles (the worlds are in conftest.py).
+"""One suite for every broker behind the `Broker` port: real ones, and the simulated one with each
+of its profiles (the worlds are in conftest.py).
 
 The real ones are driven by a thread for each client, and mosquitto by one loop for all of them too.
 
