@@ -180,8 +180,9 @@ def test_a_short_partition_only_delays(bench: Bench) -> None:
     assert (bench.heard.heard, bench.own.heard) == ([], [])
     bench.network.end(fault)
     assert bench.network.reaches(Place("d1", "north"))
+    assert bench.device.publish(UP, b"not before them")
     bench.run(2.0)
-    assert bench.heard.payloads == [b"one", b"two"]
+    assert bench.heard.payloads == [b"one", b"two", b"not before them"]
     assert bench.own.payloads == [b"three"]
     assert bench.own.connections == 1
 
@@ -324,6 +325,67 @@ def test_a_device_that_boots_again_at_once_replaces_its_dead_session(bench: Benc
     bench.run(SILENCE_S + 1)
     assert again.payloads == [b"for the new"]
     assert len(bench.heard.heard) == 1  # the old session's end is not the new one's
+
+
+@pytest.mark.parametrize("way", ["stop", "reset"])
+def test_an_end_that_a_partition_swallows_is_noticed_by_silence(bench: Bench, way: str) -> None:
+    fault = bench.fault("partition_up")
+    if way == "stop":
+        bench.device.stop()
+    else:
+        bench.device.crash(reset=True)
+    bench.run(SILENCE_S - 1)
+    assert bench.heard.heard == []
+    bench.run(2.0)
+    assert bench.heard.heard == [(PRESENCE, b"gone")]
+    bench.network.end(fault)
+    bench.run(10.0)
+    assert len(bench.heard.heard) == 1
+
+
+def test_a_client_that_dies_while_it_connects_leaves_no_session(bench: Bench) -> None:
+    dying, _ = bench.device_client("d3")
+    dying.crash()
+    bench.run(SILENCE_S + 1)
+    assert set(bench.network.broker.sessions) == {"controller", "d1", "d2"}
+    assert bench.heard.heard == []
+
+
+def test_one_of_two_subscribers_to_a_filter_goes_and_the_other_still_hears(bench: Bench) -> None:
+    _, witness = bench.client("witness", "edgeloop/v1/d1/down/+")
+    bench.run(1.0)
+    bench.device.stop()
+    bench.run(1.0)
+    assert bench.controller.publish(DOWN, b"x")
+    bench.run(1.0)
+    assert witness.payloads == [b"x"]
+    assert bench.own.heard == []
+
+
+def test_what_arrives_after_the_connection_was_lost_is_sent_again(bench: Bench) -> None:
+    """Its acknowledgement had nowhere to go."""
+    assert bench.device.publish(UP, b"on its way")
+    bench.device.radio(False)
+    bench.run(1.0)
+    assert bench.heard.payloads == [b"on its way"]
+    assert bench.network.queue_sizes() == {"from d1": 1}
+    bench.device.radio(True)
+    bench.run(70.0)
+    assert bench.heard.payloads == [b"on its way", b"gone", b"on its way"]
+
+
+def test_radios_that_come_back_after_hours_spread_over_the_longest_wait(bench: Bench) -> None:
+    devices = [bench.device_client(f"r{number}") for number in range(30)]
+    bench.run(1.0)
+    for device, _ in devices:
+        device.radio(False)
+    bench.run(3600.0)
+    for device, _ in devices:
+        device.radio(True)
+    bench.run(17.0)
+    assert 2 <= sum(own.connections == 2 for _, own in devices) <= 20
+    bench.run(45.0)
+    assert all(own.connections == 2 for _, own in devices)
 
 
 def test_a_radio_that_is_off_loses_the_connection_and_costs_nothing(bench: Bench) -> None:

@@ -208,7 +208,6 @@ class VirtualClient:
         if self._connection is not None:
             self._connection.given_up = True
         was_ready, self._ready, self._connection = self._ready, False, None
-        self.link_mended()
         self._forget_acknowledged()
         # Acknowledgements of the old connection, still underway, must not count for the new one.
         self._outgoing = [Packet(sent.topic, sent.payload) for sent in self._outgoing]
