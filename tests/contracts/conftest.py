@@ -153,6 +153,18 @@ class RealWorld:
         address = self.address
         paho_publish.single(topic, payload, 1, True, address.host, address.port)
 
+    def is_retained(self, topic_filter: str) -> bool:
+        """NATS says so a moment after it acknowledged the message: ask again."""
+        heard = self.recorder()
+        looking = PahoBroker(self.address, "looking", (topic_filter,))
+        looking.start(heard)
+        self.wait_until(lambda: heard.connections, what="a subscriber is connected")
+        until = time.monotonic() + 0.5
+        while not heard.messages and time.monotonic() < until:
+            time.sleep(0.01)
+        looking.stop()
+        return bool(heard.messages)
+
 
 class SlowVirtual:
     """A client that nothing reaches until it may `catch_up`."""
@@ -240,6 +252,16 @@ class VirtualWorld:
 
     def retain(self, topic: str, payload: bytes) -> None:
         self.network.broker.publish(topic, payload, retain=True)
+
+    def is_retained(self, topic_filter: str) -> bool:
+        heard = self.recorder()
+        looking = self.client("looking", (topic_filter,), None)
+        looking.start(heard)
+        until_s = self.loop.now_s + 10.0
+        while self.loop.step(until_s):
+            pass
+        looking.stop()
+        return bool(heard.messages)
 
     def go_away(self) -> None:
         self.network.begin(self._outage)
