@@ -39,6 +39,8 @@ SITES: Final = ("north", "south")
 ARCHITECTURES: Final = ("x86_64", "aarch64")
 FAULTS_END_S: Final = 400.0
 DURATION_S: Final = 1100.0
+SETTLES_S: Final = 60.0
+"""Longer than any message is underway (DELAY is 30 s at most)."""
 ARTIFACT_BYTES: Final = (2_000, 30_000)
 RATES: Final[Rates] = {
     FaultKind.DROP: 0.5,
@@ -100,6 +102,7 @@ def draw_world(seed: int) -> Drawn:
         script=_script(models, devices, luck),
         faults_end_s=FAULTS_END_S,
         duration_s=DURATION_S,
+        settles_s=SETTLES_S,
         agent=AgentTiming(
             progress_s=5.0,
             window_s=30.0,

@@ -137,6 +137,9 @@ class WorldSpec:
     faults_end_s: float
     duration_s: float
     """At the end every device must have converged."""
+    settles_s: float | None = None
+    """Once faults have ended, the script is done and every device has been converged for so long,
+    the world ends; None: it goes on for `duration_s`."""
     slot: str = "main"
     agent: AgentTiming = AgentTiming()
     controller: ControllerTiming = ControllerTiming()

@@ -42,6 +42,9 @@ from edgeloop_simulators.virtual.trace import TraceHash
 QUIET_WINDOWS: Final = 4
 """An outbox must have been empty once within so many windows before the end."""
 
+LOOK_S: Final = 20.0
+"""How often it is looked whether a world has settled."""
+
 Until = Callable[[Seen], bool]
 
 
@@ -80,6 +83,7 @@ class World:
         self._convergence: Convergence | None = None
         self._stop_at: Until | None = None
         self._stopped = False
+        self._settled_since: float | None = None
 
     def run(
         self, until: Until | None = None, inspect: Callable[["World"], None] | None = None
@@ -184,9 +188,9 @@ class World:
         loop, spec = self.loop, self.spec
         loop.call_at(0.0, self.controller.start)
         self.operator.play(spec.script)
-        luck = streams.stream("joins")
         for host in self.hosts.values():
-            self._plan_device(host, luck.uniform(0.0, spec.joins_over_s))
+            luck = streams.light(f"joins/{host.spec.id}")  # so that a device less moves no other
+            self._plan_device(host, luck.random() * spec.joins_over_s)
         for fault in self.faults:
             if fault.kind not in model_faults.KINDS:
                 loop.call_at(fault.at_s, lambda fault=fault: self._begin(fault))  # type: ignore[misc]
@@ -239,14 +243,31 @@ class World:
 
     def _play(self) -> None:
         end_s, step = self.spec.duration_s, self.loop.step
+        if self.spec.settles_s is not None:
+            self.loop.call_at(self.spec.faults_end_s, self._look_whether_settled)
         while step(end_s):
-            if self._breaches or self._stopped:
+            if self._breaches or self._stopped or self._has_settled():
                 return
-        quiet_since_s = end_s - QUIET_WINDOWS * self.spec.agent.window_s
-        self._convergence = Convergence(
-            self.hosts, self.controller, self._breaches, quiet_since_s
-        )
+        self._check_convergence(self._breaches)
+
+    def _check_convergence(self, breaches: Breaches) -> None:
+        quiet_since_s = self.loop.now_s - QUIET_WINDOWS * self.spec.agent.window_s
+        self._convergence = Convergence(self.hosts, self.controller, breaches, quiet_since_s)
         self._convergence.check()
+
+    def _look_whether_settled(self) -> None:
+        breaches = Breaches(self.loop)
+        if not self.operator.undone:
+            self._check_convergence(breaches)
+        if breaches or self.operator.undone:
+            self._settled_since = None
+        elif self._settled_since is None:
+            self._settled_since = self.loop.now_s
+        self.loop.call_in(LOOK_S, self._look_whether_settled)
+
+    def _has_settled(self) -> bool:
+        since, settles_s = self._settled_since, self.spec.settles_s
+        return since is not None and settles_s is not None and self.loop.now_s >= since + settles_s
 
     def _outcome(self) -> Outcome:
         rollouts = self.controller.record.rollouts()
