@@ -25,6 +25,7 @@ from edgeloop_simulators.story import play
 from edgeloop_simulators.summary import summarize
 from edgeloop_simulators.testbed import Interrupted, testbed
 from edgeloop_simulators.timeline import events_of
+from edgeloop_simulators.virtual import command
 from edgeloop_simulators.world import World
 
 OK: Final = 0
@@ -40,6 +41,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+command.register(app)
 console = Console()
 errors = Console(stderr=True, soft_wrap=True)
 

@@ -27,3 +27,7 @@ class RecordError(SimulatorError):
 
 class StoryError(SimulatorError):
     """A step of the story did not come to what it waits for within its deadline."""
+
+
+class CaseError(SimulatorError):
+    """What shall be replayed cannot be: names what and why."""

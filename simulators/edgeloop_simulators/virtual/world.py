@@ -31,7 +31,7 @@ from edgeloop_simulators.virtual.invariants import Breaches
 from edgeloop_simulators.virtual.loop import EventLoop
 from edgeloop_simulators.virtual.network import Network
 from edgeloop_simulators.virtual.operator import Operator
-from edgeloop_simulators.virtual.outcome import Outcome
+from edgeloop_simulators.virtual.outcome import Outcome, Violation
 from edgeloop_simulators.virtual.retraining_host import RetrainingHost, RetrainingWorld
 from edgeloop_simulators.virtual.runners import VirtualRunner
 from edgeloop_simulators.virtual.seen import Observe, Seen
@@ -106,6 +106,10 @@ class World:
             observer(seen)
         if self._stop_at is not None and self._stop_at(seen):
             self._stopped = True
+
+    def violations(self) -> tuple[Violation, ...]:
+        """What is broken up to now."""
+        return self._breaches.found()
 
     # ---- what the laws are told -----------------------------------------------------------------
 
@@ -277,7 +281,7 @@ class World:
             trace_hash=self._hash.hexdigest(),
             events=self.loop.events_run,
             virtual_s=self.loop.now_s,
-            violations=self._breaches.found(),
+            violations=self.violations(),
             rollouts={row.id: f"{row.version} {row.status}: {row.verdict}" for row in rollouts},
             champions={
                 device_id: ", ".join(
