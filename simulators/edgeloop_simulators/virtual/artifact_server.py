@@ -54,6 +54,8 @@ class ArtifactServer:
         self._faults: list[Fault] = []
         self.bytes_down: dict[str, int] = {}
         """Of artifacts, by place."""
+        self.spoilt: dict[str, int] = {}
+        """Answers with other bytes than those asked for, by place."""
 
     def begin(self, fault: Fault) -> None:
         self._faults.append(fault)
@@ -74,12 +76,17 @@ class ArtifactServer:
             raise FetchUnreachableError(f"{digest} has no byte {offset}")
         rest = content[offset:]
         if luck.random() < self._amount(FaultKind.MALICIOUS_SERVER, place):
+            self._count_spoilt(place)
             return _malicious(rest, luck)
         if rest and luck.random() < self._amount(FaultKind.CORRUPT_DOWNLOAD, place):
+            self._count_spoilt(place)
             rest = _with_flipped_bit(rest, luck)
         if luck.random() < place.link.loss:
             return _Reply(rest[: luck.randint(0, len(rest))], cut=True)
         return _Reply(rest)
+
+    def _count_spoilt(self, place: Place) -> None:
+        self.spoilt[place.name] = self.spoilt.get(place.name, 0) + 1
 
     def reaches(self, place: Place) -> bool:
         network = self._network

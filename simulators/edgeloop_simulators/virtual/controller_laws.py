@@ -1,4 +1,5 @@
-"""What must hold in the controller, whatever happens to it: EL-INV-4, 5, 6, 8 and 9.
+"""What must hold in the controller, whatever happens to it: EL-INV-4, 5, 6, 8 and 9 (and by
+`rollout_laws` 12 and 13).
 
 Invariants: reads what is committed; a message is judged before it leaves.
 """
@@ -14,6 +15,7 @@ from edgeloop_simulators.virtual.controller_host import ControllerHost
 from edgeloop_simulators.virtual.controller_record import RolloutRow
 from edgeloop_simulators.virtual.device_host import DeviceHost
 from edgeloop_simulators.virtual.invariants import Breaches
+from edgeloop_simulators.virtual.rollout_laws import RolloutLaws
 
 ENDED: Final = ("halted", "aborted")
 EXPOSED: Final = ("offered", "committed", "failed")
@@ -31,6 +33,7 @@ class ControllerLaws:
         self._hosts = hosts
         self._champions_of = champions_of
         self._breaches = breaches
+        self._rollout_laws = RolloutLaws(breaches)
         self._contents: dict[tuple[str, int], str] = {}
         self._revisions: dict[str, int] = {}
         self._exposed: dict[int, frozenset[str]] = {}
@@ -86,6 +89,7 @@ class ControllerLaws:
             self._assigned.setdefault(device_id, set()).add(digest)
         for rollout in host.record.rollouts():
             self._check_exposure(host, rollout)
+        self._rollout_laws.touched(host)
 
     def device_touched(self, host: DeviceHost) -> None:
         """EL-INV-5 on the device: it tries nothing that nobody ever assigned to it."""

@@ -64,6 +64,7 @@ class DeviceDisk:
         "_luck",
         "damaged",
         "disk",
+        "flips",
         "operations",
     )
 
@@ -75,6 +76,8 @@ class DeviceDisk:
         """Changes, ever: who looks at the disk need not while it stays."""
         self.damaged: set[str] = set()
         """Paths in which the medium changed bits, ever."""
+        self.flips = 0
+        """How often it did."""
         self._capacity_bytes = capacity_bytes
         self._luck = luck
         self._die = die
@@ -140,4 +143,5 @@ class DeviceDisk:
         for _ in range(bits if files else 0):
             path = files[self._luck.randrange(len(files))]
             self.damaged.add(path)
+            self.flips += 1
             self.disk.flip_bit(path, self._luck)

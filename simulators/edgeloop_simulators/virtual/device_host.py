@@ -167,6 +167,11 @@ class DeviceHost:
     def is_disk_ill(self) -> bool:
         return self.power.is_ill
 
+    @property
+    def spoilt(self) -> int:
+        """How often a server's answer or this disk had other bytes than it should."""
+        return self._world.artifacts.spoilt.get(self.spec.id, 0) + self.power.flips
+
     def is_bad(self, digest: str) -> bool:
         """Whether that version cannot go on serving here, by its own fault."""
         behaviour = self._world.behaviours.get(digest)

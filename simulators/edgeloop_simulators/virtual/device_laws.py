@@ -1,4 +1,4 @@
-"""What must hold on every device, whatever happens to it: EL-INV-1 to 4, 8 and 9.
+"""What must hold on every device, whatever happens to it: EL-INV-1 to 4 and 8 to 11.
 
 Invariants: what the medium itself changed (a flipped bit) is held against nobody until it is whole
 again; durable is what a power cut now would certainly leave.
@@ -30,6 +30,8 @@ JOURNAL_MAX_BYTES: Final = 8 * KIB * SLOTS_MAX
 FETCHES_WAITING_MAX: Final = 64
 DIGESTS_KEPT_MAX: Final = 512
 CLOCK_ERROR_S: Final = 1e-6
+CORRUPT: Final = "digest mismatch"
+"""The cause of a refusal that blames the bytes that a server sent."""
 
 
 @lru_cache(maxsize=DIGESTS_KEPT_MAX)
@@ -49,6 +51,8 @@ class _Known:
     boots: int = 0
     champions: set[str] = field(default_factory=set)
     """Digests that ever were champion here."""
+    tried: dict[str, tuple[str, int]] = field(default_factory=dict)
+    """By slot: the version whose runner was started last, and which try of it that was."""
 
 
 class DeviceLaws:
@@ -78,6 +82,30 @@ class DeviceLaws:
                 problem = self._unsound(host, version, durable=False)
                 if problem:
                     self._tell("EL-INV-2", host, f"a runner was started on {version}: {problem}")
+
+        self._check_try(host, runner)
+
+    def _check_try(self, host: DeviceHost, runner: VirtualRunner) -> None:
+        """EL-INV-10, by what a power cut at this moment would leave."""
+        device, document = host.device, host.power.disk.durable(JOURNAL)
+        if device is None or JOURNAL in host.power.damaged:
+            return
+        digest, name = runner.version.manifest_digest, runner.slot
+        now = next(slot for slot in device.snapshot().slots if slot.slot == name)
+        if now.champion is not None and now.champion.manifest_digest == digest:
+            return
+        journal = decode_known(document) if document is not None else DeviceSnapshot()
+        held = next((slot for slot in journal.slots if slot.slot == name), None)
+        candidate = held.candidate if held is not None else None
+        if candidate is None or candidate.offer.manifest_digest != digest:
+            self._tell("EL-INV-10", host, f"tries {runner.version}, which no journal holds")
+            return
+        tried = self._known[host.spec.id].tried
+        before, attempts = tried.get(name, ("", 0)), candidate.attempts
+        counted = attempts > (before[1] if before[0] == digest else 0)
+        if not counted or attempts > host.config.limits.attempts_max:
+            self._tell("EL-INV-10", host, f"tries {runner.version}; its journal says {attempts}")
+        tried[name] = (digest, attempts)
 
     # ---- the disk -------------------------------------------------------------------------------
 
@@ -110,6 +138,11 @@ class DeviceLaws:
             for slot in sorted(known.had_champion - held):
                 self._tell("EL-INV-1", host, f"slot {slot} had a champion and has none")
         known.revision, known.had_champion = journal.revision, held
+        for underway in journal.slots:
+            offer = underway.candidate.offer if underway.candidate is not None else None
+            tried, _ = known.tried.get(underway.slot, ("", 0))
+            if offer is None or offer.manifest_digest != tried:
+                known.tried.pop(underway.slot, None)  # those tries have an end
 
     def _check_champions(self, host: DeviceHost, document: bytes) -> None:
         try:
@@ -163,6 +196,7 @@ class DeviceLaws:
             if before is not None and snapshot.revision < before.revision:
                 self._tell("EL-INV-4", host, f"{snapshot.revision} after {before.revision}")
             self._check_commits(host, before, snapshot)
+            self._check_refusals(host, snapshot)
             known.snapshot = snapshot
             known.champions |= {
                 slot.champion.manifest_digest for slot in snapshot.slots if slot.champion
@@ -201,6 +235,20 @@ class DeviceLaws:
             )
         if runner.nonfinite:
             self._tell("EL-INV-3", host, f"{version} was committed though it gave NaN or Inf")
+
+    def _check_refusals(self, host: DeviceHost, snapshot: DeviceSnapshot) -> None:
+        """EL-INV-11."""
+        for slot in snapshot.slots:
+            refused = slot.refused
+            if refused is None or refused.cause != CORRUPT:
+                continue
+            if host.spoilt < host.config.limits.corrupt_fetches_max:
+                self._tell(
+                    "EL-INV-11",
+                    host,
+                    f"{refused.version} is barred for its bytes, which {host.spoilt} times only "
+                    f"were not what they should be",
+                )
 
     def _check_served(self, host: DeviceHost, snapshot: DeviceSnapshot) -> None:
         """EL-INV-1, its second half."""
