@@ -1,4 +1,4 @@
-"""A small run made by hand, as a run leaves it on disk."""
+"""A small run made by hand, as a run leaves it on disk; the seeds that are played in every test."""
 
 import json
 from dataclasses import asdict
@@ -15,6 +15,9 @@ from edgeloop_simulators.truth import Answer, Mark
 START = 1000.0
 V1, V2, V3 = "1" * 64, "2" * 64, "3" * 64
 DEVICES = ("d0", "d1", "d2", "d3")
+SEEDS = 1000
+"""Virtual worlds that must keep all laws, played by test_virtual_seeds*.py, a half each."""
+SEEDS_A_TEST = 25
 CHANGED_AT, RETRAINED_AT, BAD_AT, END = 30.0, 60.0, 80.0, 100.0
 
 
@@ -221,3 +224,13 @@ def handmade_run(tmp_path: Path) -> Path:
         session.commit()
     engine.dispose()
     return out
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """`seed_group`: the module's HALF of the seeds, some at a time."""
+    if "seed_group" in metafunc.fixturenames:
+        half = SEEDS // 2
+        seeds = range(metafunc.module.HALF * half, (metafunc.module.HALF + 1) * half)
+        groups = [seeds[at : at + SEEDS_A_TEST] for at in range(0, half, SEEDS_A_TEST)]
+        names = [f"{group[0]}-{group[-1]}" for group in groups]
+        metafunc.parametrize("seed_group", groups, ids=names)

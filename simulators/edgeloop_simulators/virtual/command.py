@@ -23,8 +23,8 @@ from edgeloop_simulators.virtual.explore import Findings, Told, document, explor
 from edgeloop_simulators.virtual.faults import Fault, FaultKind
 from edgeloop_simulators.virtual.mutants import MUTANTS, planted
 from edgeloop_simulators.virtual.mutation import Hunted, hunt_all
-from edgeloop_simulators.virtual.replay import Shown, replay, stop_at
-from edgeloop_simulators.virtual.shrink import Shrunk
+from edgeloop_simulators.virtual.replay import Shown, replay, seconds, stop_at
+from edgeloop_simulators.virtual.shrink import Shrunk, story
 
 OK: Final = 0
 FAILED: Final = 1
@@ -88,14 +88,13 @@ def replay_command(
     mutant: Annotated[str, typer.Option(help="with a planted bug")] = "",
 ) -> None:
     """Play one world and tell what every part saw and did."""
-    logging.disable(logging.CRITICAL)
     try:
         case = _case(seed, faults, steps, devices)
-        until_s = _seconds(until)
-        stop = stop_at(until) if until and until_s is None else None
+        until_s = seconds(until)
+        stop = stop_at(until) if until and (shell or until_s is None) else None
         ends_s = float("inf") if until_s is None else until_s
         shown = Shown(tuple(part or ()), tuple(what or ()), from_s, ends_s, messages)
-        with planted(mutant):
+        with _quiet(), planted(mutant):
             played = replay(case, shown, typer.echo, stop, shell)
     except SimulatorError as error:
         typer.echo(str(error), err=True)
@@ -168,11 +167,14 @@ def _numbers(text: str) -> tuple[int, ...]:
         raise CaseError(f"{text!r} is no list of numbers such as 0,3 (or none)") from error
 
 
-def _seconds(text: str) -> float | None:
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """What goes wrong in these worlds is what they are for: the timeline shows it, no log."""
+    logging.disable(logging.CRITICAL)
     try:
-        return float(text)
-    except ValueError:
-        return None
+        yield
+    finally:
+        logging.disable(logging.NOTSET)
 
 
 # ---- what is shown ------------------------------------------------------------------------------
@@ -221,20 +223,6 @@ def _summary(findings: Findings) -> Iterator[str]:
     yield f"trace hash of all: {findings.trace_hash()}"
     if findings.interrupted:
         yield "interrupted: what is said is of the seeds played until then"
-
-
-def story(shrunk: Shrunk) -> Iterator[str]:
-    """What is left of a failing world, and how to see it."""
-    played = shrunk.played
-    case, spec = played.case, played.case.drawn().spec
-    yield f"seed {case.seed} breaks {played.violations[0]}"
-    yield (
-        f"  with {len(case.faults)} faults, {len(spec.devices)} devices and {len(spec.script)} "
-        f"steps left after {shrunk.plays} plays:"
-    )
-    yield from (f"    {fault}" for fault in case.faults)
-    yield f"  edgeloop-sim replay {case.replay_arguments()}"
-    yield ""
 
 
 def _save(shrunk: Sequence[Shrunk], directory: Path) -> None:

@@ -8,6 +8,7 @@ behind.
 import hashlib
 import logging
 import multiprocessing
+import os
 import signal
 import time
 from collections import Counter
@@ -15,6 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from multiprocessing import resource_tracker
 from typing import Any, Final
 
 from edgeloop_simulators.virtual.case import case_of
@@ -27,6 +29,7 @@ SHRUNK_MAX: Final = 10
 SHRUNK_OF_A_LAW_MAX: Final = 3
 AHEAD: Final = 3
 """Tasks waiting for each process, so that none is idle."""
+INTERRUPT: Final = (signal.SIGINT,)
 
 
 @dataclass
@@ -81,11 +84,11 @@ class _Exploring:
 
     def run(self, seeds: Sequence[int], jobs: int) -> Findings:
         began, findings = time.monotonic(), self._findings
-        with workers(jobs) as pool:
-            try:
+        try:
+            with workers(jobs) as pool:
                 self._collect(pool, seeds, jobs * AHEAD)
-            except KeyboardInterrupt:
-                findings.interrupted = True
+        except KeyboardInterrupt:
+            findings.interrupted = True
         findings.wall_s = time.monotonic() - began
         findings.in_order()
         return findings
@@ -127,9 +130,15 @@ def workers(jobs: int) -> Iterator[ProcessPoolExecutor]:
     pool = ProcessPoolExecutor(
         jobs, mp_context=multiprocessing.get_context("spawn"), initializer=_begin_worker
     )
+    resource_tracker.ensure_running()  # or it would unblock the interrupt when it starts
+    signal.pthread_sigmask(signal.SIG_BLOCK, INTERRUPT)  # processes inherit that, for good
     try:
+        for _ in range(jobs):
+            pool.submit(os.getpid)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, INTERRUPT)
         yield pool
     finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, INTERRUPT)
         pool.shutdown(wait=False, cancel_futures=True)
         for child in set(multiprocessing.active_children()) - others:
             child.terminate()
@@ -137,7 +146,6 @@ def workers(jobs: int) -> Iterator[ProcessPoolExecutor]:
 
 
 def _begin_worker() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     logging.disable(logging.CRITICAL)  # what goes wrong in these worlds is what they are for
 
 

@@ -59,30 +59,41 @@ class Shown:
 
 @dataclass(frozen=True)
 class StopAt:
-    """The first event to stop at: a dotted `what`, of `part` or of any, the first violation of
-    `law`, or of any (VIOLATION)."""
+    """The first event to stop at: a dotted `what`, of `part` or of any, or from `at_s` on. Without
+    either it is the first breach of a law, at which a world ends by itself."""
 
     what: str = ""
     part: str = ""
-    law: str = ""
+    at_s: float = float("inf")
 
     def __call__(self, seen: Seen) -> bool:
-        if self.law or not self.what:
-            return False  # a world ends at a breach by itself
+        if not self.what:
+            return seen.at_s >= self.at_s
         return (not self.part or self.part == seen.part) and _is_under(seen.what, self.what)
 
 
 def stop_at(text: str) -> StopAt:
-    """`slot.state`, `device-1:slot.state`, `EL-INV-3` or `violation`. Raises CaseError."""
+    """`slot.state`, `device-1:slot.state`, `EL-INV-3`, `violation` or `61.5`. Raises CaseError."""
     if text == VIOLATION or text.startswith(LAW_PREFIX):
-        return StopAt(law=text)
+        return StopAt()
+    if (at_s := seconds(text)) is not None:
+        return StopAt(at_s=at_s)
     part, _, what = text.rpartition(":")
     if not what:
         raise CaseError(
             f"{text!r} is no event: give a dotted name of the timeline (slot.state), one of a part "
-            f"(device-1:slot.state), an invariant ({LAW_PREFIX}1) or {VIOLATION!r}"
+            f"(device-1:slot.state), an invariant ({LAW_PREFIX}1), {VIOLATION!r}, "
+            "or a second"
         )
     return StopAt(what=what, part=part)
+
+
+def seconds(text: str) -> float | None:
+    """None: it is no number."""
+    try:
+        return float(text)
+    except ValueError:
+        return None
 
 
 def replay(

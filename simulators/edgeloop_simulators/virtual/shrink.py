@@ -8,7 +8,7 @@ Invariants: what is left fails by the same law; taking any one fault more away m
 PLAYS_MAX sufficed.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, TypeVar
 
@@ -56,16 +56,30 @@ class Shrunk:
     """How many worlds it took."""
 
 
-def shrink(failing: Played) -> Shrunk:
+def shrink(failing: Played, plays_max: int = PLAYS_MAX) -> Shrunk:
     """`failing` broke a law."""
-    return _Shrinking(failing).shrunk()
+    return _Shrinking(failing, plays_max).shrunk()
+
+
+def story(shrunk: Shrunk) -> Iterator[str]:
+    """What is left of a failing world, and how to see it."""
+    played = shrunk.played
+    case, spec = played.case, played.case.drawn().spec
+    yield f"seed {case.seed} breaks {played.violations[0]}"
+    yield (
+        f"  with {len(case.faults)} faults, {len(spec.devices)} devices and {len(spec.script)} "
+        f"steps left after {shrunk.plays} plays:"
+    )
+    yield from (f"    {fault}" for fault in case.faults)
+    yield f"  edgeloop-sim replay {case.replay_arguments()}"
+    yield ""
 
 
 class _Shrinking:
-    def __init__(self, failing: Played) -> None:
+    def __init__(self, failing: Played, plays_max: int) -> None:
         self._law = failing.law
         self._best = failing
-        self._plays = 0
+        self._plays, self._plays_max = 0, plays_max
 
     def shrunk(self) -> Shrunk:
         fewest(self._best.case.faults, lambda faults: self._fails(faults=tuple(faults)))
@@ -75,7 +89,7 @@ class _Shrinking:
 
     def _fails(self, **left: tuple[object, ...]) -> bool:
         """Also keeps the smallest that failed; a world without devices says nothing."""
-        if self._plays >= PLAYS_MAX or left.get("devices") == ():
+        if self._plays >= self._plays_max or left.get("devices") == ():
             return False
         self._plays += 1
         case: Case = replace(self._best.case, **left)  # type: ignore[arg-type]

@@ -29,7 +29,9 @@ def canonical(seen: Seen) -> str:
 
 def readable(seen: Seen) -> str:
     """One line of a timeline: `  61.20 s  rack-3      runner.exited   version=…`."""
-    said = "  ".join(f"{name}={_short(value)}" for name, value in seen.data.items())
+    said = "  ".join(
+        f"{name}={_short(value)}" for name, value in seen.data.items() if value not in (None, "")
+    )
     return f"{seen.at_s:10.2f} s  {seen.part:<14} {seen.what:<22} {said}"
 
 
