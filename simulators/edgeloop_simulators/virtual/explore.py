@@ -130,19 +130,33 @@ def workers(jobs: int) -> Iterator[ProcessPoolExecutor]:
     pool = ProcessPoolExecutor(
         jobs, mp_context=multiprocessing.get_context("spawn"), initializer=_begin_worker
     )
-    resource_tracker.ensure_running()  # or it would unblock the interrupt when it starts
-    signal.pthread_sigmask(signal.SIG_BLOCK, INTERRUPT)  # processes inherit that, for good
     try:
-        for _ in range(jobs):
-            pool.submit(os.getpid)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, INTERRUPT)
+        with _interrupts_held():
+            for _ in range(jobs):
+                pool.submit(os.getpid)  # starts a process each
         yield pool
     finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, INTERRUPT)
         pool.shutdown(wait=False, cancel_futures=True)
         for child in set(multiprocessing.active_children()) - others:
             child.terminate()
             child.join()
+
+
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Processes that are started within never see an interrupt; one that comes meanwhile is raised
+    afterwards. Blocking alone would not do: threads of numpy's take signals too."""
+    resource_tracker.ensure_running()  # or it would unblock the interrupt when it starts
+    held: list[int] = []
+    ours = signal.signal(signal.SIGINT, lambda number, _frame: held.append(number))
+    signal.pthread_sigmask(signal.SIG_BLOCK, INTERRUPT)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, INTERRUPT)
+        signal.signal(signal.SIGINT, ours)
+    if held:
+        raise KeyboardInterrupt
 
 
 def _begin_worker() -> None:
