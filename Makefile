@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed
 PACKAGES := protocol agent controller simulators
 PYTEST_JOBS ?= 2
 
-.PHONY: help setup demo test check bench lock schemas clean test-packages
+.PHONY: help setup demo test check bench explore mutants lock schemas clean test-packages
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -41,6 +41,12 @@ check: $(STAMP)  ## lint, types, layers
 
 bench: $(STAMP)  ## speed and size, each beside a floor measured in the same run
 	@$(BIN)/python -m edgeloop_simulators.bench
+
+explore: $(STAMP)  ## play SEEDS=100000 virtual worlds on JOBS=2 processes
+	@$(BIN)/edgeloop-sim explore --seeds $(or $(SEEDS),100000) --jobs $(or $(JOBS),2) $(ARGS)
+
+mutants: $(STAMP)  ## plant bugs in the real code; each must be found, JOBS=2
+	@$(BIN)/edgeloop-sim mutants --seeds $(or $(SEEDS),1000) --jobs $(or $(JOBS),2) $(ARGS)
 
 schemas: $(STAMP)  ## write the JSON Schemas and the OpenAPI description in docs/spec
 	@$(BIN)/python -m edgeloop_protocol.schemas docs/spec/schemas

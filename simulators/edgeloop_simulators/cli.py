@@ -1,4 +1,4 @@
-"""`edgeloop-sim`: run a scenario, or compute a run's figures again.
+"""`edgeloop-sim`: run a scenario, compute a run's figures again, or play virtual worlds.
 
 Exit codes: 0 the story came to its end; 1 it did not (a deadline, a process that died); 2 the
 command line, the scenario or the data cannot be used; 130 interrupted.
