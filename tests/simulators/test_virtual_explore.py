@@ -15,9 +15,9 @@ from typer.testing import CliRunner
 from edgeloop_simulators.cli import app
 from edgeloop_simulators.errors import CaseError
 from edgeloop_simulators.virtual.case import case_of
+from edgeloop_simulators.virtual.case_play import play
 from edgeloop_simulators.virtual.explore import play_seed
 from edgeloop_simulators.virtual.mutants import planted
-from edgeloop_simulators.virtual.play import play
 from edgeloop_simulators.virtual.replay import Shown, StopAt, replay, stop_at
 from edgeloop_simulators.virtual.seen import Seen
 from edgeloop_simulators.virtual.shrink import fewest, shrink, story

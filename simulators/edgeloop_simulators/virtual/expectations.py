@@ -70,9 +70,7 @@ def _of_the_world(expect: ExpectTable, recording: Recording) -> Iterator[Check]:
     limit = expect.bytes_up_per_device_day_max
     if limit is not None:
         sent = recording.bytes_up_per_device_day()
-        yield Check(
-            "sent up a device and day", f"at most {_kb(limit)}", _kb(sent), sent <= limit
-        )
+        yield Check("sent up a device and day", f"at most {_kb(limit)}", _kb(sent), sent <= limit)
 
 
 # ---- rollouts -----------------------------------------------------------------------------------
@@ -110,9 +108,7 @@ def _exposure(expect: ExpectRollout, rollout: RolloutRecord, name: str) -> Itera
     shown = _some(back)
     if expect.rolled_back_devices is not None:
         wanted = expect.rolled_back_devices
-        yield Check(
-            f"{name}: devices that rolled it back", str(wanted), shown, len(back) == wanted
-        )
+        yield Check(f"{name}: devices that rolled it back", str(wanted), shown, len(back) == wanted)
     if expect.rolled_back_devices_min is not None:
         least = expect.rolled_back_devices_min
         yield Check(

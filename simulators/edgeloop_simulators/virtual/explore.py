@@ -20,8 +20,8 @@ from multiprocessing import resource_tracker
 from typing import Any, Final
 
 from edgeloop_simulators.virtual.case import case_of
-from edgeloop_simulators.virtual.faults import FaultKind
 from edgeloop_simulators.virtual.case_play import Played, play
+from edgeloop_simulators.virtual.faults import FaultKind
 from edgeloop_simulators.virtual.shrink import Shrunk, shrink
 
 SHRUNK_MAX: Final = 10

@@ -24,8 +24,8 @@ from typing import Any, Final
 
 from edgeloop_simulators.errors import CaseError
 from edgeloop_simulators.virtual.case import case_of
-from edgeloop_simulators.virtual.explore import workers
 from edgeloop_simulators.virtual.case_play import play
+from edgeloop_simulators.virtual.explore import workers
 
 FLAGS: Final = __future__.annotations.compiler_flag
 """Annotations need not be evaluated once more."""
