@@ -9,7 +9,6 @@ even by its `finally` clauses.
 
 import errno
 import hashlib
-import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from functools import lru_cache
 from typing import Final, Literal
 
 from edgeloop_agent.shell.durable_files import directory_of
+from edgeloop_simulators.virtual.streams import Luck
 
 Operation = Literal[
     "open", "write", "sync", "read", "rename", "remove", "make_directory", "sync_directory"
@@ -169,7 +169,7 @@ class MemoryDisk:
         self.boots += 1
         self._death = None
 
-    def power_cut(self, luck: random.Random, torn: bool = True) -> None:
+    def power_cut(self, luck: Luck, torn: bool = True) -> None:
         """Back to what was synced, and to what else luck lets survive."""
         self.process_killed()
         survive = luck.randint(0, len(self._pending))
@@ -185,7 +185,7 @@ class MemoryDisk:
             inode.synced = inode.content
         self._durable = dict(self._names)
 
-    def flip_bit(self, path: str, luck: random.Random) -> None:
+    def flip_bit(self, path: str, luck: Luck) -> None:
         """The medium lies: one bit of a file changes, on disk and as read."""
         inode = self._names[path]
         if not inode.content:
@@ -292,7 +292,7 @@ def _has_parents(path: str, names: dict[str, _Inode]) -> bool:
     return not parent or (parent in names and _has_parents(parent, names))
 
 
-def _survivor(synced: bytes, written: bytes, luck: random.Random, torn: bool) -> bytes:
+def _survivor(synced: bytes, written: bytes, luck: Luck, torn: bool) -> bytes:
     """Of unsynced content: nothing of it, all of it, or a part; its length may come before it."""
     fate = luck.random()
     if fate < 0.4 or (not torn and fate < 0.7):

@@ -36,7 +36,7 @@ class MemoryOutbox:
     def __init__(self, epoch: str, max_bytes: int) -> None:
         self.epoch = epoch
         self._max_bytes = max_bytes
-        self._bytes = 0
+        self._held = self._bytes = self._dropped = 0
         self._budget_left_bytes: float | None = None
         self._epochs: dict[str, _Epoch] = {epoch: _Epoch()}
 
@@ -56,6 +56,7 @@ class MemoryOutbox:
         for size, body in sized:
             current.appended += 1
             current.records.append((current.appended, size, body))
+            self._held += 1
             self._bytes += size
         if budget_left_bytes is not None:
             self._budget_left_bytes = budget_left_bytes
@@ -76,6 +77,7 @@ class MemoryOutbox:
         while known.records and known.records[0][0] <= upto:
             self._bytes -= known.records.popleft()[1]
             gone += 1
+        self._held -= gone
         known.acked = max(known.acked, upto)
         return gone
 
@@ -89,24 +91,23 @@ class MemoryOutbox:
         )
 
     def totals(self) -> OutboxTotals:
-        epochs = self._epochs.values()
-        return OutboxTotals(
-            held=sum(len(epoch.records) for epoch in epochs),
-            held_bytes=self._bytes,
-            dropped=sum(epoch.dropped for epoch in epochs),
-        )
+        return OutboxTotals(held=self._held, held_bytes=self._bytes, dropped=self._dropped)
 
     def close(self) -> None:
         """Nothing is open."""
 
     def _drop(self, keep: int) -> int:
         """Of each epoch the last `keep` stay."""
+        if self._bytes <= self._max_bytes:
+            return 0
         dropped = 0
         for epoch in self._epochs.values():
             while self._bytes > self._max_bytes and len(epoch.records) > keep:
                 self._bytes -= epoch.records.popleft()[1]
                 epoch.dropped += 1
                 dropped += 1
+        self._held -= dropped
+        self._dropped += dropped
         return dropped
 
 

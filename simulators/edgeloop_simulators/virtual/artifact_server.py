@@ -4,7 +4,6 @@ Invariants: behind the agent's ArtifactSource port, held to the same contract as
 no fault is on; time passes in the task that reads; every wait ends by the real client's timeouts.
 """
 
-import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,11 +14,9 @@ from edgeloop_agent.shell.http_source import CONNECT_TIMEOUT_S, READ_TIMEOUT_S
 from edgeloop_protocol.limits import DOWNLOAD_CHUNK_BYTES
 from edgeloop_simulators.virtual.faults import Fault, FaultKind
 from edgeloop_simulators.virtual.network import Network
-from edgeloop_simulators.virtual.streams import Streams
+from edgeloop_simulators.virtual.streams import Luck, Streams
 from edgeloop_simulators.virtual.wire import Place
 
-CHUNKS_A_FILE: Final = 8
-"""So that faults find the middle of small files too."""
 ENDLESS_BYTES: Final = 1 << 22
 """What a server sends that never stops: more than any client here should take."""
 
@@ -46,8 +43,13 @@ class ArtifactServer:
     """`stored`: what the controller has under a digest; None while the controller is down."""
 
     def __init__(
-        self, network: Network, streams: Streams, stored: Callable[[str], bytes | None]
+        self,
+        network: Network,
+        streams: Streams,
+        stored: Callable[[str], bytes | None],
+        chunks_a_file: int,
     ) -> None:
+        self.chunks_a_file = chunks_a_file
         self._network = network
         self._streams = streams
         self._stored = stored
@@ -64,10 +66,10 @@ class ArtifactServer:
         self._faults.remove(fault)
 
     def source(self, place: Place, sleep: Sleep) -> "VirtualArtifactSource":
-        luck = self._streams.stream(f"artifacts/{place.name}")
+        luck = self._streams.of_device(f"artifacts/{place.name}")
         return VirtualArtifactSource(self, place, sleep, luck)
 
-    def reply(self, place: Place, digest: str, offset: int, luck: random.Random) -> _Reply:
+    def reply(self, place: Place, digest: str, offset: int, luck: Luck) -> _Reply:
         """Raises FetchUnreachableError."""
         content = self._stored(digest)
         if content is None:
@@ -115,9 +117,7 @@ class VirtualArtifactSource:
 
     __slots__ = ("_luck", "_place", "_server", "_sleep")
 
-    def __init__(
-        self, server: ArtifactServer, place: Place, sleep: Sleep, luck: random.Random
-    ) -> None:
+    def __init__(self, server: ArtifactServer, place: Place, sleep: Sleep, luck: Luck) -> None:
         self._server = server
         self._place = place
         self._sleep = sleep
@@ -134,7 +134,7 @@ class VirtualArtifactSource:
 
     def _chunks(self, reply: _Reply) -> Iterator[bytes]:
         content, server, name = reply.content, self._server, self._place.name
-        step = min(DOWNLOAD_CHUNK_BYTES, max(1, -(-len(content) // CHUNKS_A_FILE)))
+        step = min(DOWNLOAD_CHUNK_BYTES, max(1, -(-len(content) // server.chunks_a_file)))
         for start in range(0, len(content), step):
             chunk = content[start : start + step]
             self._sleep(len(chunk) / server.bytes_per_s(self._place))
@@ -147,7 +147,7 @@ class VirtualArtifactSource:
             raise FetchUnreachableError("the connection was cut")
 
 
-def _malicious(rest: bytes, luck: random.Random) -> _Reply:
+def _malicious(rest: bytes, luck: Luck) -> _Reply:
     """Whatever a server might send that is not ours."""
     match luck.randrange(4):
         case 0:
@@ -160,7 +160,7 @@ def _malicious(rest: bytes, luck: random.Random) -> _Reply:
             return _Reply(b'{"error": {"code": "not_found"}}')
 
 
-def _with_flipped_bit(content: bytes, luck: random.Random) -> bytes:
+def _with_flipped_bit(content: bytes, luck: Luck) -> bytes:
     changed = bytearray(content)
     place = luck.randrange(len(changed) * 8)
     changed[place // 8] ^= 1 << (place % 8)

@@ -5,11 +5,11 @@ Invariants: a behaviour is shared by all devices and holds no state of theirs; w
 depends on its arguments alone.
 """
 
-import random
 from dataclasses import dataclass
 from typing import Protocol
 
 from edgeloop_protocol.messages import Histogram
+from edgeloop_simulators.virtual.streams import Luck
 
 
 @dataclass(frozen=True)
@@ -118,10 +118,10 @@ class Behaviour(Protocol):
         at_s: float,
         count: int,
         shadow: "Behaviour | None",
-        luck: random.Random,
+        luck: Luck,
     ) -> Answers: ...
 
     def sample(
-        self, seen: Surroundings, at_s: float, shadow: "Behaviour | None", luck: random.Random
+        self, seen: Surroundings, at_s: float, shadow: "Behaviour | None", luck: Luck
     ) -> Answered | None:
         """None: the example drawn was given no answer, and is no sample."""

@@ -93,10 +93,10 @@ class ControllerLaws:
 
     def device_touched(self, host: DeviceHost) -> None:
         """EL-INV-5 on the device: it tries nothing that nobody ever assigned to it."""
-        device = host.device
-        if device is None:
+        snapshot = host.snapshot
+        if snapshot is None:
             return
-        for slot in device.snapshot().slots:
+        for slot in snapshot.slots:
             if slot.candidate is not None:
                 digest = slot.candidate.offer.manifest_digest
                 if digest not in self._assigned.get(host.spec.id, ()):

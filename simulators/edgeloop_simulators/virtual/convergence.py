@@ -107,15 +107,15 @@ class Convergence:
             ):
                 stored.setdefault(epoch, Counter())[sequence] += 1
         counts = {count.epoch: count for count in host.outbox.counts(EPOCHS_ALL)}
-        for epoch, bodies in host.appended.items():
+        for epoch, appended in host.appended.items():
             have = stored.pop(epoch, Counter())
             count = counts.get(epoch)
-            acked = count.acked if count is not None else len(bodies)
+            acked = count.acked if count is not None else appended
             dropped = count.dropped if count is not None else 0
             lost = sum(not have[n] for n in range(1, acked + 1))
             twice = sum(times - 1 for times in have.values())
-            foreign = sum(not 1 <= n <= len(bodies) for n in have)
-            missing = sum(not have[n] for n in range(1, len(bodies) + 1))
+            foreign = sum(not 1 <= n <= appended for n in have)
+            missing = sum(not have[n] for n in range(1, appended + 1))
             held = count.held if count is not None else 0
             self.stored += len(have)
             self.lost += max(0, lost - dropped, missing - dropped - held)

@@ -5,13 +5,13 @@ the fault names; everything that luck decides comes from the device's own stream
 """
 
 import errno
-import random
 from collections.abc import Callable
 from enum import Enum
 from typing import Final
 
 from edgeloop_simulators.twins.disk import MemoryDisk, Operation
 from edgeloop_simulators.virtual.faults import Fault, FaultKind
+from edgeloop_simulators.virtual.streams import Luck
 
 CHANGES: Final = frozenset(
     {"open", "write", "sync", "rename", "remove", "make_directory", "sync_directory"}
@@ -68,9 +68,7 @@ class DeviceDisk:
         "operations",
     )
 
-    def __init__(
-        self, capacity_bytes: int, luck: random.Random, die: Callable[[How], None]
-    ) -> None:
+    def __init__(self, capacity_bytes: int, luck: Luck, die: Callable[[How], None]) -> None:
         self.disk = MemoryDisk(capacity_bytes, self._before)
         self.operations = 0
         """Changes, ever: who looks at the disk need not while it stays."""

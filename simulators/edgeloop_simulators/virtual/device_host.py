@@ -7,10 +7,12 @@ which no invariant allows.
 """
 
 import logging
+import math
 import sqlite3
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -34,8 +36,8 @@ from edgeloop_agent.shell.outbox import SqliteOutbox, make_schema
 from edgeloop_agent.shell.supervisor import Parts, Supervisor
 from edgeloop_agent.shell.telemetry import Telemetry
 from edgeloop_protocol.limits import EVENT_QUEUE_MAX, MIB
-from edgeloop_protocol.messages import Inventory, Presence, RecordBody, RuntimeInfo, encode
-from edgeloop_protocol.topics import Up, device_subscription, up_topic
+from edgeloop_protocol.messages import Inventory, Presence, RuntimeInfo, encode
+from edgeloop_protocol.topics import Up, check_device_id, device_subscription, up_topic
 from edgeloop_simulators.twins.outbox import MemoryOutbox
 from edgeloop_simulators.virtual import device_disk
 from edgeloop_simulators.virtual.artifact_server import ArtifactServer
@@ -61,6 +63,7 @@ RESTART_S: Final = (0.5, 5.0)
 POWER_OFF_S: Final = (2.0, 40.0)
 DISK_RESERVE_BYTES: Final = MIB
 CLOCKS: Final = frozenset({FaultKind.CLOCK_1970, FaultKind.CLOCK_FUTURE, FaultKind.CLOCK_JUMP})
+CONFIGS_KEPT_MAX: Final = 1024
 THIRTY_YEARS_S: Final = 30 * 365.25 * 86_400.0
 
 Item = Event | RunnerSaid | DownlinkMessage
@@ -102,13 +105,14 @@ class DeviceWatcher(Protocol):
 class DeviceHost:
     def __init__(self, spec: DeviceSpec, world: DeviceWorld, watcher: DeviceWatcher) -> None:
         self.spec = spec
-        self.luck = world.streams.stream(f"device/{spec.id}")
+        self.luck = world.streams.of_device(f"device/{spec.id}")
         self.power = DeviceDisk(spec.kind.disk_bytes, self.luck, self.die)
         self.clock = VirtualClock(world.loop, world.starts_at_wall_s)
         self.place = Place(spec.id, spec.site, spec.kind.name, spec.kind.link)
         self.config = _config(spec, world)
-        self.appended: dict[str, list[RecordBody]] = {}
-        """What the outbox ever numbered, by epoch."""
+        self.outbox_max_bytes = world.timing.outbox_max_bytes
+        self.appended: dict[str, int] = {}
+        """How many records the outbox ever numbered, by epoch."""
         self.outbox: Outbox | None = None
         self.boots = 0
         self.up_since: float | None = None
@@ -122,6 +126,8 @@ class DeviceHost:
         self.ended_detail = ""
         self.trials: dict[int, VirtualRunner] = {}
         """Runners of this life, by number: evidence of probation."""
+        self.snapshot: DeviceSnapshot | None = None
+        """The process's state as of the last thing that it did; None: there is no process."""
         self._world = world
         self._watcher = watcher
         self._database: sqlite3.Connection | None = None
@@ -130,6 +136,7 @@ class DeviceHost:
         self._inbox: deque[Item] = deque()
         self._turn_at: Timer | None = None
         self._wake: Timer | None = None
+        self._wake_at_s = math.inf
         self._boot_at: Timer | None = None
         self._switched_on = False
         self._radio_on = True
@@ -328,12 +335,14 @@ class DeviceHost:
     def _end(self, how: How, detail: str) -> None:
         """The process is gone, whatever it was doing."""
         process, self._process = self._process, None
+        self.snapshot = None
         self.power.after(how)
         self._inbox.clear()
         for timer in (self._turn_at, self._wake):
             if timer is not None:
                 timer.cancel()
         self._turn_at = self._wake = None
+        self._wake_at_s = math.inf
         if process is not None:
             process.runners.all_killed()
             process.fetcher.stop()
@@ -352,6 +361,7 @@ class DeviceHost:
         """Run what is the agent's; what comes out of it ends the process."""
         try:
             action()
+            self._look()
         except Death as death:
             self._end(death.how, "")
         except _CannotStartError as error:
@@ -360,6 +370,10 @@ class DeviceHost:
             logger.exception("the agent of %s raised", self.spec.id)
             self._end(How.RAISED, repr(error))
         self._watcher.device_touched(self)
+
+    def _look(self) -> None:
+        device = self.device
+        self.snapshot = None if device is None else device.snapshot()
 
     # ---- the supervisor's queue -----------------------------------------------------------------
 
@@ -387,25 +401,45 @@ class DeviceHost:
 
     def _turn(self) -> None:
         self._turn_at = None
-        process = self._process
-        if process is not None:
-            self._guard(lambda: self._work(process.supervisor))
+        if self._process is not None:
+            self._guard(self._work)
 
-    def _work(self, supervisor: Supervisor) -> None:
-        inbox = self._inbox
+    def _work(self) -> None:
+        process, inbox = self._process, self._inbox
+        assert process is not None
+        supervisor = process.supervisor
         while inbox:
             supervisor.take(inbox.popleft())
         supervisor.turn()
-        self._say_what_changed(supervisor)
+        snapshot = supervisor.device.snapshot()
+        if snapshot is not self._said:
+            self._say_what_changed(snapshot)
+        self._wake_by(supervisor.next_wake())
+
+    def _wake_by(self, at_s: float | None) -> None:
+        """A wake that is planned for earlier stays: deadlines move out with every sign of life, and
+        each would leave its timer behind."""
+        if at_s is None:
+            at_s = math.inf
+        elif self._wake_at_s <= at_s:
+            return
         if self._wake is not None:
             self._wake.cancel()
-        wake = supervisor.next_wake()
-        self._wake = None if wake is None else self._world.loop.call_at(wake, self._post_turn)
+        self._wake_at_s = at_s
+        self._wake = None if at_s == math.inf else self._world.loop.call_at(at_s, self._woken)
 
-    def _say_what_changed(self, supervisor: Supervisor) -> None:
-        snapshot = supervisor.device.snapshot()
-        if snapshot is self._said:
+    def _woken(self) -> None:
+        self._wake, self._wake_at_s = None, math.inf
+        process = self._process
+        if process is None:
             return
+        due = process.supervisor.next_wake()
+        if due is not None and due <= self._world.loop.now_s:
+            self._post_turn()
+        else:
+            self._wake_by(due)
+
+    def _say_what_changed(self, snapshot: DeviceSnapshot) -> None:
         before = {slot.slot: slot for slot in self._said.slots} if self._said else {}
         self._said = snapshot
         for slot in snapshot.slots:
@@ -488,14 +522,20 @@ def _name(version: Any) -> str | None:
 
 
 def _config(spec: DeviceSpec, world: DeviceWorld) -> AgentConfig:
-    timing = world.timing
-    source = ReplaySource(path=Path("/virtual/source.csv"))
+    """All that devices of like labels share is one and the same."""
+    labels = (("site", spec.site), *spec.labels.items())
+    shared = _config_of(labels, world.timing, world.slot)
+    return shared.model_copy(update={"device_id": check_device_id(spec.id)})
+
+
+@lru_cache(maxsize=CONFIGS_KEPT_MAX)
+def _config_of(labels: tuple[tuple[str, str], ...], timing: AgentTiming, slot: str) -> AgentConfig:
     return AgentConfig(
-        device_id=spec.id,
+        device_id="any",
         state_dir=Path("/virtual/state"),
         controller_url="http://controller",
-        labels={"site": spec.site, **spec.labels},
-        slots={world.slot: SlotConfig(source=source)},
+        labels=dict(labels),
+        slots={slot: SlotConfig(source=ReplaySource(path=Path("/virtual/source.csv")))},
         telemetry=TelemetryConfig(
             window_s=timing.window_s, outbox_max_bytes=timing.outbox_max_bytes
         ),

@@ -184,11 +184,10 @@ class DeviceLaws:
     # ---- the process ----------------------------------------------------------------------------
 
     def _check_process(self, host: DeviceHost, known: _Known) -> None:
-        device = host.device
-        if device is None:
+        snapshot = host.snapshot
+        if snapshot is None:
             known.snapshot = None
             return
-        snapshot = device.snapshot()
         if known.boots != host.boots:
             known.boots, known.snapshot = host.boots, None
         before = known.snapshot
@@ -253,9 +252,12 @@ class DeviceLaws:
     def _check_served(self, host: DeviceHost, snapshot: DeviceSnapshot) -> None:
         """EL-INV-1, its second half."""
         now = self._loop.now_s
-        served = any(runner.serving_since is not None for runner in host.runners)
-        has_champion = any(slot.champion is not None for slot in snapshot.slots)
-        if served or not has_champion or host.power.damaged or host.is_disk_ill:
+        if (
+            any(runner.serving_since is not None for runner in host.runners)
+            or not any(slot.champion is not None for slot in snapshot.slots)
+            or host.power.damaged
+            or host.is_disk_ill
+        ):
             host.served_at = now
         elif now - host.served_at > UNSERVED_S_MAX:
             self._tell("EL-INV-1", host, f"nothing serves since {host.served_at:.1f} s")
@@ -267,7 +269,7 @@ class DeviceLaws:
             self._tell("EL-INV-8", host, f"{host.fetches_waiting} fetches wait")
         if host.outbox is not None:
             totals = host.outbox.totals()
-            if totals.held_bytes > host.config.telemetry.outbox_max_bytes + RECORD_MAX_BYTES:
+            if totals.held_bytes > host.outbox_max_bytes + RECORD_MAX_BYTES:
                 self._tell("EL-INV-8", host, f"{totals.held_bytes} bytes in the outbox")
             if not totals.held:
                 host.emptied_at = self._loop.now_s

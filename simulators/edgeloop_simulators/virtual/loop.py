@@ -5,6 +5,7 @@ a cancelled event never runs and costs nothing later than its time.
 """
 
 import heapq
+from collections import deque
 from collections.abc import Callable
 from itertools import count
 
@@ -31,12 +32,18 @@ class EventLoop:
         self.now_s = 0.0
         self.events_run = 0
         self._heap: list[tuple[float, int, Timer]] = []
+        self._now: deque[Timer] = deque()
+        """Asked for at the time that it is: after all that stands in the heap for that time."""
         self._order = count()
 
     def call_at(self, at_s: float, action: Action) -> Timer:
         """A time that has passed means now, after what is due already."""
-        timer = Timer(max(at_s, self.now_s), action)
-        heapq.heappush(self._heap, (timer.at_s, next(self._order), timer))
+        if at_s <= self.now_s:
+            timer = Timer(self.now_s, action)
+            self._now.append(timer)
+        else:
+            timer = Timer(at_s, action)
+            heapq.heappush(self._heap, (at_s, next(self._order), timer))
         return timer
 
     def call_in(self, delay_s: float, action: Action) -> Timer:
@@ -44,14 +51,19 @@ class EventLoop:
 
     def step(self, until_s: float) -> bool:
         """Run the next event that is due by `until_s`; False when there is none."""
-        while self._heap and self._heap[0][0] <= until_s:
-            at_s, _, timer = heapq.heappop(self._heap)
-            if timer.action is None:
-                continue
-            action, timer.action = timer.action, None
-            self.now_s = at_s
-            self.events_run += 1
-            action()
-            return True
-        self.now_s = max(self.now_s, until_s)
-        return False
+        heap, at_once = self._heap, self._now
+        while True:
+            if at_once and not (heap and heap[0][0] <= self.now_s):
+                timer = at_once.popleft()
+            elif heap and heap[0][0] <= until_s:
+                timer = heapq.heappop(heap)[2]
+            else:
+                self.now_s = max(self.now_s, until_s)
+                return False
+            action = timer.action
+            if action is not None:
+                timer.action = None
+                self.now_s = timer.at_s
+                self.events_run += 1
+                action()
+                return True

@@ -3,12 +3,12 @@
 Invariant: what is not broken is the inner behaviour's.
 """
 
-import random
 from dataclasses import dataclass, replace
 from typing import Final
 
 from edgeloop_simulators.virtual.behaviour import Answered, Answers, Behaviour, Surroundings
 from edgeloop_simulators.virtual.faults import FaultKind
+from edgeloop_simulators.virtual.streams import Luck
 
 KINDS: Final = frozenset(
     {
@@ -65,7 +65,7 @@ class Broken:
         at_s: float,
         count: int,
         shadow: Behaviour | None,
-        luck: random.Random,
+        luck: Luck,
     ) -> Answers:
         answers = self.inner.answer(seen, at_s, count, shadow, luck)
         if self.kind is FaultKind.MODEL_WRONG:
@@ -81,6 +81,6 @@ class Broken:
         return answers
 
     def sample(
-        self, seen: Surroundings, at_s: float, shadow: Behaviour | None, luck: random.Random
+        self, seen: Surroundings, at_s: float, shadow: Behaviour | None, luck: Luck
     ) -> Answered | None:
         return self.inner.sample(seen, at_s, shadow, luck)

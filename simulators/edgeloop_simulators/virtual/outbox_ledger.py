@@ -1,7 +1,7 @@
 """The agent's outbox, watched: the truth about what a device ever numbered, and the disk's faults.
 
 Invariants: behaves as the outbox that it wraps, which is a real one; while the disk has a fault,
-as a failing disk makes it; remembers every record that `append` returned for.
+as a failing disk makes it; counts every record that `append` returned for.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,12 +17,12 @@ class OutboxLedger:
     __slots__ = ("_outbox", "_problem", "appended")
 
     def __init__(
-        self, outbox: Outbox, problem: Callable[[], str], appended: dict[str, list[RecordBody]]
+        self, outbox: Outbox, problem: Callable[[], str], appended: dict[str, int]
     ) -> None:
         self._outbox = outbox
         self._problem = problem
         self.appended = appended
-        """By epoch; the n-th has sequence n."""
+        """How many, by epoch: the n-th has sequence n."""
 
     @property
     def epoch(self) -> str:
@@ -31,7 +31,8 @@ class OutboxLedger:
     def append(self, bodies: Sequence[RecordBody], budget_left_bytes: float | None = None) -> int:
         self._check()
         dropped = self._outbox.append(bodies, budget_left_bytes)
-        self.appended.setdefault(self._outbox.epoch, []).extend(bodies)
+        epoch = self._outbox.epoch
+        self.appended[epoch] = self.appended.get(epoch, 0) + len(bodies)
         return dropped
 
     def next_batch(self) -> TelemetryBatch | None:

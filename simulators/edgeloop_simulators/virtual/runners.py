@@ -7,7 +7,6 @@ Invariants: every word is posted, none is said after the end; exactly one Runner
 start, unless the whole device died; what is loaded has the digests that the version names.
 """
 
-import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -31,6 +30,7 @@ from edgeloop_protocol.messages import Comparison, Sample, VersionRef, WindowSum
 from edgeloop_simulators.virtual.behaviour import Answers, Behaviour
 from edgeloop_simulators.virtual.loop import EventLoop, Timer
 from edgeloop_simulators.virtual.spec import AgentTiming, DeviceSpec
+from edgeloop_simulators.virtual.streams import Luck
 
 OPEN_SOURCE_S: Final = 0.05
 EXIT_S: Final = 0.05
@@ -91,7 +91,7 @@ class RunnerWorld:
     """By manifest digest."""
     disk: Disk
     clock: Clock
-    luck: random.Random
+    luck: Luck
     post: Callable[[Event | RunnerSaid], None]
     watcher: RunnerWatcher
 
@@ -264,7 +264,8 @@ class VirtualRunner:
         self._window_ends = now + self._world.timing.window_s
         self._world.post(RunnerServing(self.slot, self.number))
         self._world.watcher.runner_serves(self)
-        self._in(self._world.timing.progress_s, self._turn)
+        timing = self._world.timing
+        self._in(timing.first_progress_s or timing.progress_s, self._turn)
 
     def _turn(self) -> None:
         if not self._look():

@@ -73,6 +73,8 @@ class AgentTiming:
     """How often a runner speaks; sparse ones make long days of large fleets affordable."""
 
     progress_s: float = 5.0
+    first_progress_s: float | None = None
+    """From serving to the first sign of life, by which probation ends; None: `progress_s`."""
     window_s: float = 60.0
     examples_per_s: float = 1.0
     sample_fraction: float = 0.0
@@ -147,6 +149,8 @@ class WorldSpec:
     """The profile that the simulated broker imitates (docs/spec/brokers.md)."""
     starts_at_wall_s: float = 1_767_225_600.0
     """The controller's clock and a healthy device's at the beginning: 2026-01-01, UTC."""
+    chunks_a_file: int = 8
+    """An artifact comes in so many, so that faults find the middle of small files too."""
     joins_over_s: float = 5.0
     """Devices are switched on one after the other within this time."""
     retraining: RetrainingSpec | None = None

@@ -4,12 +4,12 @@ Invariants: as every behaviour's (`virtual.behaviour`); integers only in what is
 the same seed gives the same answers on every machine.
 """
 
-import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from edgeloop_protocol.messages import Histogram
 from edgeloop_simulators.virtual.behaviour import Answered, Answers, Behaviour, Surroundings
+from edgeloop_simulators.virtual.streams import Luck
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class SyntheticModel:
         at_s: float,
         count: int,
         shadow: Behaviour | None,
-        luck: random.Random,
+        luck: Luck,
     ) -> Answers:
         nonfinite = _share(count, self.nonfinite_share, luck)
         given = count - nonfinite
@@ -73,7 +73,7 @@ class SyntheticModel:
         )
 
     def sample(
-        self, seen: Surroundings, at_s: float, shadow: Behaviour | None, luck: random.Random
+        self, seen: Surroundings, at_s: float, shadow: Behaviour | None, luck: Luck
     ) -> Answered:
         phase = seen.phase(at_s)
         prediction = luck.randrange(self.labels)
@@ -89,7 +89,7 @@ class SyntheticModel:
         )
 
 
-def _share(count: int, share: float, luck: random.Random) -> int:
+def _share(count: int, share: float, luck: Luck) -> int:
     """How many of `count`: the expected number, rounded up or down by luck."""
     expected = count * share
     whole = int(expected)

@@ -129,7 +129,7 @@ class World:
     # ---- building -------------------------------------------------------------------------------
 
     def _build(self, directory: Path) -> None:
-        spec, streams = self.spec, Streams(self.seed)
+        spec, streams = self.spec, Streams(self.seed, self.spec.agent.cheap_outbox)
         self.behaviours.update(self._models())
         self.network = Network(
             self.loop,
@@ -148,7 +148,9 @@ class World:
             self,
             self._retraining(),
         )
-        self.artifacts = ArtifactServer(self.network, streams, self.controller.stored)
+        self.artifacts = ArtifactServer(
+            self.network, streams, self.controller.stored, spec.chunks_a_file
+        )
         self.operator = Operator(self.loop, self.controller, spec.models, spec.slot, self.observe)
         around = DeviceWorld(
             loop=self.loop,
