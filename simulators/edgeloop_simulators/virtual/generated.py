@@ -8,7 +8,6 @@ Invariants: as every behaviour's (`virtual.behaviour`); whole numbers and fracti
 what is answered, so that the same seed gives the same answers on every machine.
 """
 
-import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal
@@ -31,6 +30,7 @@ from edgeloop_simulators.virtual.behaviour import (
     Surroundings,
     added,
 )
+from edgeloop_simulators.virtual.streams import Luck
 
 Goes = Literal["crash", "hang", "nan", "slow", "wrong", "self_test"]
 
@@ -96,7 +96,7 @@ class GeneratedModel:
         at_s: float,
         count: int,
         shadow: Behaviour | None,
-        luck: random.Random,
+        luck: Luck,
     ) -> Answers:
         before, phase, share = seen.mixture(at_s)
         late = apportioned(count, (1.0 - share, share), luck)[1] if share < 1.0 else count
@@ -106,7 +106,7 @@ class GeneratedModel:
         return added(answers, self._in_phase(seen, at_s, before, count - late, shadow, luck))
 
     def sample(
-        self, seen: Surroundings, at_s: float, shadow: Behaviour | None, luck: random.Random
+        self, seen: Surroundings, at_s: float, shadow: Behaviour | None, luck: Luck
     ) -> Answered:
         phase = seen.phase(at_s)
         prediction = luck.randrange(self.sensors.labels)
@@ -125,7 +125,7 @@ class GeneratedModel:
         phase: str,
         count: int,
         shadow: Behaviour | None,
-        luck: random.Random,
+        luck: Luck,
     ) -> Answers:
         broken = seen.broken_sensor
         dead = broken[1] if broken is not None and at_s >= broken[0] else None
@@ -155,7 +155,7 @@ class GeneratedModel:
         return share if dead is None else share * BROKEN_KEEPS
 
     def _readings(
-        self, sensor: str, phase: str, dead: str | None, count: int, luck: random.Random
+        self, sensor: str, phase: str, dead: str | None, count: int, luck: Luck
     ) -> Histogram:
         if sensor == dead:
             return (count, *(0,) * (BINS - 1))
@@ -169,7 +169,7 @@ def tilted(shift: float) -> tuple[float, ...]:
     return tuple((1 + slope * (2 * place - BINS + 1) / (BINS - 1)) / BINS for place in range(BINS))
 
 
-def apportioned(count: int, shares: Sequence[float], luck: random.Random) -> tuple[int, ...]:
+def apportioned(count: int, shares: Sequence[float], luck: Luck) -> tuple[int, ...]:
     """`count` dealt out by shares that sum to 1: systematic sampling, one draw (Madow 1949)."""
     start = luck.random()
     found, reached, total = [], 0, 0.0
@@ -210,7 +210,7 @@ def manifest_of(
     )
 
 
-def _some(count: int, share: float, luck: random.Random) -> int:
+def _some(count: int, share: float, luck: Luck) -> int:
     return apportioned(count, (share, 1.0 - share), luck)[0] if count else 0
 
 

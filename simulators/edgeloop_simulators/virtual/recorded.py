@@ -12,7 +12,6 @@ bits may differ between processors and versions of numpy and onnxruntime: a trac
 world is promised to be the same for one machine and one set of versions.
 """
 
-import random
 import tempfile
 from pathlib import Path
 from typing import Final
@@ -30,6 +29,7 @@ from edgeloop_simulators.virtual.answer_table import AnswerTable, Rows, make_tab
 from edgeloop_simulators.virtual.behaviour import Answered, Answers, Behaviour, Surroundings, added
 from edgeloop_simulators.virtual.model_faults import Broken
 from edgeloop_simulators.virtual.recordings import Recordings, Scene, as_seen
+from edgeloop_simulators.virtual.streams import Luck
 
 LATENCY_US: Final = 300.0
 MEMORY_BYTES: Final = 64 << 20
@@ -80,7 +80,7 @@ class RecordedModel:
         at_s: float,
         count: int,
         shadow: Behaviour | None,
-        luck: random.Random,
+        luck: Luck,
     ) -> Answers:
         """Raises DatasetError for surroundings that were not recorded."""
         before, scene, share = scenes(seen, at_s)
@@ -91,7 +91,7 @@ class RecordedModel:
         return added(answers, self._count(before, count - late, shadow, luck))
 
     def sample(
-        self, seen: Surroundings, at_s: float, shadow: Behaviour | None, luck: random.Random
+        self, seen: Surroundings, at_s: float, shadow: Behaviour | None, luck: Luck
     ) -> Answered | None:
         before, scene, share = scenes(seen, at_s)
         if share < 1.0 and luck.random() >= share:
@@ -118,9 +118,7 @@ class RecordedModel:
             self._tables[scene] = table
         return table
 
-    def _count(
-        self, scene: Scene, count: int, shadow: Behaviour | None, luck: random.Random
-    ) -> Answers:
+    def _count(self, scene: Scene, count: int, shadow: Behaviour | None, luck: Luck) -> Answers:
         table = self.table(scene)
         rows = draw(len(table), count, luck)
         other = _recorded(shadow)
@@ -161,7 +159,7 @@ def scenes(seen: Surroundings, at_s: float) -> tuple[Scene, Scene, float]:
     return Scene(seen.stream, before, *broken), Scene(seen.stream, phase, *broken), share
 
 
-def draw(places: int, count: int, luck: random.Random) -> Rows:
+def draw(places: int, count: int, luck: Luck) -> Rows:
     """`count` numbers below `places`, with repetition, by whole-number arithmetic alone."""
     bits = luck.getrandbits(32 * count) if count else 0
     drawn = np.frombuffer(bits.to_bytes(4 * count, "little"), dtype="<u4").astype(np.uint64)
