@@ -1,4 +1,4 @@
-"""A model version in onnxruntime: loaded from verified bytes, run one example at a time.
+"""A model version in onnxruntime: loaded from verified bytes, run on one example or on several.
 
 Invariants: the bytes loaded are those that the manifest's digest names, and the manifest is the
 one that the version's digest names, checked at every start; the model is loaded from memory, in
@@ -48,20 +48,22 @@ class OnnxModel:
             )
         return vector
 
-    def prepare(self, vector: Floats) -> NDArray[Any]:
-        """One feature vector in the dtype and shape of the model's input."""
-        return vector.astype(self._dtype).reshape(self._shape)
+    def prepare(self, vectors: Floats) -> NDArray[Any]:
+        """One feature vector, or (n, features), in the dtype and shape of the model's input."""
+        examples = 1 if vectors.ndim == 1 else len(vectors)
+        return vectors.astype(self._dtype).reshape((examples, *self._shape))
 
     def run(self, prepared: NDArray[Any]) -> NDArray[Any]:
-        """Scores of shape (1, labels); raises ModelRunError when the model gives none."""
+        """Scores of shape (n, labels); raises ModelRunError when the model gives none."""
+        expected = (len(prepared), self._width)
         try:
             scores = self._session.run(self._outputs, {self._input: prepared})[0]
         except Exception as error:  # the runtime raises its own unrelated types for bad inputs
             raise ModelRunError(f"inference failed: {error}") from error
-        if getattr(scores, "shape", None) != (1, self._width):
+        if getattr(scores, "shape", None) != expected:
             raise ModelRunError(
                 f"{self._outputs[0]} has shape {getattr(scores, 'shape', type(scores).__name__)}; "
-                f"expected (1, {self._width})"
+                f"expected {expected}"
             )
         if scores.dtype.kind not in "fiu":
             raise ModelRunError(f"{self._outputs[0]} has dtype {scores.dtype}; expected numbers")
@@ -81,7 +83,7 @@ class OnnxModel:
         self._dtype = np.dtype(spec.dtype)
         inner = spec.shape[1:]
         known = [size for size in inner if size is not None]
-        self._shape = (1, *known) if len(known) == len(inner) else (1, -1)
+        self._shape = tuple(known) if len(known) == len(inner) else (-1,)
         return spec.name
 
 

@@ -46,6 +46,8 @@ class Connections:
         self.connecting = asyncio.Semaphore(CONNECTING_MAX)
         self.connects = 0
         """Connections that TCP gave, ever: its growth is the rate of connects."""
+        self.published = 0
+        self.received = 0
         self._clients: set[LoopBroker] = set()
         found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
         self.family: socket.AddressFamily = found[0][0]
@@ -120,6 +122,15 @@ class LoopBroker(PahoConnection):
         if left is not None:
             self._forget_socket(left)
             left.close()
+
+    def publish(self, topic: str, payload: bytes) -> bool:
+        sent = super().publish(topic, payload)
+        self._connections.published += sent
+        return sent
+
+    def _on_message(self, client: paho.Client, userdata: Any, message: paho.MQTTMessage) -> None:
+        self._connections.received += 1
+        super()._on_message(client, userdata, message)
 
     def keep_alive(self) -> None:
         self._client.loop_misc()
