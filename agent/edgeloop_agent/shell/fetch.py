@@ -17,7 +17,7 @@ from edgeloop_agent.errors import FetchCorruptError, FetchError
 from edgeloop_agent.ports import Fetch
 from edgeloop_agent.shell.download import Downloader
 from edgeloop_protocol.errors import ManifestError
-from edgeloop_protocol.manifest import parse_manifest
+from edgeloop_protocol.manifest import Manifest, parse_manifest
 from edgeloop_protocol.messages import Inventory
 
 logger = logging.getLogger(__name__)
@@ -30,9 +30,11 @@ def perform(
     downloader: Downloader,
     take_inventory: Callable[[], Inventory],
     cancelled: Callable[[], bool],
+    parse: Callable[[bytes], Manifest] = parse_manifest,
 ) -> FetchEvent:
+    """`parse` raises ManifestError; whoever performs the same fetch often may remember it."""
     try:
-        return _perform(fetch, downloader, take_inventory, cancelled)
+        return _perform(fetch, downloader, take_inventory, cancelled, parse)
     except ManifestError as error:
         return _failed(fetch, FetchProblem.UNUSABLE, str(error))
     except FetchCorruptError as error:
@@ -51,12 +53,13 @@ def _perform(
     downloader: Downloader,
     take_inventory: Callable[[], Inventory],
     cancelled: Callable[[], bool],
+    parse: Callable[[bytes], Manifest],
 ) -> FetchEvent:
     offer = fetch.offer
     if isinstance(fetch, FetchArtifact):
         downloader.artifact(offer, cancelled)
         return ArtifactFetched(fetch.slot, offer.manifest_digest)
-    manifest = parse_manifest(downloader.manifest(offer))
+    manifest = parse(downloader.manifest(offer))
     return ManifestFetched(
         fetch.slot,
         offer.manifest_digest,

@@ -42,7 +42,7 @@ class Services:
     retraining: Retraining
 
 
-def _services(request: Request) -> Services:
+async def _services(request: Request) -> Services:
     return cast(Services, request.app.state.services)
 
 

@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import lru_cache
 from http import HTTPStatus
 from typing import Final
 from urllib.parse import urlsplit
@@ -29,13 +30,19 @@ from edgeloop_agent.shell.fetch import FetchEvent, perform
 from edgeloop_agent.shell.http_source import CONNECT_TIMEOUT_S, READ_TIMEOUT_S
 from edgeloop_agent.shell.model_store import ModelStore
 from edgeloop_protocol.limits import DOWNLOAD_CHUNK_BYTES
+from edgeloop_protocol.manifest import parse_manifest
 from edgeloop_protocol.messages import Inventory
 
 CONNECTIONS_MAX: Final = 32
 READ_BYTES: Final = 64 * 1024
 BODIES_SHARED_MAX: Final = 64
+MANIFESTS_PARSED_MAX: Final = 16
 ROUNDS_MAX: Final = 8
 """Of asking for other bytes, in one fetch; the Downloader needs two."""
+
+
+_parse: Final = lru_cache(maxsize=MANIFESTS_PARSED_MAX)(parse_manifest)
+"""Ten thousand devices parse the same manifest; a bad one is parsed, and refused, each time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,7 +254,11 @@ class LoopFetcher:
         for _ in range(ROUNDS_MAX):
             try:
                 return perform(
-                    fetch, downloader, self.take_inventory, lambda: digest not in self._wanted
+                    fetch,
+                    downloader,
+                    self.take_inventory,
+                    lambda: digest not in self._wanted,
+                    _parse,
                 )
             except _Wanted as wanted:
                 if digest not in self._wanted:

@@ -48,9 +48,7 @@ class Share:
             raise FleetError(f"share {self.part}/{self.parts}: it goes from 1/N to N/N")
 
     def of(self, devices: int) -> range:
-        return range(
-            devices * (self.part - 1) // self.parts, devices * self.part // self.parts
-        )
+        return range(devices * (self.part - 1) // self.parts, devices * self.part // self.parts)
 
 
 @dataclass(frozen=True, slots=True)
