@@ -17,6 +17,7 @@ from rich.text import Text
 
 from edgeloop_simulators.errors import SimulatorError, StoryError
 from edgeloop_simulators.finish import drain, keep_outboxes
+from edgeloop_simulators.live.command import fleet
 from edgeloop_simulators.progress import Progress
 from edgeloop_simulators.record import Record, read_record
 from edgeloop_simulators.report import render
@@ -42,6 +43,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 command.register(app)
+app.command()(fleet)
 console = Console()
 errors = Console(stderr=True, soft_wrap=True)
 

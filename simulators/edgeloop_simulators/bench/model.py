@@ -34,7 +34,7 @@ class BenchModel:
 
 def bench_model() -> BenchModel:
     random = np.random.default_rng(0)
-    onnx = _mlp(random)
+    onnx = mlp(random)
     examples = random.normal(size=(BASELINE_ROWS, FEATURES)).astype(np.float32)
     names = tuple(f"f{number}" for number in range(FEATURES))
     baseline = pa.table({name: examples[:, number] for number, name in enumerate(names)})
@@ -42,11 +42,11 @@ def bench_model() -> BenchModel:
     return BenchModel(onnx, package(onnx, "bench", "1", draft, baseline), examples)
 
 
-def _mlp(random: np.random.Generator) -> bytes:
+def mlp(random: np.random.Generator, hidden: int = HIDDEN) -> bytes:
     weights = {
-        "w1": random.normal(size=(FEATURES, HIDDEN)) / np.sqrt(FEATURES),
-        "b1": np.zeros(HIDDEN),
-        "w2": random.normal(size=(HIDDEN, len(LABELS))),
+        "w1": random.normal(size=(FEATURES, hidden)) / np.sqrt(FEATURES),
+        "b1": np.zeros(hidden),
+        "w2": random.normal(size=(hidden, len(LABELS))),
         "b2": np.zeros(len(LABELS)),
     }
     graph = helper.make_graph(

@@ -8,6 +8,7 @@ the listener's methods too; `stop` drops what the socket does not take at once.
 
 import asyncio
 import socket
+from collections import Counter
 from typing import Any, Final
 
 from paho.mqtt import client as paho
@@ -46,6 +47,8 @@ class Connections:
         self.connecting = asyncio.Semaphore(CONNECTING_MAX)
         self.connects = 0
         """Connections that TCP gave, ever: its growth is the rate of connects."""
+        self.connects_in: Counter[int] = Counter()
+        """The same by the loop's whole second, for the rate of a storm."""
         self.published = 0
         self.received = 0
         self._clients: set[LoopBroker] = set()
@@ -159,6 +162,7 @@ class LoopBroker(PahoConnection):
                     return
                 raise
         connections.connects += 1
+        connections.connects_in[int(self._loop.time())] += 1
         client = self._client
         assert isinstance(client, _Client)
         client.connected_socket = made

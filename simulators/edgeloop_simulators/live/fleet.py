@@ -5,6 +5,7 @@ with its own share of the ids and no word between them; `close` ends every devic
 """
 
 import asyncio
+import math
 import platform
 import zlib
 from collections import Counter
@@ -16,6 +17,7 @@ from urllib.parse import urlsplit, urlunsplit
 from edgeloop_agent.config import AgentConfig
 from edgeloop_agent.core.snapshot import DeviceSnapshot
 from edgeloop_protocol.clock import SystemClock
+from edgeloop_protocol.lifecycle import SlotState
 from edgeloop_protocol.limits import MIB
 from edgeloop_protocol.messages import Inventory
 from edgeloop_protocol.mqtt import BrokerAddress
@@ -31,6 +33,8 @@ from edgeloop_simulators.live.runners import RunnerTerms, SharedRunners
 SLOT: Final = "main"
 DIRECT: Final = "direct"
 """The class of the devices that have no other: no proxy stands in their way."""
+IDLE: Final = SlotState.IDLE.value
+MOST: Final = 0.95
 HEARTBEAT_TIMEOUT_S: Final = 60.0
 """Longer than an agent's own: the devices share a thread, and a burst may hold all of them up."""
 MEMORY_BYTES: Final = 512 * MIB
@@ -112,6 +116,35 @@ class Standing:
     states: Counter[str] = field(default_factory=Counter)
     refusals: Counter[str] = field(default_factory=Counter)
     """`name@version: cause` → how often a device rolled it back."""
+    offered_at: dict[str, float] = field(default_factory=dict)
+    """When the first device took up a version, monotonic; the two below count from then."""
+    most_after_s: dict[str, float] = field(default_factory=dict)
+    """When MOST of the devices had committed it."""
+    all_after_s: dict[str, float] = field(default_factory=dict)
+
+    def move(self, before: DeviceSnapshot, after: DeviceSnapshot, devices: int, now: float) -> None:
+        """One device's journal went from one state to another."""
+        old, new = (one.slots[0] if one.slots else None for one in (before, after))
+        self.states[old.state.value if old else IDLE] -= 1
+        self.states[new.state.value if new else IDLE] += 1
+        if new is None:
+            return
+        if new.candidate is not None:
+            self.offered_at.setdefault(str(new.candidate.offer.ref), now)
+        if old is not None and old.champion is not None:
+            self.champions[str(old.champion)] -= 1
+        if new.champion is not None:
+            self._committed(str(new.champion), devices, now)
+        if new.refused is not None and (old is None or new.refused != old.refused):
+            self.refusals[f"{new.refused.version}: {new.refused.cause}"] += 1
+
+    def _committed(self, version: str, devices: int, now: float) -> None:
+        self.champions[version] += 1
+        after_s = now - self.offered_at.get(version, now)
+        if self.champions[version] >= math.ceil(MOST * devices):
+            self.most_after_s.setdefault(version, after_s)
+        if self.champions[version] >= devices:
+            self.all_after_s.setdefault(version, after_s)
 
 
 class LiveFleet:
@@ -149,7 +182,7 @@ class LiveFleet:
             labels = {**self.terms.labels, "class": name}
             device = LiveDevice(around[name], device_id, labels)
             self.devices[device_id] = device
-            self.standing.states["IDLE"] += 1
+            self.standing.states[IDLE] += 1
             device.begin()
 
     async def close(self) -> None:
@@ -172,6 +205,13 @@ class LiveFleet:
     @property
     def connects(self) -> int:
         return sum(route.connections.connects for route in self.routes.values())
+
+    def connects_in_a_second_max(self, since: float = 0.0) -> int:
+        """The most in any one second from `since` on, in the loop's time."""
+        total: Counter[int] = Counter()
+        for route in self.routes.values():
+            total.update(route.connections.connects_in)
+        return max((made for second, made in total.items() if second >= since), default=0)
 
     @property
     def published(self) -> int:
@@ -219,7 +259,7 @@ class LiveFleet:
         return Route(Connections(near), ArtifactServer(urlunsplit(place)), (far, files))
 
     def _config(self) -> AgentConfig:
-        """What all devices share. The source is never opened: the shared worker has the examples."""
+        """What all devices share. Their source is never opened: the worker has the examples."""
         return AgentConfig.model_validate(
             {
                 "device_id": "template",
@@ -232,11 +272,5 @@ class LiveFleet:
         )
 
     def _changed(self, _device: LiveDevice, before: DeviceSnapshot, after: DeviceSnapshot) -> None:
-        standing = self.standing
-        for snapshot, sign in ((before, -1), (after, +1)):
-            standing.states[snapshot.slots[0].state.value if snapshot.slots else "IDLE"] += sign
-            if snapshot.slots and snapshot.slots[0].champion is not None:
-                standing.champions[str(snapshot.slots[0].champion)] += sign
-        refused = after.slots[0].refused if after.slots else None
-        if refused is not None and (not before.slots or refused != before.slots[0].refused):
-            standing.refusals[f"{refused.version}: {refused.cause}"] += 1
+        devices = len(self.terms.share.of(self.terms.devices))
+        self.standing.move(before, after, devices, self._clock.monotonic())

@@ -38,6 +38,7 @@ from edgeloop_protocol.scoring import answers
 POOL_EXAMPLES: Final = 4096
 """Distinct examples that a fleet is fed from; each device draws its own from them."""
 SEED: Final = 1
+_PR_SET_PDEATHSIG: Final = 1
 
 Ints = NDArray[np.int64]
 
@@ -190,7 +191,6 @@ class _Worker:
     values: Floats | None
     random: np.random.Generator = field(default_factory=lambda: np.random.default_rng(SEED))
     versions: dict[str, _Version] = field(default_factory=dict)
-    directory: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="edgeloop-live-")))
 
 
 _worker: _Worker
@@ -273,12 +273,13 @@ def _drawn(binned: Binned, random: np.random.Generator) -> NDArray[Any]:
     """Values with the bins' shares; within a bin evenly, beyond the outer edges just outside."""
     edges = np.asarray(binned.edges, dtype=np.float64)
     if not len(edges):
-        return random.normal(size=POOL_EXAMPLES)
+        return np.asarray(random.normal(size=POOL_EXAMPLES))
     step = (edges[-1] - edges[0]) / max(1, len(edges) - 1) or 1.0
     borders = np.concatenate(([edges[0] - step], edges, [edges[-1] + step]))
     shares = np.asarray(binned.shares, dtype=np.float64)
     bins = random.choice(len(shares), size=POOL_EXAMPLES, p=shares / shares.sum())
-    return borders[bins] + random.random(POOL_EXAMPLES) * (borders[bins + 1] - borders[bins])
+    inside = random.random(POOL_EXAMPLES) * (borders[bins + 1] - borders[bins])
+    return np.asarray(borders[bins] + inside)
 
 
 def _answer(question: Question) -> Answers:

@@ -14,7 +14,7 @@ import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, auto
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
 import numpy as np
 
@@ -51,6 +51,7 @@ SLOW_LATENCY_US: Final = 1e6
 NO_LAYOUT: Final = Layout(0, 0, ())
 
 Kind = Literal["crash", "hang", "nan", "slow"]
+MISBEHAVIOURS: Final[tuple[Kind, ...]] = get_args(Kind)
 
 
 @dataclass(frozen=True, slots=True)
