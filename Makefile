@@ -8,7 +8,8 @@ STAMP := $(VENV)/.installed
 PACKAGES := protocol agent controller simulators
 PYTEST_JOBS ?= 2
 
-.PHONY: help setup demo test check bench explore mutants lock schemas clean test-packages
+.PHONY: help setup demo test check bench bench-fleet bench-chaos explore mutants lock schemas clean \
+	test-packages
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -41,6 +42,13 @@ check: $(STAMP)  ## lint, types, layers
 
 bench: $(STAMP)  ## speed and size, each beside a floor measured in the same run
 	@$(BIN)/python -m edgeloop_simulators.bench
+
+bench-fleet: $(STAMP) test-packages  ## live devices by the thousand; DEVICES=100,1000 picks the sizes
+	@$(BIN)/python -m edgeloop_simulators.live.bench_fleet $(DEVICES) $(ARGS)
+
+bench-chaos: $(STAMP)  ## 1,000 devices under loss, partition, power cuts; DEVICES=, JOBS=
+	@$(BIN)/python -m edgeloop_simulators.bench.chaos \
+		--devices $(or $(DEVICES),1000) --jobs $(or $(JOBS),2) $(ARGS)
 
 explore: $(STAMP)  ## play SEEDS=100000 virtual worlds on JOBS=2 processes
 	@$(BIN)/edgeloop-sim explore --seeds $(or $(SEEDS),100000) --jobs $(or $(JOBS),2) $(ARGS)
