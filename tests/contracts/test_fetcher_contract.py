@@ -1,15 +1,20 @@
-"""The Fetcher port's contract: the agent's download thread, and fetches in virtual time."""
+"""The Fetcher port's contract: the agent's download thread, the downloads of a fleet on one loop,
+and fetches in virtual time. (Over HTTP: test_http_fetcher_contract.)"""
 
+import asyncio
 import queue
+from types import SimpleNamespace
 
 import pytest
 
 from edgeloop_agent.core.effects import FetchArtifact, FetchManifest
 from edgeloop_agent.core.events import ArtifactFetched, FetchFailed, FetchProblem, ManifestFetched
+from edgeloop_agent.errors import FetchUnreachableError
 from edgeloop_agent.shell.download import Downloader
 from edgeloop_agent.shell.fetch_worker import FetchWorker
 from edgeloop_agent.shell.model_store import ModelStore, model_path
 from edgeloop_protocol.messages import Inventory
+from edgeloop_simulators.live.downloads import Body, LoopFetcher
 from edgeloop_simulators.twins.artifact_source import MemoryArtifactSource
 from edgeloop_simulators.twins.disk import MemoryDisk
 from edgeloop_simulators.virtual.fetcher import VirtualFetcher
@@ -47,6 +52,45 @@ class ThreadCase(Case):
             return None
 
 
+class LoopCase(Case):
+    """The loop runs while the test waits for a word."""
+
+    def __init__(self):
+        super().__init__()
+        self.loop = asyncio.new_event_loop()
+        made = LoopFetcher(self, self.store, lambda: INVENTORY, self.words.put, RESERVE_BYTES)
+        self.fetcher = SimpleNamespace(
+            submit=lambda fetch: self.loop.call_soon(made.submit, fetch),
+            keep=lambda manifests: self.loop.call_soon(made.keep, manifests),
+            stop=lambda: self.stop(made),
+        )
+
+    async def get(self, digest, offset):
+        """The server's part."""
+        try:
+            with self.source.open(digest, offset) as chunks:
+                return Body(b"".join(chunks))
+        except FetchUnreachableError as error:
+            return Body(b"", str(error))
+
+    def next(self, timeout_s=10.0):
+        async def word():
+            async with asyncio.timeout(timeout_s):
+                while self.words.empty():
+                    await asyncio.sleep(0.01)
+            return self.words.get()
+
+        try:
+            return self.loop.run_until_complete(word())
+        except TimeoutError:
+            return None
+
+    def stop(self, fetcher):
+        fetcher.stop()
+        self.loop.run_until_complete(asyncio.sleep(0))
+        self.loop.close()
+
+
 class VirtualCase(Case):
     def __init__(self):
         super().__init__()
@@ -64,9 +108,9 @@ class VirtualCase(Case):
         return None if self.words.empty() else self.words.get()
 
 
-@pytest.fixture(params=["thread", "virtual"])
+@pytest.fixture(params=[ThreadCase, LoopCase, VirtualCase], ids=["thread", "loop", "virtual"])
 def case(request):
-    made = ThreadCase() if request.param == "thread" else VirtualCase()
+    made = request.param()
     yield made
     made.fetcher.stop()
 

@@ -1,6 +1,5 @@
-"""The Fetcher port's contract: a device's download thread, and the downloads of a fleet on a loop.
-
-Both read from a real HTTP server, whose faults are the test's to choose.
+"""More of the Fetcher port's contract, over real HTTP: a device's download thread, and a fleet's
+downloads on one loop. The server's faults are the test's to choose.
 """
 
 import asyncio

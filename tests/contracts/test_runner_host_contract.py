@@ -1,6 +1,9 @@
-"""The RunnerHost port's contract: real processes with a real model, and virtual runners."""
+"""The RunnerHost port's contract: real processes with a real model, a fleet's runners that share
+one worker, and virtual runners."""
 
+import asyncio
 import queue
+import threading
 import time
 from types import SimpleNamespace
 
@@ -19,7 +22,10 @@ from edgeloop_agent.ports import RunnerSaid
 from edgeloop_agent.shell.model_store import ModelStore, manifest_path, model_path
 from edgeloop_agent.shell.os_disk import OsDisk
 from edgeloop_agent.shell.runner_process import RunnerProcesses
+from edgeloop_protocol.clock import SystemClock
 from edgeloop_protocol.manifest import Golden
+from edgeloop_simulators.live.inference import SharedInference
+from edgeloop_simulators.live.runners import RunnerTerms, SharedRunners
 from edgeloop_simulators.twins.disk import MemoryDisk
 from edgeloop_simulators.virtual.clock import VirtualClock
 from edgeloop_simulators.virtual.loop import EventLoop
@@ -67,6 +73,49 @@ class RealCase:
             time.sleep(0.01)
 
 
+class Asked:
+    """An object of another thread's loop, each of whose methods is called there."""
+
+    def __init__(self, loop, made):
+        self._loop, self._made = loop, made
+
+    def __getattr__(self, name):
+        async def call(*arguments, **named):
+            return getattr(self._made, name)(*arguments, **named)
+
+        return lambda *arguments, **named: asyncio.run_coroutine_threadsafe(
+            call(*arguments, **named), self._loop
+        ).result(20)
+
+
+class SharedCase:
+    """One device of a fleet, on a loop of its own."""
+
+    def __init__(self, directory):
+        examples = directory / "examples.npy"
+        np.save(examples, np.ones((50, 3), dtype=np.float32))
+        self.loop = asyncio.new_event_loop()
+        self.thread = threading.Thread(target=self.loop.run_forever)
+        self.thread.start()
+        self.disk, self.words = MemoryDisk(), queue.Queue()
+        self.inference = SharedInference(examples)
+        terms = RunnerTerms(examples_per_s=50, window_s=WINDOW_S, beat_s=1.0)
+        self.runners = SharedRunners(self.inference, SystemClock(), terms)
+        self.running = asyncio.run_coroutine_threadsafe(self.runners.run(), self.loop)
+        self.host = Asked(self.loop, self.runners.host("dev1", self.disk, self.words.put))
+
+    behaves = RealCase.behaves
+    next = RealCase.next
+
+    def close(self):
+        self.running.cancel()
+        asyncio.run_coroutine_threadsafe(self.runners.close(), self.loop).result(20)
+        self.inference.close()
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self.thread.join()
+        self.loop.close()
+
+
 class VirtualCase:
     def __init__(self):
         self.loop, self.disk, self.words = EventLoop(), MemoryDisk(), []
@@ -105,9 +154,10 @@ class VirtualCase:
         self.host.all_killed()
 
 
-@pytest.fixture(params=["processes", "virtual"])
+@pytest.fixture(params=["processes", "shared", "virtual"])
 def case(request, tmp_path):
-    made = RealCase(tmp_path) if request.param == "processes" else VirtualCase()
+    real = {"processes": RealCase, "shared": SharedCase}.get(request.param)
+    made = real(tmp_path) if real else VirtualCase()
     yield made
     made.close()
 

@@ -74,9 +74,7 @@ class Devices:
         if said is None:
             return False
         device = self.rows.get(device_id)
-        return (
-            device is None or device.epoch != said.epoch or device.state_sequence < said.sequence
-        )
+        return device is None or device.epoch != said.epoch or device.state_sequence < said.sequence
 
     def take_presence(self, device_id: str, presence: Presence, now: float) -> bool:
         """False: ignored. A last will of an older boot says nothing about the present one."""

@@ -25,7 +25,7 @@ import h11
 from edgeloop_agent.core.events import FetchFailed, FetchProblem
 from edgeloop_agent.errors import FetchUnreachableError
 from edgeloop_agent.ports import Fetch, Post
-from edgeloop_agent.shell.download import Downloader
+from edgeloop_agent.shell.download import DISK_RESERVE_BYTES, Downloader
 from edgeloop_agent.shell.fetch import FetchEvent, perform
 from edgeloop_agent.shell.http_source import CONNECT_TIMEOUT_S, READ_TIMEOUT_S
 from edgeloop_agent.shell.model_store import ModelStore
@@ -219,6 +219,7 @@ class LoopFetcher:
     store: ModelStore
     take_inventory: Callable[[], Inventory]
     post: Post
+    disk_reserve_bytes: int = DISK_RESERVE_BYTES
     _wanted: frozenset[str] = frozenset()
     _fetches: deque[Fetch] = field(default_factory=deque)
     _working: "asyncio.Task[None] | None" = None
@@ -250,7 +251,7 @@ class LoopFetcher:
     async def _perform(self, fetch: Fetch) -> FetchEvent:
         digest = fetch.offer.manifest_digest
         source = _AtHand()
-        downloader = Downloader(source, self.store)
+        downloader = Downloader(source, self.store, self.disk_reserve_bytes)
         for _ in range(ROUNDS_MAX):
             try:
                 return perform(

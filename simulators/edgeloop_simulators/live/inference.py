@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeloop_agent.errors import ModelLoadError
+from edgeloop_agent.runner.memory import resident_bytes
 from edgeloop_agent.runner.onnx_model import OnnxModel
 from edgeloop_agent.runner.probe import (
     IR_VERSION_BOUND,
@@ -64,6 +65,8 @@ class Loaded:
     artifact_digest: str = ""
     load_problem: str = ""
     test_problem: str = ""
+    memory_bytes: int = 0
+    """The worker's resident size."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,7 +236,8 @@ def _load(version: VersionRef, manifest: bytes, model: bytes) -> Loaded:
     made_of = _version(loaded)
     _worker.versions[version.manifest_digest] = made_of
     digest = loaded.manifest.artifact.digest
-    return Loaded(made_of.layout, digest, test_problem=self_test(loaded) or "")
+    problem = self_test(loaded) or ""
+    return Loaded(made_of.layout, digest, test_problem=problem, memory_bytes=resident_bytes())
 
 
 def _version(model: OnnxModel) -> _Version:

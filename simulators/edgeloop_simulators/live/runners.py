@@ -99,6 +99,8 @@ class _Runner:
     has_go: bool = False
     layout: Layout = NO_LAYOUT
     interval_s: float = HEARTBEAT_S
+    due: int = 0
+    """The step at which it beats; it may stand in the wheel at others, in vain."""
     started_at: float = 0.0
     window_ends: float = 0.0
     counts: Ints | None = None
@@ -248,15 +250,19 @@ class SharedRunners:
             self._end(runner, f"exit status 1: {problem}")
             return
         runner.layout, runner.phase = loaded.layout, _Phase.READY
+        runner.progress = Progress(memory_bytes=loaded.memory_bytes)
         for one in self._terms.misbehaviours:
             if one.strikes(runner.host.device_id, runner.version):
                 runner.misbehaves = one.kind
         if runner.has_go:
             self._serve(runner)
+        else:
+            self._plan(runner)
 
     def _serve(self, runner: _Runner) -> None:
         runner.phase = _Phase.SERVING
         runner.host.post(RunnerServing(runner.slot, runner.number))
+        runner.interval_s = HEARTBEAT_S
         self._new_window(runner)
         self._plan(runner)
 
@@ -278,12 +284,20 @@ class SharedRunners:
 
     def _plan(self, runner: _Runner) -> None:
         """Its next beat: at first as often as a real runner's, then more and more seldom."""
-        due = self._step + max(1, round(runner.interval_s / STEP_S))
-        self._wheel.setdefault(due, []).append(runner)
+        runner.due = self._step + max(1, round(runner.interval_s / STEP_S))
+        self._wheel.setdefault(runner.due, []).append(runner)
+
+    def _beat(self, runner: _Runner) -> None:
+        runner.host.post(RunnerProgressed(runner.slot, runner.number, runner.progress))
+        runner.interval_s = min(2 * runner.interval_s, self._terms.beat_s)
+        self._plan(runner)
 
     async def _turn(self) -> None:
         self._step += 1
-        due = self._wheel.pop(self._step, ())
+        due = [one for one in self._wheel.pop(self._step, ()) if one.due == self._step]
+        for runner in due:
+            if runner.phase is _Phase.READY:
+                self._beat(runner)
         for runners in _alike([one for one in due if one.phase is _Phase.SERVING]):
             first = runners[0]
             question = Question(
@@ -314,11 +328,9 @@ class SharedRunners:
             self._add(runner, index, examples, answers)
             for sample in sampled.get(index, ()):
                 runner.host.post(RunnerSaid(runner.slot, _sample(runner, sample, self._clock)))
-            runner.host.post(RunnerProgressed(runner.slot, runner.number, runner.progress))
+            self._beat(runner)
             if now >= runner.window_ends:
                 self._close_window(runner)
-            runner.interval_s = min(2 * runner.interval_s, self._terms.beat_s)
-            self._plan(runner)
 
     def _strikes(self, runner: _Runner) -> bool:
         """Whether its misbehaviour takes the answers from it: it is gone, or says no more."""
@@ -345,6 +357,7 @@ class SharedRunners:
             nonfinite=before.nonfinite + nonfinite,
             latency_p95_us=SLOW_LATENCY_US if slow else answers.latency_us,
             shadow_latency_p95_us=answers.shadow_latency_us,
+            memory_bytes=before.memory_bytes,
             first_error=before.first_error or answers.problem[:TEXT_MAX_CHARS],
         )
 
@@ -399,6 +412,7 @@ def _summary(runner: _Runner, ended_at: float) -> WindowSummary:
         nonfinite=runner.nonfinite,
         latency_p50_us=latency_us,
         latency_p95_us=latency_us,
+        memory_bytes=runner.progress.memory_bytes,
         predictions=tuple(counts[: layout.labels]),
         confidence=tuple(counts[layout.labels : confidence_at]),
         features=tuple(tuple(counts[a:b]) for a, b in itertools.pairwise(ends)),
