@@ -170,7 +170,8 @@ MUTANTS: Final[dict[str, Mutant]] = {
         0,
         _AGENT + "shell.telemetry:Telemetry.pump",
         "self.drain.sent(batch.epoch, through, now)",
-        "self.outbox.acknowledge(batch.epoch, through)",
+        "self.drain.sent(batch.epoch, through, now)\n"
+        "        self.acknowledged(Ack(epoch=batch.epoch, through=through))",
     ),
     "ack-of-any-epoch": _one(
         "an acknowledgement of another boot empties this boot's outbox",
