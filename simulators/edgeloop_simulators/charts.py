@@ -65,15 +65,15 @@ def accuracy_chart(
     parts = [] if changed_s is None else [_after_band(axis, changed_s, top, bottom)]
     for level in (0.0, 0.25, 0.5, 0.75, 1.0):
         y = bottom - level * height
-        parts.append(_line(LEFT, y, WIDTH - RIGHT, y, "grid"))
-        parts.append(_text(LEFT - 10, y + 4, f"{level:.2f}", "tick end"))
+        parts.append(line(LEFT, y, WIDTH - RIGHT, y, "grid"))
+        parts.append(text(LEFT - 10, y + 4, f"{level:.2f}", "tick end"))
     for number, (event, lane) in enumerate(zip(events, placed, strict=True), start=1):
         parts += _badge(axis.x(event.at_s), 14 + LANE * lane, bottom, number, event)
     parts += _phase_names(axis, phases, changed_s, top - 8)
     parts += _lines(axis, series, lambda value: bottom - value * height)
     parts += _line_names(axis, series, lambda value: bottom - value * height, top, bottom)
     parts += _time_axis(axis, bottom)
-    return _svg(bottom + 34, parts, "Rolling accuracy of each version over time")
+    return svg(bottom + 34, parts, "Rolling accuracy of each version over time")
 
 
 def score_chart(axis: Axis, series: Sequence[Series], changed_s: float | None) -> str:
@@ -89,15 +89,15 @@ def score_chart(axis: Axis, series: Sequence[Series], changed_s: float | None) -
     parts = []
     for level in (0.0, 1.0, highest):
         style = "threshold" if level == 1.0 else "grid"
-        parts.append(_line(LEFT, y_of(level), WIDTH - RIGHT, y_of(level), style))
-        parts.append(_text(LEFT - 10, y_of(level) + 4, f"{level:g}", "tick end"))
-    parts.append(_text(WIDTH - RIGHT, y_of(1.0) - 6, "threshold", "tick end"))
+        parts.append(line(LEFT, y_of(level), WIDTH - RIGHT, y_of(level), style))
+        parts.append(text(LEFT - 10, y_of(level) + 4, f"{level:g}", "tick end"))
+    parts.append(text(WIDTH - RIGHT, y_of(1.0) - 6, "threshold", "tick end"))
     if changed_s is not None:
-        parts.append(_line(axis.x(changed_s), top, axis.x(changed_s), bottom, "event world"))
+        parts.append(line(axis.x(changed_s), top, axis.x(changed_s), bottom, "event world"))
     parts += _lines(axis, series, y_of)
     parts += _line_names(axis, series, y_of, top, bottom)
     parts += _time_axis(axis, bottom)
-    return _svg(bottom + 34, parts, "Drift score of the fleet over time")
+    return svg(bottom + 34, parts, "Drift score of the fleet over time")
 
 
 def strip_chart(axis: Axis, strips: Sequence[Strip], broken: dict[str, float]) -> str:
@@ -106,7 +106,7 @@ def strip_chart(axis: Axis, strips: Sequence[Strip], broken: dict[str, float]) -
     parts = []
     for row, strip in enumerate(strips):
         y = top + row * ROW
-        parts.append(_text(LEFT - 10, y + 13, strip.device, "tick end"))
+        parts.append(text(LEFT - 10, y + 13, strip.device, "tick end"))
         for begin, end, name in strip.spans:
             width = max(axis.x(end) - axis.x(begin), 1.0)
             title = f"<title>{escape(strip.device)}: {escape(name)}</title>"
@@ -116,11 +116,11 @@ def strip_chart(axis: Axis, strips: Sequence[Strip], broken: dict[str, float]) -
             )
         if strip.device in broken:
             x = axis.x(broken[strip.device])
-            parts.append(_line(x, y - 1, x, y + ROW - 5, "broken"))
-            parts.append(_text(WIDTH - RIGHT + 8, y + 13, "broken", "tick"))
+            parts.append(line(x, y - 1, x, y + ROW - 5, "broken"))
+            parts.append(text(WIDTH - RIGHT + 8, y + 13, "broken", "tick"))
     bottom = top + len(strips) * ROW
     parts += _time_axis(axis, bottom)
-    return _svg(bottom + 34, parts, "The version that each device runs over time")
+    return svg(bottom + 34, parts, "The version that each device runs over time")
 
 
 def style_of(version: str) -> str:
@@ -138,14 +138,14 @@ def _phase_names(
     axis: Axis, phases: tuple[str, str], changed_s: float | None, y: float
 ) -> Iterator[str]:
     until = axis.length_s if changed_s is None else changed_s
-    yield _text((axis.x(0) + axis.x(until)) / 2, y, phases[0], "phase middle")
+    yield text((axis.x(0) + axis.x(until)) / 2, y, phases[0], "phase middle")
     if changed_s is not None:
         middle = (axis.x(changed_s) + axis.x(axis.length_s)) / 2
-        yield _text(middle, y, phases[1], "phase middle")
+        yield text(middle, y, phases[1], "phase middle")
 
 
 def _badge(x: float, y: float, bottom: float, number: int, event: TimelineEvent) -> Iterator[str]:
-    yield _line(x, y + BADGE, x, bottom, f"event {event.tone}")
+    yield line(x, y + BADGE, x, bottom, f"event {event.tone}")
     yield (
         f'<g class="badge {event.tone}"><title>{escape(event.text)}</title>'
         f'<circle cx="{x}" cy="{y}" r="{BADGE}"/>'
@@ -175,25 +175,25 @@ def _line_names(
             y += 1
         y = min(max(y, top + 10), bottom - 3)
         taken.append((x, y))
-        yield _text(x, y, name, f"name {style_of(name)}")
+        yield text(x, y, name, f"name {style_of(name)}")
 
 
 def _time_axis(axis: Axis, bottom: float) -> Iterator[str]:
-    yield _line(LEFT, bottom, WIDTH - RIGHT, bottom, "axis")
+    yield line(LEFT, bottom, WIDTH - RIGHT, bottom, "axis")
     for tick in axis.ticks():
-        yield _line(axis.x(tick), bottom, axis.x(tick), bottom + 5, "axis")
-        yield _text(axis.x(tick), bottom + 19, f"{tick:g} s", "tick middle")
+        yield line(axis.x(tick), bottom, axis.x(tick), bottom + 5, "axis")
+        yield text(axis.x(tick), bottom + 19, f"{tick:g} s", "tick middle")
 
 
-def _line(x1: float, y1: float, x2: float, y2: float, style: str) -> str:
+def line(x1: float, y1: float, x2: float, y2: float, style: str) -> str:
     return f'<line class="{style}" x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}"/>'
 
 
-def _text(x: float, y: float, text: str, style: str) -> str:
+def text(x: float, y: float, text: str, style: str) -> str:
     return f'<text class="{style}" x="{x:.1f}" y="{y:.1f}">{escape(text)}</text>'
 
 
-def _svg(height: float, parts: Iterable[str], label: str) -> str:
+def svg(height: float, parts: Iterable[str], label: str) -> str:
     return (
         f'<svg viewBox="0 0 {WIDTH} {height:.0f}" role="img" aria-label="{escape(label)}">'
         + "".join(parts)
