@@ -4,6 +4,8 @@ Invariant: the same file and seed give the same run.
 """
 
 from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from edgeloop_simulators.virtual.expectations import Check, judge
 from edgeloop_simulators.virtual.recorder import Recorder
@@ -28,8 +30,9 @@ def play(loaded: LoadedVirtual, seed: int | None = None) -> Run:
     """`seed`: another world of the same kind; None: the file's. Raises SimulatorError where the
     scenario's data cannot be used."""
     seed = loaded.scenario.seed if seed is None else seed
-    built = build(loaded, seed)
-    recorder = Recorder()
-    world = World(built.spec, built.faults, seed, (recorder,), trace_messages=False)
-    recording = Recording(built, recorder, world.run())
+    with TemporaryDirectory(prefix="edgeloop-scenario-") as directory:
+        built = build(loaded, seed, Path(directory))
+        recorder = Recorder()
+        world = World(built.spec, built.faults, seed, (recorder,), trace_messages=False)
+        recording = Recording(built, recorder, world.run())
     return Run(loaded, recording, judge(loaded.scenario.expect, recording))

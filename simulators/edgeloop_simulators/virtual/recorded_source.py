@@ -1,43 +1,93 @@
-"""Recordings and ONNX files as the source of a scenario: real inference on real data.
+"""Recordings as the source of a scenario: real models, real inference, real retraining.
 
 Invariants: the devices' streams are the dataset's portions, in its order; a version is packaged as
-publishing packages it.
+publishing packages it; what training writes goes to the directory that it is given.
 """
 
 from collections.abc import Sequence
+from importlib.resources import files
 from pathlib import Path
 
 import pyarrow as pa
+from pydantic import ValidationError
 
-from edgeloop_controller.errors import PackagingError
+from edgeloop_controller.errors import ControllerError
 from edgeloop_controller.packaging.package import load_draft, package, read_baseline
 from edgeloop_protocol.manifest import Manifest, ManifestDraft
+from edgeloop_simulators.datasets.generator import generate
 from edgeloop_simulators.datasets.tabular import load_tabular
 from edgeloop_simulators.datasets.watch import load_watch
 from edgeloop_simulators.datasets.windows import Dataset
 from edgeloop_simulators.errors import ScenarioError
-from edgeloop_simulators.scenario import TabularData, WatchData
+from edgeloop_simulators.scenario import Annotator, TabularData, WatchData
 from edgeloop_simulators.virtual.recorded import RecordedModel
-from edgeloop_simulators.virtual.recordings import recordings_of
-from edgeloop_simulators.virtual.scenario_file import OnnxTable, SyntheticTable
+from edgeloop_simulators.virtual.recorded_fleet import RecordedFleet, recorded_fleet
+from edgeloop_simulators.virtual.recordings import Recordings, recordings_of
+from edgeloop_simulators.virtual.retraining_spec import RetrainingSpec
+from edgeloop_simulators.virtual.scenario_file import MachinesData, OnnxTable, TrainedTable
 from edgeloop_simulators.virtual.scenario_load import LoadedVirtual
 from edgeloop_simulators.virtual.spec import ModelSpec
+from edgeloop_simulators.virtual.training import run_here
+
+OWN_SCRIPTS = {"watch": "watch/train.py", "machines": "machines/train.py"}
+"""Of the kinds of data that ship with one."""
+TIMEOUT_TIMES = 4.0
+"""How much longer than it takes a run may last, unless the policy says."""
 
 
 class RecordedSource:
-    """Raises DatasetError when the recordings cannot be used."""
+    """Raises DatasetError, FirstVersionError or ScenarioError for files that cannot be used."""
 
-    def __init__(self, data: WatchData | TabularData, loaded: LoadedVirtual) -> None:
-        self.dataset = _load(data, loaded)
+    def __init__(self, loaded: LoadedVirtual, directory: Path) -> None:
         self._loaded = loaded
-        self._recordings = recordings_of(self.dataset)
+        self._trained = [m for m in loaded.scenario.models if isinstance(m, TrainedTable)]
+        self._dataset = _dataset(loaded)
+        self._fleet = self._train(directory) if self._trained else None
+        self._recordings: Recordings = (
+            self._fleet.recordings if self._fleet else recordings_of(self._dataset)
+        )
 
     def streams(self) -> Sequence[str]:
-        return [portion.device_id for portion in self.dataset.portions]
+        return [portion.device_id for portion in self._dataset.portions]
 
-    def model(self, table: SyntheticTable | OnnxTable) -> ModelSpec:
-        """Raises ScenarioError when the file is no model that could be published."""
-        assert isinstance(table, OnnxTable)  # scenario_references refuses the other
+    def models(self) -> tuple[ModelSpec, ...]:
+        trained = iter(self._fleet.models if self._fleet else ())
+        return tuple(
+            self._onnx(table) if isinstance(table, OnnxTable) else next(trained)
+            for table in self._loaded.scenario.models
+        )
+
+    def retraining(self) -> RetrainingSpec | None:
+        table = self._loaded.scenario.retraining
+        if table is None:
+            return None
+        assert self._fleet is not None  # scenario_references asks for a trained model
+        try:
+            return self._fleet.retraining(
+                {"timeout_s": TIMEOUT_TIMES * table.takes} | table.policy,
+                annotator=Annotator(fraction=table.labelled, delay_s=table.label_delay, poll_s=60),
+                duration_s=table.takes,
+            )
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            key = ".".join(map(str, first["loc"]))
+            raise ScenarioError(f"retraining.policy.{key}: {first['msg']}") from error
+
+    def _train(self, directory: Path) -> RecordedFleet:
+        first, *spoilt = self._trained
+        script = first.script
+        if script is None:
+            own = OWN_SCRIPTS[self._loaded.scenario.data.kind]
+            script = Path(str(files("edgeloop_simulators") / "scenarios" / own))
+        return recorded_fleet(
+            self._dataset,
+            self._loaded.resolve(script),
+            first.name.partition("@")[0],
+            directory,
+            bad=[table.spoilt for table in spoilt if table.spoilt is not None],
+        )
+
+    def _onnx(self, table: OnnxTable) -> ModelSpec:
         artifact = self._loaded.resolve(table.file).read_bytes()
         manifest = self._manifest(table, artifact)
         behaviour = RecordedModel(
@@ -54,15 +104,15 @@ class RecordedSource:
         name, _, version = table.name.partition("@")
         try:
             draft, baseline = self._draft(table.manifest), self._baseline(table.baseline)
-            return package(artifact, name, version, draft, baseline)
-        except PackagingError as error:
+            return package(artifact, name, version, draft, baseline, run=run_here)
+        except ControllerError as error:
             raise ScenarioError(f"{table.name} ({table.file}): {error}") from error
 
     def _draft(self, path: Path | None) -> ManifestDraft:
         """Without a file: the data's own preprocessing and labels."""
         if path is not None:
             return load_draft(self._loaded.resolve(path).read_text(encoding="utf-8"), str(path))
-        dataset = self.dataset
+        dataset = self._dataset
         raw = dataset.preprocessing.kind == "none"
         return ManifestDraft(
             preprocessing=dataset.preprocessing,
@@ -76,7 +126,11 @@ class RecordedSource:
         return read_baseline(self._loaded.resolve(path).read_bytes(), str(path))
 
 
-def _load(data: WatchData | TabularData, loaded: LoadedVirtual) -> Dataset:
+def _dataset(loaded: LoadedVirtual) -> Dataset:
+    data = loaded.scenario.data
     if isinstance(data, WatchData):
         return load_watch(data)
-    return load_tabular(data, loaded.resolve)
+    if isinstance(data, TabularData):
+        return load_tabular(data, loaded.resolve)
+    assert isinstance(data, MachinesData)
+    return generate(data)

@@ -27,10 +27,12 @@ class Change(NamedTuple):
 
 
 class Window(NamedTuple):
+    """`answers`: those that are numbers."""
+
     at_s: float
     device: str
     version: str
-    count: int
+    answers: int
     right: int
     nonfinite: int
     errors: int

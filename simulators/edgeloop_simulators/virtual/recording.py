@@ -85,6 +85,12 @@ class Recording:
     def ends_s(self) -> float:
         return self.outcome.virtual_s
 
+    @cached_property
+    def versions(self) -> tuple[str, ...]:
+        """Those of the scenario, then those that retraining made."""
+        more = dict.fromkeys([*self.recorder.exposed, *(r.version for r in self.rollouts)])
+        return (*self.built.versions, *(one for one in more if one not in self.built.versions))
+
     # ---- devices --------------------------------------------------------------------------------
 
     def track(self, device: str) -> DeviceTrack:
@@ -248,7 +254,7 @@ def share_right(windows: Iterable[Window]) -> float | None:
     right = total = 0
     for window in windows:
         right += window.right
-        total += window.count + window.nonfinite + window.errors
+        total += window.answers + window.nonfinite + window.errors
     return right / total if total else None
 
 

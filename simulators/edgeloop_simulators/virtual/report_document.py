@@ -148,14 +148,14 @@ def _exposed_to_bad(recording: Recording) -> float:
 def _versions(recording: Recording) -> Iterator[Document]:
     windows = by_version(recording.recorder.windows)
     running = Counter(recording.champion(device) for device in recording.devices)
-    for version in recording.built.versions:
+    for version in recording.versions:
         answered = windows.get(version, [])
         on = recording.built.bad.get(version, frozenset())
         yield {
             "name": version,
             "bad": bool(on),
             "bad_on": sorted(architecture for architecture in on if architecture),
-            "answers": sum(window.count for window in answered),
+            "answers": sum(window.answers for window in answered),
             "accuracy": share_right(answered),
             "exposed": len(recording.recorder.exposed.get(version, {})),
             "rolled_back": sum(one.version == version for one in recording.recorder.rollbacks),
@@ -201,7 +201,7 @@ def _waves_at(rollout: RolloutRecord) -> list[float]:
 
 
 def _series(recording: Recording, times: Sequence[float]) -> Document:
-    names = [*recording.built.versions, NO_VERSION]
+    names = [*recording.versions, NO_VERSION]
     running: dict[str, list[int]] = {name: [] for name in names}
     on_trial: list[int] = []
     connected: list[int] = []
@@ -246,7 +246,7 @@ def _rolling(
         while begin < end and windows[begin].at_s <= at_s - span_s:
             begin += 1
         within = windows[begin:end]
-        share = share_right(within) if sum(w.count for w in within) >= ANSWERS_MIN else None
+        share = share_right(within) if sum(w.answers for w in within) >= ANSWERS_MIN else None
         shares.append(None if share is None else round(share, 4))
     return shares
 

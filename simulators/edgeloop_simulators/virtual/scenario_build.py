@@ -8,6 +8,7 @@ import hashlib
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Final, Protocol
 
 from edgeloop_protocol.manifest import Artifact, Requirements
@@ -20,16 +21,19 @@ from edgeloop_simulators.virtual.faults import (
     draw,
 )
 from edgeloop_simulators.virtual.generated import GeneratedModel, Sensors, manifest_of
+from edgeloop_simulators.virtual.retraining_spec import RetrainingSpec
 from edgeloop_simulators.virtual.scenario_file import (
     ClassTable,
     FaultTable,
-    GeneratorData,
     LabelStep,
+    ModelTable,
     OnnxTable,
     OperatorStep,
     RollOutStep,
     SiteTable,
+    SyntheticData,
     SyntheticTable,
+    TrainedTable,
     VirtualScenario,
 )
 from edgeloop_simulators.virtual.scenario_load import LoadedVirtual
@@ -62,7 +66,10 @@ class Source(Protocol):
     def streams(self) -> Sequence[str]:
         """Dealt to the devices in turn."""
 
-    def model(self, table: SyntheticTable | OnnxTable) -> ModelSpec: ...
+    def models(self) -> tuple[ModelSpec, ...]:
+        """In the file's order."""
+
+    def retraining(self) -> RetrainingSpec | None: ...
 
 
 @dataclass(frozen=True)
@@ -79,14 +86,15 @@ class Built:
         return None in on or architecture in on
 
 
-def build(loaded: LoadedVirtual, seed: int) -> Built:
-    """Raises DatasetError or ScenarioError where files that the scenario names cannot be used."""
+def build(loaded: LoadedVirtual, seed: int, directory: Path) -> Built:
+    """`directory` must stay as long as the world runs: training writes there. Raises a
+    SimulatorError where files that the scenario names cannot be used."""
     scenario = loaded.scenario
-    source = _source(loaded)
+    source = _source(loaded, directory)
     devices = tuple(_devices(scenario, source.streams()))
     spec = WorldSpec(
         devices=devices,
-        models=tuple(source.model(table) for table in scenario.models),
+        models=source.models(),
         script=tuple(_script(scenario)),
         faults_end_s=_faults_end_s(scenario),
         duration_s=scenario.duration,
@@ -109,6 +117,7 @@ def build(loaded: LoadedVirtual, seed: int) -> Built:
         ),
         broker=scenario.broker,
         joins_over_s=scenario.joins_over,
+        retraining=source.retraining(),
     )
     return Built(
         spec=spec,
@@ -185,24 +194,32 @@ def is_target(device: DeviceSpec, target: str) -> bool:
 # ---- models -------------------------------------------------------------------------------------
 
 
-def _source(loaded: LoadedVirtual) -> Source:
+def _source(loaded: LoadedVirtual, directory: Path) -> Source:
     data = loaded.scenario.data
-    if isinstance(data, GeneratorData):
-        return GeneratorSource(Sensors(data.sensors, data.labels, data.phases))
+    if isinstance(data, SyntheticData):
+        sensors = Sensors(data.sensors, data.labels, data.phases)
+        return SyntheticSource(sensors, loaded.scenario.models)
     from edgeloop_simulators.virtual.recorded_source import RecordedSource  # loads onnxruntime
 
-    return RecordedSource(data, loaded)
+    return RecordedSource(loaded, directory)
 
 
 @dataclass(frozen=True)
-class GeneratorSource:
+class SyntheticSource:
     sensors: Sensors
+    tables: Sequence[ModelTable]
 
     def streams(self) -> Sequence[str]:
-        return ("generated",)
+        return ("synthetic",)
 
-    def model(self, table: SyntheticTable | OnnxTable) -> ModelSpec:
-        assert isinstance(table, SyntheticTable)  # scenario_references refuses the other
+    def models(self) -> tuple[ModelSpec, ...]:
+        return tuple(map(self._model, self.tables))
+
+    def retraining(self) -> RetrainingSpec | None:
+        return None
+
+    def _model(self, table: ModelTable) -> ModelSpec:
+        assert isinstance(table, SyntheticTable)  # scenario_references refuses the others
         name, _, version = table.name.partition("@")
         artifact = random.Random(table.name).randbytes(table.size)  # noqa: S311 - filling
         manifest = manifest_of(
@@ -232,6 +249,8 @@ def _bad(scenario: VirtualScenario) -> Mapping[str, frozenset[str | None]]:
     for table in scenario.models:
         if isinstance(table, OnnxTable):
             bad[table.name] = frozenset({None}) if table.bad else frozenset()
+        elif isinstance(table, TrainedTable):
+            bad[table.name] = frozenset({None}) if table.spoilt else frozenset()
         elif table.goes is not None:
             bad[table.name] = frozenset(table.goes_on) or frozenset({None})
     for fault in scenario.faults:

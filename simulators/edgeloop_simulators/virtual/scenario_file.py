@@ -23,6 +23,7 @@ from edgeloop_controller.core.waves import parse_waves
 from edgeloop_controller.errors import SelectorError, WaveError
 from edgeloop_protocol.config import Config
 from edgeloop_protocol.messages import Name
+from edgeloop_simulators.datasets.generator import GeneratorData
 from edgeloop_simulators.scenario import TabularData, WatchData
 from edgeloop_simulators.virtual.faults import FaultKind, Rates
 from edgeloop_simulators.virtual.scenario_values import Duration, Hours, Share, Size
@@ -118,14 +119,20 @@ class SiteTable(Config):
 Shift = Annotated[float, Field(ge=-1, le=1)]
 
 
-class GeneratorData(Config):
-    """Made-up sensors. In the phase `before` each reading is spread evenly over its ten bins; a
-    phase shifts a sensor's readings: 1 as far up, -1 as far down as goes."""
+class SyntheticData(Config):
+    """Made-up sensors, for synthetic models. In the phase `before` each reading is spread evenly
+    over its ten bins; a phase shifts a sensor's readings: 1 as far up, -1 as far down as goes."""
 
-    kind: Literal["generator"]
+    kind: Literal["synthetic"]
     sensors: tuple[Name, ...] = Field(default=("temperature", "humidity", "light"), min_length=2)
     labels: PositiveInt = Field(default=4, ge=2, description="how many answers there are")
     phases: dict[Name, dict[Name, Shift]] = Field(default_factory=dict)
+
+
+class MachinesData(GeneratorData):
+    """Made-up recordings of machines in winter (`before`) and summer (`after`): for real models."""
+
+    kind: Literal["machines"]
 
 
 class DriftTable(Config):
@@ -184,6 +191,31 @@ class OnnxTable(Config):
     bad: bool = False
 
 
+class TrainedTable(Config):
+    """A model trained on the data by a script, as `edgeloop_simulators.first_version` runs it;
+    watch and machines have one of their own. The first is `NAME@1`; a further one is spoilt: it is the
+    first with `spoilt` done to it, and named `NAME@2` and so on, in the file's order."""
+
+    kind: Literal["trained"]
+    name: VersionName
+    script: Path | None = None
+    spoilt: Literal["permuted", "nan", "blind"] | None = None
+
+
+ModelTable = Annotated[SyntheticTable | OnnxTable | TrainedTable, Field(discriminator="kind")]
+
+
+class RetrainingTable(Config):
+    """The controller's own retraining, by the script of the trained model. `policy`: keys of a
+    policy file; `labelled`: the share of the samples that an annotator labels, `label_delay` late;
+    `takes`: how long a run lasts."""
+
+    policy: dict[str, Any] = Field(default_factory=dict)
+    labelled: Share = 0.65
+    label_delay: Duration = 3600.0
+    takes: Duration = 600.0
+
+
 # ---- what is done -------------------------------------------------------------------------------
 
 
@@ -235,12 +267,12 @@ class AgentTable(Config):
 
 
 class ControllerTable(Config):
-    """`drift`, `retrain`: how often it looks; absent: never."""
+    """`drift`, `retrain`: how often it looks for it; no `drift`: never."""
 
     tick: Duration = Field(default=10.0, gt=0)
     ingest: Duration = Field(default=1.0, gt=0)
     drift: Annotated[Duration, Field(gt=0)] | None = None
-    retrain: Annotated[Duration, Field(gt=0)] | None = None
+    retrain: Duration = Field(default=60.0, gt=0)
     offline_after: Annotated[Duration, Field(gt=0)] | None = None
 
 
@@ -321,19 +353,18 @@ class VirtualScenario(Config):
     broker: str = "ideal"
     classes: tuple[ClassTable, ...] = ()
     sites: tuple[SiteTable, ...] = Field(min_length=1)
-    data: Annotated[GeneratorData | WatchData | TabularData, Field(discriminator="kind")] = (
-        GeneratorData(kind="generator")
-    )
+    data: Annotated[
+        SyntheticData | MachinesData | WatchData | TabularData, Field(discriminator="kind")
+    ] = SyntheticData(kind="synthetic")
     drift: tuple[DriftTable, ...] = ()
     broken_sensors: tuple[BrokenSensorTable, ...] = ()
-    models: tuple[Annotated[SyntheticTable | OnnxTable, Field(discriminator="kind")], ...] = Field(
-        min_length=1
-    )
+    models: tuple[ModelTable, ...] = Field(min_length=1)
     steps: tuple[
         Annotated[RollOutStep | OperatorStep | LabelStep, Field(discriminator="do")], ...
     ] = Field(min_length=1)
     faults: tuple[FaultTable, ...] = ()
     fault_rates: Rates = Field(default_factory=dict)
+    retraining: RetrainingTable | None = None
     agent: AgentTable = AgentTable()
     controller: ControllerTable = ControllerTable()
     expect: ExpectTable = ExpectTable()

@@ -103,7 +103,7 @@ def check(
 
 def _missing_files(scenario: VirtualScenario, directory: Path) -> Iterator[Problem]:
     for number, model in enumerate(scenario.models):
-        for key in ("file", "manifest", "baseline"):
+        for key in ("file", "manifest", "baseline", "script"):
             path = getattr(model, key, None)
             if path is not None and not (directory / path).is_file():
                 yield Problem(("models", number, key), f"no file {directory / path}")
@@ -137,13 +137,15 @@ def _path(document: Mapping[str, Any], location: Sequence[int | str]) -> KeyPath
         if isinstance(here, dict) and part in [here.get(key) for key in _DISCRIMINATORS]:
             continue
         path = (*path, part)
-        if (isinstance(here, dict) and part in here) or (
-            isinstance(here, (list, tuple)) and isinstance(part, int) and part < len(here)
-        ):
-            here = here[part]
-        else:
-            here = None
+        here = _within(here, part)
     return path
+
+
+def _within(here: Any, part: int | str) -> Any:
+    if isinstance(here, dict):
+        return here.get(part)
+    is_there = isinstance(here, (list, tuple)) and isinstance(part, int) and part < len(here)
+    return here[part] if is_there else None
 
 
 def _unknown(key: str, fields: Sequence[str]) -> str:

@@ -12,13 +12,16 @@ from pydantic import TypeAdapter, ValidationError
 
 from edgeloop_simulators.toml_lines import Path
 from edgeloop_simulators.virtual.faults import OF_A_MODEL, OF_THE_BROKER, OF_THE_CONTROLLER
-from edgeloop_simulators.virtual.scenario_file import DEVICES_MAX, EVERY_DEVICE, GeneratorData
+from edgeloop_simulators.virtual.scenario_file import DEVICES_MAX, EVERY_DEVICE, SyntheticData
 from edgeloop_simulators.virtual.scenario_values import Duration
 
 BEFORE: Final = "before"
 RECORDED_PHASES: Final = (BEFORE, "after")
 STANDARD_CLASS: Final = "standard"
 SHOWN_MAX: Final = 8
+REAL_MODELS: Final = ("onnx", "trained")
+ON_SOME: Final = ("crash", "hang", "self_test")
+OWN_SCRIPT: Final = ("watch", "machines")
 
 Document = Mapping[str, Any]
 
@@ -37,6 +40,7 @@ def reference_problems(document: Document) -> Iterator[Problem]:
     yield from _fleet(document, names)
     yield from _data(document, names)
     yield from _models(document, names)
+    yield from _trained(document, names)
     for path, table in (*_tables(document, "steps"), *_tables(document, "faults")):
         yield from _what_is_done(path, table, names)
     yield from _expected(document, names)
@@ -57,12 +61,13 @@ class _Names:
         }
         self.models = set(_named(document, "models"))
         data = document.get("data")
-        data = data if isinstance(data, dict) else {"kind": "generator"}
-        self.generated = data.get("kind") == "generator"
-        phases = data.get("phases") if self.generated else None
-        self.phases = {BEFORE, *(phases or {})} if self.generated else set(RECORDED_PHASES)
-        default = GeneratorData.model_fields["sensors"].default
-        sensors = data.get("sensors", default) if self.generated else None
+        data = data if isinstance(data, dict) else {"kind": "synthetic"}
+        self.synthetic = data.get("kind") == "synthetic"
+        self.kind = data.get("kind")
+        phases = data.get("phases") if self.synthetic else None
+        self.phases = {BEFORE, *(phases or {})} if self.synthetic else set(RECORDED_PHASES)
+        default = SyntheticData.model_fields["sensors"].default
+        sensors = data.get("sensors", default) if self.synthetic else None
         self.sensors = (
             set(filter(_is_text, sensors)) if isinstance(sensors, (list, tuple)) else None
         )
@@ -129,7 +134,7 @@ def _fleet(document: Document, names: _Names) -> Iterator[Problem]:
 
 def _data(document: Document, names: _Names) -> Iterator[Problem]:
     data = document.get("data")
-    phases = data.get("phases") if names.generated and isinstance(data, dict) else None
+    phases = data.get("phases") if names.synthetic and isinstance(data, dict) else None
     if isinstance(phases, dict) and names.sensors is not None:
         for phase, shifts in phases.items():
             for sensor in shifts if isinstance(shifts, dict) else ():
@@ -147,21 +152,46 @@ def _data(document: Document, names: _Names) -> Iterator[Problem]:
 def _models(document: Document, names: _Names) -> Iterator[Problem]:
     for path, table in _tables(document, "models"):
         kind = table.get("kind")
-        if kind == "synthetic" and not names.generated:
+        if kind == "synthetic" and not names.synthetic:
             yield Problem(
                 (*path, "kind"),
-                "a synthetic model answers generated data only; here [data] is recorded: write "
-                'kind = "onnx" and its file, or [data] kind = "generator"',
+                "a synthetic model answers synthetic data only, and here [data] is recorded: write "
+                'kind = "onnx" or "trained", or [data] kind = "synthetic"',
             )
-        if kind == "onnx" and names.generated:
+        if kind in REAL_MODELS and names.synthetic:
             yield Problem(
                 (*path, "kind"),
-                "an ONNX model answers recorded data only: write a [data] table of kind "
-                '"watch" or "tabular"',
+                'a real model answers recorded data only: write [data] kind = "machines", "watch" '
+                'or "tabular"',
+            )
+        if kind == "synthetic" and table.get("goes_on") and table.get("goes") not in ON_SOME:
+            yield Problem(
+                (*path, "goes_on"),
+                f"only {', '.join(ON_SOME)} can be of one architecture; remove it",
             )
         phases = table.get("accuracy_in")
         for phase in phases if isinstance(phases, dict) else ():
             yield from known((*path, "accuracy_in", phase), "phase", phase, names.phases)
+
+
+def _trained(document: Document, names: _Names) -> Iterator[Problem]:
+    trained = [found for found in _tables(document, "models") if found[1].get("kind") == "trained"]
+    if "retraining" in document and not trained and not names.synthetic:
+        yield Problem(("retraining",), 'needs a model of kind = "trained", whose script it runs')
+    if "retraining" in document and names.synthetic:
+        yield Problem(("retraining",), "needs recorded data, and a model trained on it")
+    for number, (path, table) in enumerate(trained, start=1):
+        name = str(trained[0][1].get("name", "")).partition("@")[0]
+        if name and table.get("name") != f"{name}@{number}":
+            text = f"trained versions are numbered in the file's order; write {name}@{number}"
+            yield Problem((*path, "name"), text)
+        if number == 1 and "spoilt" in table:
+            yield Problem((*path, "spoilt"), "the first is the sound one; remove it")
+        if number > 1 and "spoilt" not in table:
+            text = 'missing; write "permuted", "nan" or "blind": it is the first one, spoilt'
+            yield Problem((*path, "spoilt"), text)
+        if number == 1 and "script" not in table and names.kind not in OWN_SCRIPT:
+            yield Problem((*path, "script"), "missing; say which script trains on this data")
 
 
 def _what_is_done(path: Path, table: Document, names: _Names) -> Iterator[Problem]:
@@ -184,17 +214,18 @@ def _expected(document: Document, names: _Names) -> Iterator[Problem]:
     expect = document.get("expect")
     if not isinstance(expect, dict):
         return
+    versions = names.models | _retrained(expect, document)
     for path, table in _tables(expect, "rollouts", "expect"):
         model = table.get("model")
         if model in names.models and model not in names.rolled_out:
             yield Problem(
                 (*path, "model"), f"no step rolls {model} out; add a step, or remove this"
             )
-        yield from known((*path, "model"), "model", model, names.models)
+        yield from known((*path, "model"), "model", model, versions)
     for key in ("champions", "accuracy"):
         for path, table in _tables(expect, key, "expect"):
             yield from names.target((*path, "target"), table.get("target"))
-            yield from known((*path, "model"), "model", table.get("model"), names.models)
+            yield from known((*path, "model"), "model", table.get("model"), versions)
     for path, table in _tables(expect, "drift", "expect"):
         if names.sensors is not None:
             yield from known((*path, "sensor"), "sensor", table.get("sensor"), names.sensors)
@@ -202,6 +233,14 @@ def _expected(document: Document, names: _Names) -> Iterator[Problem]:
         if not isinstance(controller, dict) or "drift" not in controller:
             text = 'the drift watch does not run; add drift = "10 min" to [controller]'
             yield Problem(path, text)
+
+
+def _retrained(expect: Document, document: Document) -> set[str]:
+    """Versions that retraining may make: nobody names them before."""
+    if "retraining" not in document:
+        return set()
+    tables = [*_tables(expect, "rollouts"), *_tables(expect, "champions")]
+    return {str(table.get("model")) for _, table in tables}
 
 
 def _too_late(document: Document) -> Iterator[Problem]:
