@@ -193,8 +193,8 @@ class OnnxTable(Config):
 
 class TrainedTable(Config):
     """A model trained on the data by a script, as `edgeloop_simulators.first_version` runs it;
-    watch and machines have one of their own. The first is `NAME@1`; a further one is spoilt: it is the
-    first with `spoilt` done to it, and named `NAME@2` and so on, in the file's order."""
+    watch and machines have one of their own. The first is `NAME@1`; a further one is the first with
+    `spoilt` done to it, and named `NAME@2` and so on, in the file's order."""
 
     kind: Literal["trained"]
     name: VersionName
