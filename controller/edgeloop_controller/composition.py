@@ -27,6 +27,7 @@ from edgeloop_controller.services.registry import Registry
 from edgeloop_controller.services.retrain import Retraining
 from edgeloop_controller.services.rollouts import Rollouts
 from edgeloop_controller.services.training_runs import TrainingRuns
+from edgeloop_controller.services.unheard import Unheard
 from edgeloop_controller.store.engine import Database
 from edgeloop_controller.training.executor import Executor, LocalExecutor
 from edgeloop_protocol.clock import Clock, SystemClock
@@ -84,6 +85,12 @@ def build(
     limits = config.limits
     inbox = Inbox(limits.inbox_max_messages, limits.inbox_max_bytes)
     desired = DesiredPublisher(database, outbound, clock)
+    unheard = Unheard(database, outbound, clock)
+
+    def ask_everybody() -> None:
+        desired.ask_all()
+        unheard.look_for_strangers()
+
     publishing = Publishing(database, registry, clock)
     rollouts = Rollouts(database, desired, clock)
     retraining = Retraining(database, clock, config.retraining, config.runs_dir)
@@ -94,9 +101,11 @@ def build(
         artifacts=artifacts,
         registry=registry,
         embedded_broker=embedded,
-        listener=InboxListener(inbox, desired.ask_all),
+        listener=InboxListener(inbox, ask_everybody),
         inbox=inbox,
-        ingest=Ingest(database, inbox, outbound, desired, clock, limits.batch_max_messages),
+        ingest=Ingest(
+            database, inbox, outbound, desired, unheard, clock, limits.batch_max_messages
+        ),
         desired=desired,
         publishing=publishing,
         rollouts=rollouts,
@@ -108,7 +117,7 @@ def build(
     training_runs = TrainingRuns(
         database, registry, executor, candidates, rollouts, retraining.policies, clock
     )
-    reconciler = Reconciler(database, registry, desired, clock, config.offline_after_s)
+    reconciler = Reconciler(database, registry, desired, unheard, clock, config.offline_after_s)
     return Parts(services, reconciler, training_runs)
 
 

@@ -18,6 +18,7 @@ from edgeloop_controller.artifacts import LocalArtifactStore
 from edgeloop_controller.config import ControllerConfig
 from edgeloop_controller.services import ingest as module
 from edgeloop_controller.services.inbox import Inbound, Inbox
+from edgeloop_controller.services.unheard import Unheard
 from edgeloop_controller.store.engine import Database
 from edgeloop_controller.store.tables import Device, Event, Sample, TelemetryCursor, Window
 from edgeloop_controller.store.telemetry import Rows
@@ -36,6 +37,7 @@ from edgeloop_protocol.messages import (
 )
 from edgeloop_protocol.messages import Sample as SampleMessage
 from edgeloop_protocol.topics import Up, up_topic
+from edgeloop_simulators.twins.clock import SimulatedClock
 
 EPOCH = "a" * 16
 VERSION = VersionRef(name="tiny", version="1", manifest_digest="1" * 64)
@@ -425,6 +427,31 @@ def test_a_reported_that_was_lost_is_asked_for(
     topic, payload = telemetry("d1", EPOCH, 1, 1)
     controller.takes(Inbound(topic, _saying(payload, 2)))
     assert [d.wants_hello for d in controller.broker.desired("d1")] == [True]
+
+
+def test_a_hello_is_asked_for_until_it_comes_also_after_a_restart(
+    controller: Any, database: Database, make_device: Any, telemetry: Any
+) -> None:
+    """EL-STATE-6."""
+    topic, payload = telemetry("d1", EPOCH, 1, 2)
+    controller.takes(Inbound(topic, _saying(payload, 1)))
+    broker, clock = controller.broker, SimulatedClock()
+    unheard = Unheard(database, broker, clock)
+    unheard.ask_again()
+    assert len(broker.desired("d1")) == 1, "a restart has forgotten it"
+    unheard.look_for_strangers()
+    unheard.ask_again()
+    unheard.ask_again()
+    assert len(broker.desired("d1")) == 2, "not twice at once"
+    clock.advance(20.0)
+    unheard.ask_again()
+    assert len(broker.desired("d1")) == 3
+    controller.takes(make_device("d1", epoch=EPOCH).hello())
+    unheard.heard(["d1"])
+    clock.advance(20.0)
+    unheard.look_for_strangers()
+    unheard.ask_again()
+    assert len(broker.desired("d1")) == 3
 
 
 def _saying(payload: bytes, sequence: int) -> bytes:

@@ -14,6 +14,7 @@ from edgeloop_controller.services.ingest import Ingest
 from edgeloop_controller.services.reconcile import Reconciler
 from edgeloop_controller.services.registry import Registry
 from edgeloop_controller.services.rollouts import RolloutRequest
+from edgeloop_controller.services.unheard import Unheard
 from edgeloop_controller.store.engine import Database
 from edgeloop_controller.store.tables import Assignment, Device, Event, Rollout, RolloutMember
 from edgeloop_protocol.lifecycle import SlotState
@@ -354,8 +355,9 @@ def test_a_silent_device_counts_as_offline(database: Database, make_device: Any)
     broker = Remembering()
     registry = Registry(Nothing())
     desired = DesiredPublisher(database, broker, clock)
-    ingest = Ingest(database, Inbox(10, 1000), broker, desired, clock, 10)
-    reconciler = Reconciler(database, registry, desired, clock, offline_after_s=60)
+    unheard = Unheard(database, broker, clock)
+    ingest = Ingest(database, Inbox(10, 1000), broker, desired, unheard, clock, 10)
+    reconciler = Reconciler(database, registry, desired, unheard, clock, offline_after_s=60)
     ingest.process([make_device("d1").hello()])
 
     def online() -> bool:

@@ -128,18 +128,6 @@ class DesiredPublisher:
                 if device.desired_revision > 0:
                     self._say(device)
 
-    def ask_hello(self, device_ids: Iterable[str]) -> None:
-        """Have devices say hello again, also those of whom nothing is known yet."""
-        wanted = sorted(set(device_ids))
-        if not wanted:
-            return
-        with self._database.reading() as session:
-            for device_id in wanted:
-                device = session.get(Device, device_id)
-                known = desired_message(device) if device is not None else Desired(revision=0)
-                message = encode(known.model_copy(update={"wants_hello": True}))
-                self._outbound.publish(down_topic(device_id, Down.DESIRED), message)
-
     def ask_all(self) -> None:
         """What devices reported may have been lost: the coming `say_again`s ask them all."""
         self._ask_all.set()

@@ -21,6 +21,7 @@ from edgeloop_controller.services.decoding import Received, Refused, decode_inbo
 from edgeloop_controller.services.desired import DesiredPublisher, Outbound, wanted_slots
 from edgeloop_controller.services.failure_log import FailureLog
 from edgeloop_controller.services.inbox import Inbound, Inbox
+from edgeloop_controller.services.unheard import Unheard
 from edgeloop_controller.store import device_rows
 from edgeloop_controller.store.engine import Database
 from edgeloop_controller.store.telemetry import (
@@ -71,6 +72,7 @@ class _Outcome:
     counters: IngestCounters = field(default_factory=IngestCounters)
     acks: dict[tuple[str, str], int] = field(default_factory=dict)
     answer: set[str] = field(default_factory=set)
+    heard: set[str] = field(default_factory=set)
     unheard: set[str] = field(default_factory=set)
     refusals: dict[str, Refused] = field(default_factory=dict)
     """The first one of each sender that is to be shown."""
@@ -93,6 +95,7 @@ class Ingest:
         inbox: Inbox,
         outbound: Outbound,
         desired: DesiredPublisher,
+        unheard: Unheard,
         clock: Clock,
         batch_max_messages: int,
     ) -> None:
@@ -100,6 +103,7 @@ class Ingest:
         self._inbox = inbox
         self._outbound = outbound
         self._desired = desired
+        self._unheard = unheard
         self._clock = clock
         self._batch_max_messages = batch_max_messages
         self._shown_at: dict[str, float] = {}
@@ -197,8 +201,9 @@ class Ingest:
         for (device_id, epoch), through in outcome.acks.items():
             ack = Ack(epoch=epoch, through=through)
             self._outbound.publish(down_topic(device_id, Down.ACK), encode(ack))
+        self._unheard.heard(outcome.heard)
         self._desired.publish(outcome.answer - outcome.unheard)
-        self._desired.ask_hello(outcome.unheard)
+        self._unheard.ask(outcome.unheard)
 
     def _refuse(self, refused: Refused, now: float, outcome: _Outcome, rows: Rows) -> None:
         outcome.counters.refused += 1
@@ -239,6 +244,7 @@ def _load(session: Session, decoded: Sequence[Received | Refused], rows: Rows) -
 def _take(known: _Known, one: Received, now: float, outcome: _Outcome, rows: Rows) -> None:
     device_id, message = one.device_id, one.message
     if isinstance(message, Hello):
+        outcome.heard.add(device_id)
         if known.devices.take_hello(message, now):
             outcome.answer.add(device_id)
     elif isinstance(message, Reported):

@@ -28,6 +28,7 @@ from edgeloop_controller.services.desired import DesiredPublisher
 from edgeloop_controller.services.evidence import gather
 from edgeloop_controller.services.failure_log import FailureLog
 from edgeloop_controller.services.registry import Registry
+from edgeloop_controller.services.unheard import Unheard
 from edgeloop_controller.store import devices, events, rollouts, versions
 from edgeloop_controller.store.engine import Database
 from edgeloop_controller.store.tables import Assignment, Device, DeviceSlot, Rollout
@@ -53,12 +54,14 @@ class Reconciler:
         database: Database,
         registry: Registry,
         publisher: DesiredPublisher,
+        unheard: Unheard,
         clock: Clock,
         offline_after_s: float | None,
     ) -> None:
         self._database = database
         self._registry = registry
         self._publisher = publisher
+        self._unheard = unheard
         self._clock = clock
         self._offline_after_s = offline_after_s
         self._failures = FailureLog(logger)
@@ -74,6 +77,7 @@ class Reconciler:
             self._failures.worked(f"rollout {rollout_id}")
             self._publisher.publish(touched)
         self._publisher.say_again()
+        self._unheard.ask_again()
 
     def _due(self) -> list[tuple[int, frozenset[str]]]:
         """Rollouts to step, each with the devices that a newer finished rollout speaks for."""

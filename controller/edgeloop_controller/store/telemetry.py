@@ -16,7 +16,14 @@ from sqlalchemy.exc import OperationalError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from edgeloop_controller.store.json_text import JsonText
-from edgeloop_controller.store.tables import Event, Sample, TelemetryCursor, Window, table_of
+from edgeloop_controller.store.tables import (
+    Device,
+    Event,
+    Sample,
+    TelemetryCursor,
+    Window,
+    table_of,
+)
 from edgeloop_protocol import messages
 from edgeloop_protocol.limits import TEXT_MAX_CHARS
 from edgeloop_protocol.messages import DeviceEvent, Record, Said, TelemetryBatch, WindowSummary
@@ -192,6 +199,18 @@ def save_cursors(session: Session, cursors: Iterable[Cursor]) -> None:
             table.c.epoch == bindparam("of_epoch")
         )
         session.execute(update(table).where(its), moved)
+
+
+def strangers(session: Session, limit: int) -> list[str]:
+    """Of whom there is telemetry, and no device: their hello never came."""
+    query = (
+        select(TelemetryCursor.device_id)
+        .where(TelemetryCursor.device_id.not_in(select(Device.id)))
+        .distinct()
+        .order_by(TelemetryCursor.device_id)
+        .limit(limit)
+    )
+    return list(session.scalars(query))
 
 
 def cursors(session: Session, device_id: str) -> Sequence[TelemetryCursor]:

@@ -128,6 +128,8 @@ class DeviceLaws:
         if document is not None and len(document) > JOURNAL_MAX_BYTES:
             self._tell("EL-INV-8", host, f"a journal of {len(document)} bytes")
         held = {slot.slot for slot in journal.slots if slot.champion is not None}
+        # Also of a life that ended within the turn of its commit.
+        known.champions |= _champions(journal)
         if damaged:
             host.power.damaged.discard(JOURNAL)  # it is whole, be it anew
         else:
@@ -197,9 +199,7 @@ class DeviceLaws:
             self._check_commits(host, before, snapshot)
             self._check_refusals(host, snapshot)
             known.snapshot = snapshot
-            known.champions |= {
-                slot.champion.manifest_digest for slot in snapshot.slots if slot.champion
-            }
+            known.champions |= _champions(snapshot)
         self._check_served(host, snapshot)
         self._check_queues(host)
 
@@ -276,6 +276,10 @@ class DeviceLaws:
 
     def _tell(self, law: str, host: DeviceHost, detail: str) -> None:
         self._breaches.tell(law, host.spec.id, detail)
+
+
+def _champions(snapshot: DeviceSnapshot) -> set[str]:
+    return {slot.champion.manifest_digest for slot in snapshot.slots if slot.champion}
 
 
 @lru_cache(maxsize=DIGESTS_KEPT_MAX)
