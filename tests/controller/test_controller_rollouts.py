@@ -109,6 +109,29 @@ def test_a_newer_finished_rollout_speaks_for_its_devices(controller: Any, make_d
     } == {"2"}
 
 
+def test_it_speaks_for_them_from_the_tick_on_in_which_it_ends(
+    controller: Any, database: Database, make_device: Any
+) -> None:
+    """An older finished rollout that matches the device by now must not take it over between."""
+    devices = _join(controller, make_device, "d1", site="a")
+    devices += _join(controller, make_device, "d2", site="b")
+    controller.publish("1")
+    controller.publish("2", seed=1)
+    _start(controller, selector="site=a")
+    for _ in range(4):
+        _turn(controller, devices)
+    _start(controller, version="2", selector="device=d2")
+    _turn(controller, devices)
+    devices[1].labels = {"site": "a"}
+    controller.takes(devices[1].hello())
+    for _ in range(4):
+        _turn(controller, devices)
+    assert _running(devices) == ["1", "2"]
+    with database.reading() as session:
+        named = session.scalars(select(RolloutMember.rollout_id).order_by(RolloutMember.device_id))
+        assert named.all() == [1, 2]
+
+
 def test_a_canary_that_fails_halts_it_and_goes_back(
     controller: Any, database: Database, make_device: Any
 ) -> None:

@@ -40,7 +40,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from edgeloop_controller.core import gates
-from edgeloop_controller.core.rollout_turn import Turn
+from edgeloop_controller.core.rollout_turn import Turn, soaks_since
 from edgeloop_controller.core.rollout_types import (
     ComparedWindow,
     DeviceView,
@@ -81,6 +81,7 @@ __all__ = [
     "Wave",
     "WithdrawFrom",
     "abort",
+    "asks_again_at",
     "initial_state",
     "pause",
     "resume",
@@ -124,6 +125,24 @@ def step(
         turn.go_on(compared)
         turn.explain(compared)
     return turn.result()
+
+
+def asks_again_at(spec: RolloutSpec, state: RolloutState, now: float) -> float | None:
+    """The next time at which `step` may say something new although nothing else has changed; None:
+    no time will. `state` is the outcome of a step at `now` that changed nothing."""
+    if state.status is not RolloutStatus.RUNNING:
+        return None
+    terms = spec.terms
+    times = {
+        member.offered_at + terms.deadline_s
+        for member in state.members.values()
+        if member.phase is MemberPhase.OFFERED and member.offered_at is not None
+    }
+    if state.wave_started_at is not None:
+        times.add(state.wave_started_at + terms.deadline_s)
+        commits = (m for m in state.members.values() if m.phase is MemberPhase.COMMITTED)
+        times.add(soaks_since(spec, state.wave_started_at, commits) + terms.soak_s)
+    return min((time for time in times if time > now), default=None)
 
 
 def pause(state: RolloutState) -> Step:

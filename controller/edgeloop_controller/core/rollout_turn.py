@@ -4,9 +4,10 @@ Invariants: a Turn starts from one state and is thrown away after `result`; it n
 state that it was given.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
+from edgeloop_controller.core.rollout_fit import Unfit, matching
 from edgeloop_controller.core.rollout_types import (
     DeviceView,
     Effect,
@@ -22,10 +23,7 @@ from edgeloop_controller.core.rollout_types import (
 )
 from edgeloop_controller.core.selector import parse
 from edgeloop_controller.core.waves import bound, entry_order
-from edgeloop_protocol.admission import incompatible
 from edgeloop_protocol.lifecycle import RESTING, SlotState
-from edgeloop_protocol.manifest import Manifest
-from edgeloop_protocol.messages import Inventory
 
 EXPOSED = (MemberPhase.OFFERED, MemberPhase.COMMITTED, MemberPhase.FAILED)
 """Phases of members that take one of a wave's places."""
@@ -43,10 +41,11 @@ class Turn:
         self._spec = spec
         self._state = state
         self._views = {device.id: device for device in devices}
-        selector = parse(spec.selector)
-        self._matching = [d for d in devices if selector.matches(d.id, d.labels)]
+        self._matching = matching(parse(spec.selector), devices)
         self._now = now
         self._effects: list[Effect] = []
+        self._by_phase: dict[MemberPhase, list[Member]] | None = None
+        self._fits: list[DeviceView] | None = None
 
     def result(self) -> Step:
         return Step(replace(self._state, members=self.members), tuple(self._effects))
@@ -55,12 +54,15 @@ class Turn:
 
     def read_reports(self) -> None:
         """Settle offered members by what they report; note who does not fit, and who does again."""
-        for member in list(self.members.values()):
+        for member in self._in_phase(MemberPhase.OFFERED):
             view = self._views.get(member.device_id)
-            if view is not None and member.phase is MemberPhase.OFFERED:
+            if view is not None:
                 self._settle(member, view)
+        causes = Unfit(self._spec.manifest)
         for view in self._matching:
-            self._check_fit(view)
+            known = self.members.get(view.id)
+            if known is None or known.phase is MemberPhase.INELIGIBLE:
+                self._check_fit(view, known, causes.of(view.inventory))
 
     def _settle(self, member: Member, view: DeviceView) -> None:
         """What stands from before this offer, such as an earlier refusal, is no answer."""
@@ -80,17 +82,13 @@ class Turn:
             self._put(member, MemberPhase.FAILED, cause)
             self._note("rollout.device_failed", f"{view.id}: {cause}")
 
-    def _check_fit(self, view: DeviceView) -> None:
-        known = self.members.get(view.id)
-        if known is not None and known.phase is not MemberPhase.INELIGIBLE:
-            return
-        cause = _unfit(self._spec.manifest, view.inventory)
+    def _check_fit(self, view: DeviceView, known: Member | None, cause: str) -> None:
         if not cause:
-            self.members.pop(view.id, None)
+            if known is not None:
+                del self.members[view.id]
+                self._by_phase = self._fits = None
         elif known is None or known.cause != cause:
-            self.members[view.id] = Member(
-                view.id, self._state.wave, MemberPhase.INELIGIBLE, cause=cause
-            )
+            self._set(Member(view.id, self._state.wave, MemberPhase.INELIGIBLE, cause=cause))
 
     # ---- going on, and stopping -----------------------------------------------------------------
 
@@ -101,7 +99,7 @@ class Turn:
                 continue
             self._withdraw(member, sentence)
             if member.phase is MemberPhase.FAILED:
-                self.members[member.device_id] = member
+                self._set(member)
         self._state = replace(self._state, status=RolloutStatus.HALTED, verdict=sentence)
         self._note("rollout.halted", sentence)
 
@@ -165,15 +163,10 @@ class Turn:
         missing = self._uncompared(compared)
         if missing and self._now < started + terms.deadline_s:
             return missing
-        if self._now < self._soaks_since(started) + terms.soak_s:
+        committed = self._in_phase(MemberPhase.COMMITTED)
+        if self._now < soaks_since(self._spec, started, committed) + terms.soak_s:
             return f"soaks for {terms.soak_s:g} s"
         return ""
-
-    def _soaks_since(self, started: float) -> float:
-        """A soak is time spent with the version: it begins with the wave's last commit. Devices
-        that trickle in cannot draw it out beyond the wave's deadline."""
-        commits = [m.settled_at or started for m in self._in_phase(MemberPhase.COMMITTED)]
-        return min(max([started, *commits]), started + self._spec.terms.deadline_s)
 
     def _holds(self, member: Member) -> bool:
         view = self._views.get(member.device_id)
@@ -207,19 +200,23 @@ class Turn:
 
     def _offer(self) -> None:
         """Fill the wave's places: online devices first, in the rollout's own order."""
-        chosen = self._candidates()[: max(0, self._places())]
+        places = self._places()
+        chosen = self._candidates()[:places] if places > 0 else []
         if chosen and self._state.wave_started_at is None:
             self._state = replace(self._state, wave_started_at=self._now)
             self._note_wave()
         for view in chosen:
             known = self.members.get(view.id)
-            self.members[view.id] = Member(
-                view.id,
-                self._state.wave,
-                MemberPhase.OFFERED,
-                offered_at=self._now,
-                # One that was withdrawn may hold the target by now: it goes back to the old one.
-                before_digest=known.before_digest if known else _runs_now(view, self._spec.slot),
+            # One that was withdrawn may hold the target by now: it goes back to the old one.
+            before = known.before_digest if known else _runs_now(view, self._spec.slot)
+            self._set(
+                Member(
+                    view.id,
+                    self._state.wave,
+                    MemberPhase.OFFERED,
+                    offered_at=self._now,
+                    before_digest=before,
+                )
             )
             self._effects.append(OfferTo(view.id, self._state.wave))
 
@@ -241,28 +238,39 @@ class Turn:
         """Places of the current wave that are not taken; never fewer than an earlier wave's."""
         matching = len(self._fit())
         reached = self._spec.waves[: self._state.wave + 1]
-        taken = sum(member.phase in EXPOSED for member in self.members.values())
+        taken = sum(len(self._in_phase(phase)) for phase in EXPOSED)
         return max(bound(wave, matching) for wave in reached) - taken
 
     def _fit(self) -> list[DeviceView]:
-        return [view for view in self._matching if not self._ineligible(view)]
-
-    def _ineligible(self, view: DeviceView) -> bool:
-        member = self.members.get(view.id)
-        return member is not None and member.phase is MemberPhase.INELIGIBLE
+        """Matching devices that are not ineligible; it changes with the members."""
+        if self._fits is None:
+            unfit = {member.device_id for member in self._in_phase(MemberPhase.INELIGIBLE)}
+            self._fits = (
+                [view for view in self._matching if view.id not in unfit]
+                if unfit
+                else self._matching
+            )
+        return self._fits
 
     # ---- small words ----------------------------------------------------------------------------
 
     def _last_wave(self) -> bool:
         return self._state.wave >= len(self._spec.waves) - 1
 
-    def _in_phase(self, phase: MemberPhase) -> list[Member]:
-        return [member for member in self.members.values() if member.phase is phase]
+    def _in_phase(self, phase: MemberPhase) -> Sequence[Member]:
+        """In the order of `members`, as they are now."""
+        if self._by_phase is None:
+            self._by_phase = {phase: [] for phase in MemberPhase}
+            for member in self.members.values():
+                self._by_phase[member.phase].append(member)
+        return self._by_phase[phase]
+
+    def _set(self, member: Member) -> None:
+        self.members[member.device_id] = member
+        self._by_phase = self._fits = None
 
     def _put(self, member: Member, phase: MemberPhase, cause: str = "") -> None:
-        self.members[member.device_id] = replace(
-            member, phase=phase, settled_at=self._now, cause=cause
-        )
+        self._set(replace(member, phase=phase, settled_at=self._now, cause=cause))
 
     def _withdraw(self, member: Member, cause: str) -> None:
         self._put(member, MemberPhase.WITHDRAWN, cause)
@@ -278,6 +286,13 @@ class Turn:
         return f"wave {self._state.wave + 1} of {len(self._spec.waves)}"
 
 
+def soaks_since(spec: RolloutSpec, started: float, committed: Iterable[Member]) -> float:
+    """A soak is time spent with the version: it begins with the wave's last commit. Devices that
+    trickle in cannot draw it out beyond the wave's deadline."""
+    commits = [member.settled_at or started for member in committed]
+    return min(max([started, *commits]), started + spec.terms.deadline_s)
+
+
 def _runs_now(view: DeviceView, slot: str) -> str | None:
     """What the device goes back to: what it runs when at rest, else what it is assigned.
 
@@ -287,12 +302,3 @@ def _runs_now(view: DeviceView, slot: str) -> str | None:
     if reported is not None and reported.champion is not None and reported.state in RESTING:
         return reported.champion.manifest_digest
     return view.assigned_digest
-
-
-def _unfit(manifest: Manifest, inventory: Inventory) -> str:
-    """Why a device is not offered the version, in words. Disk is the agent's to wait for."""
-    problem = incompatible(manifest, inventory)
-    if problem is not None:
-        return str(problem)
-    needed, had = manifest.requires.memory_bytes, inventory.memory_bytes
-    return "" if needed <= had else f"{had} bytes of memory; the version needs {needed}"

@@ -86,7 +86,7 @@ class RolloutSpec:
     terms: RolloutTerms
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Member:
     device_id: str
     wave: int
@@ -106,7 +106,7 @@ class RolloutState:
     verdict: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class DeviceView:
     """What the engine may know of a device; `labels` are the effective ones."""
 

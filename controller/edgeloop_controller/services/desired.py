@@ -139,21 +139,23 @@ class DesiredPublisher:
         may have lost it), and those that were silent about an offer. Asked: all, after `ask_all`.
         """
         with self._database.reading() as session:
-            for device in self._due(session):
-                self._say(device)
+            due = self._due(session)
+            found = {device.id: device for device in devices.of_ids(session, due)}
+            for device_id in due:
+                self._say(found[device_id])
             self._ask_some(session)
 
-    def _due(self, session: Session) -> Sequence[Device]:
+    def _due(self, session: Session) -> Sequence[str]:
         """Those that waited longest first, so that devices that never answer hold up no other."""
         now, heard_before = self._clock.monotonic(), self._clock.wall() - UNHEARD_S
-        waiting = {d.id: d for d in devices.behind(session)}
-        waiting |= {d.id: d for d in rollouts.silent_about_offer(session, heard_before)}
+        waiting = dict.fromkeys(devices.behind(session))
+        waiting |= dict.fromkeys(rollouts.silent_about_offer(session, heard_before))
         with self._lock:
             self._said_at = {k: v for k, v in self._said_at.items() if k in waiting}
             said_at = {device_id: self._said_at.get(device_id, -1e9) for device_id in waiting}
         due = [device_id for device_id in waiting if now - said_at[device_id] >= SAY_AGAIN_S]
         due.sort(key=said_at.__getitem__)
-        return [waiting[device_id] for device_id in due[:SAID_AGAIN_MAX]]
+        return due[:SAID_AGAIN_MAX]
 
     def _ask_some(self, session: Session) -> None:
         if not self._to_ask and self._ask_all.is_set():

@@ -1,45 +1,121 @@
 """What is known of how a rollout's version behaves: compared windows and labelled pairs.
 
 Invariants: only members count, only since the rollout started, and only where the version in
-shadow is the one that the member ran before.
+shadow is the one that the member ran before; each window and each label is read once.
 """
+
+from collections.abc import Mapping
+from typing import NamedTuple
 
 from sqlalchemy.orm import Session
 
-from edgeloop_controller.core.rollout import ComparedWindow, Evidence, LabelledPair, RolloutState
+from edgeloop_controller.core.rollout import ComparedWindow, Evidence, LabelledPair, Member
 from edgeloop_controller.services.registry import Registry
 from edgeloop_controller.store import samples, telemetry
-from edgeloop_controller.store.tables import Label, Rollout, Sample
+from edgeloop_controller.store.tables import Rollout
 from edgeloop_protocol.manifest import Manifest
 
 
-def gather(session: Session, rollout: Rollout, state: RolloutState, registry: Registry) -> Evidence:
-    """In the order in which it came."""
-    before = {m.device_id: m.before_digest for m in state.members.values() if m.before_digest}
-    if not before:
-        return Evidence()
-    slot, target, since = rollout.slot, rollout.manifest_digest, rollout.started_at
-    windows = tuple(
-        ComparedWindow(device_id, registry.manifest(shadow).ref(), count, disagreements)
-        for device_id, shadow, count, disagreements in telemetry.compared_windows(
-            session, slot, target, since
+class _Labelled(NamedTuple):
+    device_id: str
+    manifest_digest: str
+    shadow_digest: str | None
+    prediction: int
+    shadow_prediction: int | None
+    label: str
+
+
+class EvidenceLog:
+    """Of one rollout, since it started.
+
+    Windows of one device against one old version are added up: the gates judge by counts and by
+    the order in which old versions first appear (core.gates).
+    """
+
+    def __init__(self) -> None:
+        self._windows_through = 0
+        self._labels_through = 0
+        self._counts: dict[tuple[str, str], tuple[int, int]] = {}
+        """(device, digest in shadow) → compared, disagreements; as they first appeared."""
+        self._windows: dict[tuple[str, str], ComparedWindow] = {}
+        """Made of the counts when they are asked for."""
+        self._labelled: dict[int, _Labelled] = {}
+        """By the id of the sample."""
+
+    def read(self, session: Session, rollout: Rollout) -> bool:
+        """What came since the last time; True if anything did."""
+        windows = self._read_windows(session, rollout)
+        return self._read_labels(session, rollout) or windows
+
+    def of_members(self, members: Mapping[str, Member], registry: Registry) -> Evidence:
+        before = {m.device_id: m.before_digest for m in members.values() if m.before_digest}
+        windows = [
+            self._windows.get(key) or self._window(key, registry)
+            for key in self._counts
+            if before.get(key[0]) == key[1]
+        ]
+        pairs = [
+            _pair(example, registry)
+            for example in self._labelled.values()
+            if before.get(example.device_id) == example.shadow_digest
+        ]
+        return Evidence(windows, pairs)
+
+    def _window(self, key: tuple[str, str], registry: Registry) -> ComparedWindow:
+        device_id, shadow = key
+        made = ComparedWindow(device_id, registry.manifest(shadow).ref(), *self._counts[key])
+        self._windows[key] = made
+        return made
+
+    def _read_windows(self, session: Session, rollout: Rollout) -> bool:
+        last = telemetry.last_window_id(session)
+        if last == self._windows_through:
+            return False
+        fresh = telemetry.compared_windows(
+            session,
+            rollout.slot,
+            rollout.manifest_digest,
+            rollout.started_at,
+            self._windows_through,
         )
-        if before.get(device_id) == shadow
-    )
-    pairs = tuple(
-        _pair(sample, label, registry)
-        for sample, label in samples.shadowed(session, slot, target, since)
-        if before.get(sample.device_id) == sample.shadow_digest
-    )
-    return Evidence(windows, pairs)
+        for device_id, shadow, count, disagreements in fresh:
+            key = (device_id, shadow)
+            had = self._counts.get(key, (0, 0))
+            self._counts[key] = had[0] + count, had[1] + disagreements
+            self._windows.pop(key, None)
+        self._windows_through = last
+        return bool(fresh)
+
+    def _read_labels(self, session: Session, rollout: Rollout) -> bool:
+        last = samples.last_label_change(session)
+        if last == self._labels_through:
+            return False
+        fresh = samples.shadowed(
+            session,
+            rollout.slot,
+            rollout.manifest_digest,
+            rollout.started_at,
+            self._labels_through,
+        )
+        for sample, label in fresh:
+            self._labelled[sample.id] = _Labelled(
+                sample.device_id,
+                sample.manifest_digest,
+                sample.shadow_digest,
+                sample.prediction,
+                sample.shadow_prediction,
+                label.label,
+            )
+        self._labels_through = last
+        return bool(fresh)
 
 
-def _pair(sample: Sample, label: Label, registry: Registry) -> LabelledPair:
-    target = registry.manifest(sample.manifest_digest)
+def _pair(example: _Labelled, registry: Registry) -> LabelledPair:
+    target = registry.manifest(example.manifest_digest)
     return LabelledPair(
-        device_id=sample.device_id,
-        target_correct=label_name(target, sample.prediction) == label.label,
-        shadow_correct=label_name(target, sample.shadow_prediction) == label.label,
+        device_id=example.device_id,
+        target_correct=label_name(target, example.prediction) == example.label,
+        shadow_correct=label_name(target, example.shadow_prediction) == example.label,
     )
 
 

@@ -1,49 +1,35 @@
 """The reconciler: for each rollout, look, decide (`core.rollout.step`), write, commit, then say.
 
 Invariants: one transaction holds a decision and all that follows from it, so a kill at any moment
-loses nothing but words, which are said again; a rollout whose step fails does not stop the others.
+loses nothing but words, which are said again; a rollout whose step fails does not stop the others;
+what is remembered between ticks (services.fleet, services.rollout_memory) is brought up to date in
+the transaction that decides.
 """
 
 import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence, Set
+from typing import Final
 
 from sqlalchemy.orm import Session
 
-from edgeloop_controller.core import selector as selectors
-from edgeloop_controller.core.rollout import (
-    DeviceView,
-    Evidence,
-    Note,
-    OfferTo,
-    RolloutSpec,
-    RolloutStatus,
-    Step,
-    WithdrawFrom,
-    step,
-)
+from edgeloop_controller.core.rollout import Evidence, RolloutSpec, RolloutStatus, step
 from edgeloop_controller.core.waves import parse_waves
-from edgeloop_controller.services import desired
+from edgeloop_controller.services.apply_step import apply_step
 from edgeloop_controller.services.desired import DesiredPublisher
-from edgeloop_controller.services.evidence import gather
 from edgeloop_controller.services.failure_log import FailureLog
+from edgeloop_controller.services.fleet import Fleet
 from edgeloop_controller.services.registry import Registry
+from edgeloop_controller.services.rollout_memory import RolloutMemory
+from edgeloop_controller.services.silence import Silence
 from edgeloop_controller.services.unheard import Unheard
-from edgeloop_controller.store import devices, events, rollouts, versions
+from edgeloop_controller.store import rollouts
 from edgeloop_controller.store.engine import Database
-from edgeloop_controller.store.tables import Assignment, Device, DeviceSlot, Rollout
+from edgeloop_controller.store.tables import Rollout
 from edgeloop_protocol.clock import Clock
-from edgeloop_protocol.messages import Inventory, SlotReported
 
 logger = logging.getLogger(__name__)
 
-
-@dataclass(frozen=True)
-class _Fleet:
-    """The devices as one tick sees them."""
-
-    devices: Sequence[Device]
-    slots: Mapping[str, Mapping[str, DeviceSlot]]
+LOOKED_AT: Final = (*rollouts.ACTIVE, RolloutStatus.DONE.value)
 
 
 class Reconciler:
@@ -63,15 +49,20 @@ class Reconciler:
         self._publisher = publisher
         self._unheard = unheard
         self._clock = clock
-        self._offline_after_s = offline_after_s
+        self._silence = Silence(database, clock, offline_after_s)
+        self._fleet = Fleet()
+        self._memories: dict[int, RolloutMemory] = {}
+        self._excluded_ids: dict[int, Set[str]] = {}
+        self._excluded_for: tuple[object, ...] = ()
         self._failures = FailureLog(logger)
 
     def tick(self) -> None:
-        self._notice_silence()
-        for rollout_id, excluded in self._due():
+        self._silence.notice()
+        for rollout_id in self._due():
             try:
-                touched = self._turn(rollout_id, excluded)
+                touched = self._turn(rollout_id)
             except Exception:
+                self._memories.pop(rollout_id, None)
                 self._failures.failed(f"rollout {rollout_id}")
                 continue
             self._failures.worked(f"rollout {rollout_id}")
@@ -79,33 +70,96 @@ class Reconciler:
         self._publisher.say_again()
         self._unheard.ask_again()
 
-    def _due(self) -> list[tuple[int, frozenset[str]]]:
-        """Rollouts to step, each with the devices that a newer finished rollout speaks for."""
+    def _due(self) -> list[int]:
+        """Rollouts that a step may change: active ones first, then finished ones."""
+        now = self._clock.wall()
         with self._database.reading() as session:
-            fleet = devices.every(session)
-            active = rollouts.with_status(session, rollouts.ACTIVE)
-            due = [(rollout.id, frozenset[str]()) for rollout in active]
-            claimed: dict[str, set[str]] = {}
-            for rollout in rollouts.with_status(session, [RolloutStatus.DONE.value]):
-                taken = claimed.setdefault(rollout.slot, set())
-                if len(taken) == len(fleet):
-                    continue
-                due.append((rollout.id, frozenset(taken)))
-                taken.update(_matching_ids(rollout, fleet))
-            return due
+            found = self._look(session)
+            active = {r.id for r in found if r.status in rollouts.ACTIVE}
+            kept = active | self._excluded(found).keys()
+            self._memories = {k: memory for k, memory in self._memories.items() if k in kept}
+            due = [r for r in found if r.id in kept and not self._rests(session, r, found, now)]
+        return [r.id for r in sorted(due, key=lambda r: r.status not in rollouts.ACTIVE)]
 
-    def _turn(self, rollout_id: int, excluded: frozenset[str]) -> set[str]:
+    def _turn(self, rollout_id: int) -> set[str]:
+        """The devices that are to be told."""
         now = self._clock.wall()
         with self._database.writing() as session:
+            found = self._look(session)
             rollout = rollouts.require(session, rollout_id)
-            spec = self._spec(rollout)
-            state = rollouts.state_of(session, rollout)
-            fleet = _Fleet(devices.every(session), devices.slots_by_device(session))
-            views = _views(session, rollout, fleet, set(state.members))
-            views = [view for view in views if view.id not in excluded]
+            if self._rests(session, rollout, found, now):
+                return set()
+            memory, spec = self._memory(rollout), self._spec(rollout)
+            state = memory.state(session, rollout)
             active = rollout.status in rollouts.ACTIVE
-            seen = gather(session, rollout, state, self._registry) if active else Evidence()
-            return apply_step(session, rollout, step(spec, state, views, seen, now), now)
+            seen = (
+                memory.evidence.of_members(state.members, self._registry) if active else Evidence()
+            )
+            result = step(spec, state, list(memory.views.values()), seen, now)
+            rests = not result.effects and result.state == state
+            touched = set() if rests else apply_step(session, rollout, state, result, now)
+        memory.stepped(spec, result, rollout.change, now)
+        return touched
+
+    def _look(self, session: Session) -> Sequence[Rollout]:
+        """Bring what is remembered of devices up to date; the rollouts, newest first."""
+        changed = self._fleet.refresh(session)
+        for memory in self._memories.values():
+            memory.see(changed, self._fleet.devices)
+        return rollouts.with_status(session, LOOKED_AT)
+
+    def _rests(
+        self, session: Session, rollout: Rollout, found: Sequence[Rollout], now: float
+    ) -> bool:
+        """Brings the rollout's memory up to date to say so."""
+        memory = self._memory(rollout)
+        memory.state(session, rollout)
+        if rollout.status in rollouts.ACTIVE and memory.evidence.read(session, rollout):
+            memory.wake()
+        held = [
+            (other.id, self._memory(other).holds(session, other))
+            for other in found
+            if other.status in rollouts.ACTIVE
+            and other.slot == rollout.slot
+            and other.id != rollout.id
+        ]
+        speaking = self._excluded(found)
+        if rollout.status == RolloutStatus.DONE and rollout.id not in speaking:
+            return True
+        excluded = speaking.get(rollout.id, frozenset())
+        memory.gather(self._fleet.devices, held, excluded)
+        return memory.rests(now)
+
+    def _excluded(self, found: Sequence[Rollout]) -> Mapping[int, Set[str]]:
+        """Finished rollouts that speak for a device still → the devices that a newer finished one
+        speaks for."""
+        done = [r for r in found if r.status == RolloutStatus.DONE]
+        if self._excluded_for != self._matching_of(done):
+            self._excluded_ids = self._find_excluded(done)
+            self._excluded_for = self._matching_of(done)
+        return self._excluded_ids
+
+    def _matching_of(self, done: Sequence[Rollout]) -> tuple[object, ...]:
+        """What `_find_excluded` depends on."""
+        moved = [(r.id, m.matching_moved) for r in done if (m := self._memories.get(r.id))]
+        return len(self._fleet.devices), [r.id for r in done], moved
+
+    def _find_excluded(self, done: Sequence[Rollout]) -> dict[int, Set[str]]:
+        taken: dict[str, set[str]] = {}
+        excluded: dict[int, Set[str]] = {}
+        for rollout in done:
+            claimed = taken.setdefault(rollout.slot, set())
+            if len(claimed) < len(self._fleet.devices):
+                excluded[rollout.id] = frozenset(claimed)
+                claimed |= self._memory(rollout).matching
+        return excluded
+
+    def _memory(self, rollout: Rollout) -> RolloutMemory:
+        memory = self._memories.get(rollout.id)
+        if memory is None:
+            memory = self._memories[rollout.id] = RolloutMemory.of(rollout)
+            memory.see(self._fleet.devices.keys(), self._fleet.devices)
+        return memory
 
     def _spec(self, rollout: Rollout) -> RolloutSpec:
         manifest = self._registry.manifest(rollout.manifest_digest)
@@ -118,104 +172,3 @@ class Reconciler:
             waves=parse_waves(",".join(rollout.waves)),
             terms=rollouts.terms_of(rollout),
         )
-
-    def _notice_silence(self) -> None:
-        if self._offline_after_s is None:
-            return
-        now = self._clock.wall()
-        with self._database.writing() as session:
-            silent = devices.silent(session, now - self._offline_after_s)
-            if silent:
-                devices.set_offline(session, [device_id for device_id, _ in silent])
-            for device_id, seen_at in silent:
-                data = {"why": f"silent for {now - seen_at:.0f} s"}
-                events.add(session, now, "device.disconnected", device_id, data)
-
-
-def apply_step(session: Session, rollout: Rollout, result: Step, now: float) -> set[str]:
-    """Write a step's state and effects; returns the devices whose desired state changed."""
-    rollouts.save_state(session, rollout, result.state, now)
-    session.flush()
-    terms = rollouts.terms_of(rollout)
-    target = rollout.manifest_digest
-    touched: set[str] = set()
-    for effect in result.effects:
-        match effect:
-            case OfferTo(device_id=device_id, wave=wave):
-                devices.assign(
-                    session,
-                    device_id,
-                    rollout.slot,
-                    manifest_digest=target,
-                    rollout_id=rollout.id,
-                    probation=terms.probation.model_dump(mode="json"),
-                    reason=f"rollout {rollout.id}, wave {wave + 1}",
-                )
-                touched.add(device_id)
-            case WithdrawFrom():
-                if _withdraw(session, rollout, effect):
-                    touched.add(effect.device_id)
-            case Note(kind=kind, detail=detail):
-                data = {"rollout": rollout.id, "detail": detail, "slot": rollout.slot}
-                events.add(session, now, kind, _subject(session, rollout), data)
-    session.flush()
-    return desired.refresh(session, touched)
-
-
-def _withdraw(session: Session, rollout: Rollout, effect: WithdrawFrom) -> bool:
-    """False: the device was given something else since, which stands."""
-    row = session.get(Assignment, (effect.device_id, rollout.slot))
-    if row is None or row.rollout_id != rollout.id:
-        return False
-    probation = rollouts.terms_of(rollout).probation.model_copy(update={"compare": False})
-    devices.assign(
-        session,
-        effect.device_id,
-        rollout.slot,
-        manifest_digest=effect.before_digest,
-        rollout_id=None,
-        probation=probation.model_dump(mode="json"),
-        reason=f"withdrawn: {effect.reason}"[:500],
-    )
-    return True
-
-
-def _subject(session: Session, rollout: Rollout) -> str:
-    version = versions.by_digest(session, rollout.manifest_digest)
-    return f"{version.name}@{version.version}" if version else rollout.manifest_digest
-
-
-def _matching_ids(rollout: Rollout, fleet: Sequence[Device]) -> set[str]:
-    selector = selectors.parse(rollout.selector)
-    return {d.id for d in fleet if selector.matches(d.id, devices.effective_labels(d))}
-
-
-def _views(
-    session: Session, rollout: Rollout, fleet: _Fleet, members: set[str]
-) -> list[DeviceView]:
-    """All devices that match now and all that are members."""
-    wanted = _matching_ids(rollout, fleet.devices) | members
-    assigned = devices.assignments_on(session, rollout.slot)
-    held = rollouts.held_devices(session, rollout.slot)
-    return [
-        _view(device, fleet, assigned.get(device.id), held.get(device.id, rollout.id), rollout.id)
-        for device in fleet.devices
-        if device.id in wanted
-    ]
-
-
-def _view(
-    device: Device, fleet: _Fleet, assigned: Assignment | None, holder: int, rollout_id: int
-) -> DeviceView:
-    slots = fleet.slots.get(device.id, {})
-    return DeviceView(
-        id=device.id,
-        labels=devices.effective_labels(device),
-        online=device.online,
-        inventory=Inventory.model_validate(device.inventory),
-        slots={name: SlotReported.model_validate(row.reported) for name, row in slots.items()},
-        # What it was assigned last is in the message that carries the desired revision.
-        has_seen_offer=device.revision_seen >= device.desired_revision,
-        assigned_digest=assigned.manifest_digest if assigned else None,
-        busy_with=None if holder == rollout_id else holder,
-    )

@@ -15,8 +15,8 @@ from edgeloop_controller.core.rollout import RolloutState, RolloutTerms, Step
 from edgeloop_controller.core.selector import Selector
 from edgeloop_controller.core.waves import parse_waves
 from edgeloop_controller.errors import ConflictError, NotFoundError, RefusedInputError
+from edgeloop_controller.services.apply_step import apply_step
 from edgeloop_controller.services.desired import DesiredPublisher
-from edgeloop_controller.services.reconcile import apply_step
 from edgeloop_controller.store import devices, events, rollouts, versions
 from edgeloop_controller.store.engine import Database
 from edgeloop_controller.store.tables import Rollout, Version
@@ -89,8 +89,8 @@ class Rollouts:
     def _change(self, rollout_id: int, change: Callable[[RolloutState], Step]) -> None:
         with self._database.writing() as session:
             rollout = rollouts.require(session, rollout_id)
-            step = change(rollouts.state_of(session, rollout))
-            touched = apply_step(session, rollout, step, self._clock.wall())
+            before = rollouts.state_of(session, rollout)
+            touched = apply_step(session, rollout, before, change(before), self._clock.wall())
         self._desired.publish(touched)
 
 

@@ -6,10 +6,10 @@ of a controller do not overlap (store.engine), so whoever has read up to one num
 everything that was committed since above it.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from sqlalchemy import bindparam, func, or_, select, update
+from sqlalchemy import Text, bindparam, cast, func, insert, or_, select, update
 from sqlalchemy.orm import Session
 
 from edgeloop_controller.errors import NotFoundError
@@ -20,7 +20,7 @@ IDS_A_QUERY: Final = 1000
 
 def next_change(session: Session) -> int:
     """The number for what this writing transaction changes."""
-    return (session.scalar(select(func.max(Device.change))) or 0) + 1
+    return last_change(session) + 1
 
 
 def require(session: Session, device_id: str) -> Device:
@@ -53,9 +53,47 @@ def count(session: Session) -> tuple[int, int]:
 
 
 def effective_labels(device: Device) -> dict[str, str]:
+    return merged_labels(device.agent_labels, device.labels)
+
+
+def merged_labels(of_agent: Mapping[str, str], set_here: Mapping[str, str]) -> dict[str, str]:
     """The agent's own labels with those set here over them; an empty string here removes one."""
-    merged = {**device.agent_labels, **device.labels}
+    merged = {**of_agent, **set_here}
     return {key: value for key, value in merged.items() if value != ""}
+
+
+def last_change(session: Session) -> int:
+    return session.scalar(select(func.max(Device.change))) or 0
+
+
+def changed(session: Session, after: int) -> Iterator[Any]:
+    """Rows of devices with a greater `change`, in the order of their ids; JSON as text."""
+    query = (
+        select(
+            Device.id,
+            Device.online,
+            Device.revision_seen,
+            Device.desired_revision,
+            cast(Device.agent_labels, Text).label("agent_labels"),
+            cast(Device.labels, Text).label("labels"),
+            cast(Device.inventory, Text).label("inventory"),
+        )
+        .where(Device.change > after)
+        .order_by(Device.id)
+    )
+    yield from session.execute(query)
+
+
+def slots_changed(session: Session, after: int) -> Iterator[Any]:
+    """Device, slot and reported document, as text, of devices with a greater `change`."""
+    query = select(DeviceSlot.device_id, DeviceSlot.slot, cast(DeviceSlot.reported, Text))
+    yield from session.execute(query.join(Device).where(Device.change > after))
+
+
+def assignments_changed(session: Session, after: int) -> Iterator[Any]:
+    """Device, slot and manifest digest of devices with a greater `change`."""
+    query = select(Assignment.device_id, Assignment.slot, Assignment.manifest_digest)
+    yield from session.execute(query.join(Device).where(Device.change > after))
 
 
 def slots_by_device(session: Session) -> dict[str, dict[str, DeviceSlot]]:
@@ -98,30 +136,23 @@ def save_desired(session: Session, rows: Sequence[dict[str, Any]]) -> None:
         session.execute(statement.values(change=next_change(session)), rows)
 
 
-def assignments_on(session: Session, slot: str) -> dict[str, Assignment]:
-    """device id → its assignment of `slot`."""
-    query = select(Assignment).where(Assignment.slot == slot)
-    return {row.device_id: row for row in session.scalars(query)}
-
-
-def assign(
-    session: Session,
-    device_id: str,
-    slot: str,
-    *,
-    manifest_digest: str | None,
-    rollout_id: int | None,
-    probation: dict[str, Any],
-    reason: str,
+def save_assignments(
+    session: Session, rows: Collection[dict[str, Any]], known: Collection[tuple[str, str]]
 ) -> None:
-    row = session.get(Assignment, (device_id, slot))
-    if row is None:
-        row = Assignment(device_id=device_id, slot=slot)
-        session.add(row)
-    row.manifest_digest = manifest_digest
-    row.rollout_id = rollout_id
-    row.probation = probation
-    row.reason = reason
+    """Rows of the columns of `assignments`; `known` are the (device, slot) pairs that there are."""
+    table = table_of(Assignment)
+    keys = set(known)
+    new = [row for row in rows if (row["device_id"], row["slot"]) not in keys]
+    if new:
+        session.execute(insert(table), new)
+    moved = [
+        {"of_device": row["device_id"], "of_slot": row["slot"]} | row
+        for row in rows
+        if (row["device_id"], row["slot"]) in keys
+    ]
+    if moved:
+        its = (table.c.device_id == bindparam("of_device")) & (table.c.slot == bindparam("of_slot"))
+        session.execute(update(table).where(its), moved)
 
 
 def champions(
@@ -141,12 +172,12 @@ def champions(
     return {str(digest): number for digest, number in session.execute(query)}
 
 
-def behind(session: Session) -> Sequence[Device]:
+def behind(session: Session) -> Sequence[str]:
     """Online devices that have not yet reported the revision that was made for them."""
-    query = select(Device).where(
+    query = select(Device.id).where(
         Device.online, Device.desired_revision > 0, Device.revision_seen != Device.desired_revision
     )
-    return session.scalars(query).all()
+    return session.scalars(query.order_by(Device.id)).all()
 
 
 def silent(session: Session, seen_before: float) -> Sequence[tuple[str, float]]:
@@ -157,6 +188,11 @@ def silent(session: Session, seen_before: float) -> Sequence[tuple[str, float]]:
     return [
         (device_id, seen_at) for device_id, seen_at in session.execute(query.order_by(Device.id))
     ]
+
+
+def earliest_seen(session: Session) -> float | None:
+    """When the online device that was silent for longest was heard; None: none is online."""
+    return session.scalar(select(func.min(Device.last_seen_at)).where(Device.online))
 
 
 def set_offline(session: Session, ids: Collection[str]) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Sequence
 from typing import Any, Final
 
-from sqlalchemy import and_, or_, select
+from sqlalchemy import BindParameter, and_, bindparam, delete, insert, or_, select, update
 from sqlalchemy.orm import Session
 
 from edgeloop_controller.core.rollout import (
@@ -20,6 +20,7 @@ from edgeloop_controller.store.tables import (
     DeviceSlot,
     Rollout,
     RolloutMember,
+    table_of,
 )
 
 ACTIVE: Final = (RolloutStatus.RUNNING.value, RolloutStatus.PAUSED.value)
@@ -61,30 +62,21 @@ def members_of(session: Session, rollout_id: int) -> dict[str, RolloutMember]:
     return {row.device_id: row for row in session.scalars(query)}
 
 
-def held_devices(session: Session, slot: str) -> dict[str, int]:
-    """device id → the active rollout that has offered it something on `slot`."""
-    query = (
-        select(RolloutMember.device_id, RolloutMember.rollout_id)
-        .join(Rollout, Rollout.id == RolloutMember.rollout_id)
-        .where(
-            Rollout.slot == slot,
-            Rollout.status.in_(ACTIVE),
-            RolloutMember.phase.in_([MemberPhase.OFFERED.value, MemberPhase.COMMITTED.value]),
-        )
-    )
-    return {row.device_id: row.rollout_id for row in session.execute(query)}
-
-
-def silent_about_offer(session: Session, heard_before: float) -> Sequence[Device]:
+def silent_about_offer(session: Session, heard_before: float) -> Sequence[str]:
     """Online devices that hold an offer that they have not settled, and whose slot was last heard
     of before that time."""
-    unsettled = (
-        select(Assignment.device_id)
+    # Written out, so that the index of offered members serves.
+    offered: BindParameter[str] = bindparam(
+        "offered", MemberPhase.OFFERED.value, literal_execute=True
+    )
+    query = (
+        select(Device.id)
+        .join(RolloutMember, RolloutMember.device_id == Device.id)
         .join(
-            RolloutMember,
+            Assignment,
             and_(
-                RolloutMember.device_id == Assignment.device_id,
-                RolloutMember.rollout_id == Assignment.rollout_id,
+                Assignment.device_id == RolloutMember.device_id,
+                Assignment.rollout_id == RolloutMember.rollout_id,
             ),
         )
         .outerjoin(
@@ -92,12 +84,13 @@ def silent_about_offer(session: Session, heard_before: float) -> Sequence[Device
             and_(DeviceSlot.device_id == Assignment.device_id, DeviceSlot.slot == Assignment.slot),
         )
         .where(
-            RolloutMember.phase == MemberPhase.OFFERED.value,
+            RolloutMember.phase == offered,
             or_(DeviceSlot.updated_at.is_(None), DeviceSlot.updated_at < heard_before),
+            Device.online,
+            Device.desired_revision > 0,
         )
-    )
-    query = select(Device).where(
-        Device.online, Device.desired_revision > 0, Device.id.in_(unsettled)
+        .distinct()
+        .order_by(Device.id)
     )
     return session.scalars(query).all()
 
@@ -111,17 +104,19 @@ def terms_document(terms: RolloutTerms) -> dict[str, Any]:
 
 
 def state_of(session: Session, rollout: Rollout) -> RolloutState:
+    table = RolloutMember
+    query = select(
+        table.device_id,
+        table.wave,
+        table.phase,
+        table.offered_at,
+        table.settled_at,
+        table.before_digest,
+        table.cause,
+    ).where(table.rollout_id == rollout.id)
     members = {
-        row.device_id: Member(
-            device_id=row.device_id,
-            wave=row.wave,
-            phase=MemberPhase(row.phase),
-            offered_at=row.offered_at,
-            settled_at=row.settled_at,
-            before_digest=row.before_digest,
-            cause=row.cause,
-        )
-        for row in members_of(session, rollout.id).values()
+        row[0]: Member(row[0], row[1], MemberPhase(row[2]), *row[3:])
+        for row in session.execute(query.order_by(table.device_id))
     }
     return RolloutState(
         status=RolloutStatus(rollout.status),
@@ -132,23 +127,41 @@ def state_of(session: Session, rollout: Rollout) -> RolloutState:
     )
 
 
-def save_state(session: Session, rollout: Rollout, state: RolloutState, now: float) -> None:
-    """Write what changed; `ended_at` is set when the status leaves running and paused."""
+def save_state(
+    session: Session, rollout: Rollout, before: RolloutState, state: RolloutState, now: float
+) -> None:
+    """Write what changed since `before`, which the database holds; `ended_at` is set when the
+    status leaves running and paused."""
     rollout.status = state.status.value
     rollout.wave = state.wave
     rollout.wave_started_at = state.wave_started_at
     rollout.verdict = state.verdict
+    rollout.change += 1
     if rollout.ended_at is None and rollout.status not in ACTIVE:
         rollout.ended_at = now
-    rows = members_of(session, rollout.id)
-    for device_id, member in state.members.items():
-        row = rows.get(device_id)
-        if row is None:
-            row = RolloutMember(rollout_id=rollout.id, device_id=device_id)
-            session.add(row)
-        row.wave = member.wave
-        row.phase = member.phase.value
-        row.offered_at = member.offered_at
-        row.settled_at = member.settled_at
-        row.before_digest = member.before_digest
-        row.cause = member.cause
+    session.flush()
+    known = before.members
+    moved = [m for device_id, m in state.members.items() if known.get(device_id) is not m]
+    gone = [{"of_device": device_id} for device_id in known.keys() - state.members.keys()]
+    table = table_of(RolloutMember)
+    its = (table.c.rollout_id == rollout.id) & (table.c.device_id == bindparam("of_device"))
+    if gone:
+        session.execute(delete(table).where(its), gone)
+    new = [_columns(m) for m in moved if m.device_id not in known]
+    if new:
+        session.execute(insert(table).values(rollout_id=rollout.id), new)
+    old = [{"of_device": m.device_id} | _columns(m) for m in moved if m.device_id in known]
+    if old:
+        session.execute(update(table).where(its), old)
+
+
+def _columns(member: Member) -> dict[str, Any]:
+    return {
+        "device_id": member.device_id,
+        "wave": member.wave,
+        "phase": member.phase.value,
+        "offered_at": member.offered_at,
+        "settled_at": member.settled_at,
+        "before_digest": member.before_digest,
+        "cause": member.cause,
+    }

@@ -60,10 +60,15 @@ def count_labelled(
     return session.scalar(query) or 0
 
 
+def last_label_change(session: Session) -> int:
+    return session.scalar(select(func.max(Label.change))) or 0
+
+
 def shadowed(
-    session: Session, slot: str, manifest_digest: str, since: float
+    session: Session, slot: str, manifest_digest: str, since: float, labelled_after: int
 ) -> Sequence[tuple[Sample, Label]]:
-    """Labelled samples of a version that the version in shadow answered too."""
+    """Samples of a version that the version in shadow answered too, whose label's `change` is
+    greater."""
     query = (
         select(Sample, Label)
         .join(Label, Label.sample_id == Sample.id)
@@ -73,6 +78,7 @@ def shadowed(
             Sample.slot == slot,
             Sample.shadow_digest.is_not(None),
             Sample.shadow_prediction.is_not(None),
+            Label.change > labelled_after,
         )
         .order_by(Sample.id)
     )
@@ -93,4 +99,5 @@ def put_label(
     row.label = label
     row.annotator = annotator
     row.labelled_at = now
+    row.change = last_label_change(session) + 1
     return sample

@@ -127,10 +127,21 @@ class Rollout(Base):
     ended_at: Mapped[float | None]
     verdict: Mapped[str] = mapped_column(Text, default="")
     training_run_id: Mapped[int | None] = mapped_column(ForeignKey("training_runs.id"))
+    change: Mapped[int] = mapped_column(default=0)
+    """Grows whenever the rollout or its members are written."""
 
 
 class RolloutMember(Base):
     __tablename__ = "rollout_members"
+    __table_args__ = (
+        Index(
+            "ix_rollout_members_offered",
+            "rollout_id",
+            "device_id",
+            sqlite_where=text("phase = 'offered'"),
+            postgresql_where=text("phase = 'offered'"),
+        ),
+    )
 
     rollout_id: Mapped[int] = mapped_column(ForeignKey("rollouts.id"), primary_key=True)
     device_id: Mapped[str] = mapped_column(ForeignKey("devices.id"), primary_key=True)
@@ -162,7 +173,7 @@ class Window(Base):
     __tablename__ = "windows"
     __table_args__ = (
         Unique("device_id", "epoch", "sequence"),
-        Index("ix_windows_version_received", "manifest_digest", "received_at"),
+        Index("ix_windows_version", "manifest_digest", "slot", "id"),
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -220,6 +231,8 @@ class Label(Base):
     label: Mapped[str]
     labelled_at: Mapped[float]
     annotator: Mapped[str]
+    change: Mapped[int] = mapped_column(default=0, index=True)
+    """Grows with each label that is given."""
 
 
 class Event(Base):

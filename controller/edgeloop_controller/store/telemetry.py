@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 import numpy as np
-from sqlalchemy import bindparam, insert, select, tuple_, update
+from sqlalchemy import bindparam, func, insert, select, tuple_, update
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
@@ -235,17 +235,23 @@ def windows_after(
     yield from session.scalars(query)
 
 
+def last_window_id(session: Session) -> int:
+    return session.scalar(select(func.max(Window.id))) or 0
+
+
 def compared_windows(
-    session: Session, slot: str, manifest_digest: str, since: float
+    session: Session, slot: str, manifest_digest: str, since: float, after_id: int
 ) -> Sequence[tuple[str, str, int, int]]:
-    """(device, digest in shadow, compared, disagreements) of a version's windows, as they came."""
+    """(device, digest in shadow, compared, disagreements) of a version's windows with a greater id,
+    as they came."""
     shadow = Window.body["comparison"]["shadow"]["manifest_digest"].as_string()
     query = (
         select(Window.device_id, shadow, Window.compared, Window.disagreements)
         .where(
             Window.manifest_digest == manifest_digest,
-            Window.received_at >= since,
             Window.slot == slot,
+            Window.id > after_id,
+            Window.received_at >= since,
             Window.compared > 0,
         )
         .order_by(Window.id)

@@ -1,6 +1,7 @@
 """The rollout engine, transition by transition, and its laws over random fleets."""
 
 from dataclasses import replace
+from math import nextafter
 
 import pytest
 from hypothesis import given, settings
@@ -21,6 +22,7 @@ from edgeloop_controller.core.rollout import (
     Step,
     WithdrawFrom,
     abort,
+    asks_again_at,
     initial_state,
     pause,
     resume,
@@ -443,6 +445,28 @@ def test_laws(count: int, waves: str, events: list[tuple[str, int]], soak_s: flo
         )
         assert again.effects == ()
         assert again.state == fleet.state
+        _says_nothing_before_it_asks_again(fleet)
+
+
+def _says_nothing_before_it_asks_again(fleet: Fleet) -> None:
+    until = asks_again_at(fleet.spec, fleet.state, fleet.now)
+    latest = nextafter(until, 0) if until is not None else fleet.now + 1e6
+    evidence = Evidence(fleet.evidence, fleet.pairs)
+    for at in (latest, (fleet.now + latest) / 2):
+        result = step(fleet.spec, fleet.state, list(fleet.views.values()), evidence, at)
+        assert result == Step(fleet.state, ())
+
+
+def test_a_rollout_asks_again_when_its_soak_ends_or_a_deadline_passes() -> None:
+    fleet = Fleet(4)
+    assert asks_again_at(fleet.spec, fleet.state, 0.0) is None
+    (canary,) = offered(fleet.turn())
+    assert asks_again_at(fleet.spec, fleet.state, 50.0) == fleet.now + TERMS.deadline_s
+    fleet.commit(canary)
+    fleet.turn(50)
+    assert asks_again_at(fleet.spec, fleet.state, fleet.now) == fleet.now + TERMS.soak_s
+    fleet.state = pause(fleet.state).state
+    assert asks_again_at(fleet.spec, fleet.state, fleet.now) is None
 
 
 @settings(max_examples=40, deadline=None)
