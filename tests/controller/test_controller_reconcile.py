@@ -21,6 +21,7 @@ from edgeloop_controller.services.inbox import Inbound
 from edgeloop_controller.services.labelling import GivenLabel
 from edgeloop_controller.services.reconcile import Reconciler
 from edgeloop_controller.services.rollouts import RolloutRequest
+from edgeloop_controller.services.unheard import Unheard
 from edgeloop_controller.store import devices as device_store
 from edgeloop_controller.store.engine import Database
 from edgeloop_controller.store.tables import Base, Device, Rollout
@@ -84,8 +85,9 @@ class World:
         services = self.parts.services
         reconciler = self.parts.reconciler
         if self.forgets:
+            unheard = Unheard(self.database, self, self.clock)
             reconciler = Reconciler(
-                self.database, services.registry, services.desired, self.clock, 50
+                self.database, services.registry, services.desired, unheard, self.clock, 50
             )
         reconciler.tick()
 
