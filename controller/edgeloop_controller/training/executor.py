@@ -27,7 +27,9 @@ ENVIRONMENT_ALLOWED: Final = (
     "PATH", "HOME", "USER", "LANG", "LC_ALL", "TZ", "VIRTUAL_ENV", "PYTHONPATH", "LD_LIBRARY_PATH",
     "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "CUDA_VISIBLE_DEVICES",
 )  # fmt: skip
-"""What a script sees of the controller's environment; TMPDIR and PYTHONUNBUFFERED are set."""
+"""What a script sees of the controller's environment; TMPDIR and PYTHONUNBUFFERED are set, and
+PYTHONHASHSEED, so that the same input gives the same model: skl2onnx writes its opsets in the order
+of a set, and a version is known by its bytes."""
 
 
 class Ending(StrEnum):
@@ -106,7 +108,7 @@ def _start(
 ) -> subprocess.Popen[bytes]:
     """The launcher kills the script's group when its stdin closes: also when we are killed."""
     environment = {k: os.environ[k] for k in ENVIRONMENT_ALLOWED if k in os.environ}
-    environment |= {"PYTHONUNBUFFERED": "1", "TMPDIR": str(scratch)}
+    environment |= {"PYTHONUNBUFFERED": "1", "PYTHONHASHSEED": "0", "TMPDIR": str(scratch)}
     arguments = [str(script), "--input", str(directory / "input.json")]
     arguments += ["--output", str(directory / "output")]
     launcher = Path(__file__).with_name("launcher.py")

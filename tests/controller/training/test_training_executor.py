@@ -216,6 +216,15 @@ def test_the_environment_is_an_allow_list(runs: Runs, monkeypatch: pytest.Monkey
     assert not (runs.directory / "tmp").exists()
 
 
+def test_sets_have_the_same_order_in_every_run(runs: Runs) -> None:
+    """A version is known by its bytes, and libraries write what they keep in sets."""
+    orders = set()
+    for _ in range(3):
+        runs.run("print(list({'a', 'b', 'c', 'd', 'e', 'f', 'g', 'h'}))")
+        orders.add(runs.log())
+    assert len(orders) == 1
+
+
 def test_a_script_that_is_not_there(runs: Runs) -> None:
     outcome = runs.executor.run(runs.job(), threading.Event())
     assert outcome.ending is Ending.NOT_STARTED
