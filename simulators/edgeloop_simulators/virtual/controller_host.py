@@ -156,6 +156,7 @@ class ControllerHost:
             self._every("drift", self._timing.drift_s, services.drift_watch.look)
         if retraining is not None:
             retraining.attach(self.parts)
+        if retraining is not None and self._timing.retrain_s is not None:
             self._every("retraining", self._timing.retrain_s, retraining.tick)
 
     def _die(self, why: str, detail: str = "") -> None:

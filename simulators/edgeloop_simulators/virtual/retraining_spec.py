@@ -66,7 +66,10 @@ class VirtualExecutor:
         if self._duration_s > job.timeout_s:
             message = f"the script did not end within {job.timeout_s:g} s; raise timeout_s"
             return Outcome(Ending.TIMED_OUT, message, passed_s)
-        return replace(self._inner.run(job, cancel), duration_s=passed_s)
+        outcome = self._inner.run(job, cancel)
+        # A world's directory has another name each time, and its trace must not.
+        message = outcome.message.replace(str(job.directory.resolve()), ".")
+        return replace(outcome, duration_s=passed_s, message=message)
 
 
 class _NoTraining:

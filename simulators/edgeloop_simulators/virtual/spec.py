@@ -91,8 +91,9 @@ class ControllerTiming:
     tick_s: float = 5.0
     drift_s: float | None = None
     """None: the drift watch does not run."""
-    retrain_s: float = 30.0
-    """How often policies, runs and the annotator are looked at, in a world that retrains."""
+    retrain_s: float | None = None
+    """How often policies, runs and the annotator are looked at, in a world that retrains; None:
+    never."""
     offline_after_s: float | None = None
 
 

@@ -4,12 +4,13 @@ Invariant: what comes of a run depends on its input and its number alone.
 """
 
 import hashlib
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from threading import Event
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import onnxruntime
@@ -29,7 +30,7 @@ from edgeloop_controller.services.publishing import Publishing
 from edgeloop_controller.services.registry import Registry
 from edgeloop_controller.store.engine import Database
 from edgeloop_controller.store.tables import TrainingRun
-from edgeloop_controller.training.dataset import HeldBack, TrainingInput
+from edgeloop_controller.training.dataset import INPUT_FILE, HeldBack, TrainingInput
 from edgeloop_controller.training.evaluation import Comparison
 from edgeloop_controller.training.executor import (
     Ending,
@@ -43,6 +44,9 @@ from edgeloop_simulators.virtual.behaviour import Behaviour
 from edgeloop_simulators.virtual.recorded import RecordedModel
 from edgeloop_simulators.virtual.recordings import Recordings
 
+REMEMBERED_MAX: Final = 64
+"""Runs whose models are kept: a few KB each, for small models."""
+
 
 class FunctionExecutor:
     """The Executor port over a Python function that writes model.onnx, and what else a script may
@@ -54,30 +58,81 @@ class FunctionExecutor:
     def run(self, job: TrainingJob, cancel: Event) -> Outcome:
         if cancel.is_set():
             return Outcome(Ending.CANCELLED, "the run was cancelled", 0.0)
-        output = job.directory / "output"
         try:
-            output.mkdir(parents=True, exist_ok=True)
-            document = (job.directory / "input.json").read_text(encoding="utf-8")
+            output = _emptied(job.directory / "output")
+            document = (job.directory / INPUT_FILE).read_text(encoding="utf-8")
             self._train(TrainingInput.model_validate_json(document), output)
         except Exception as error:  # whatever it is, it is the function's
             return Outcome(Ending.FAILED, f"training failed: {error}", 0.0, exit_code=1)
-        written = {name: output / name for name in ("model.onnx", "model.toml", "baseline.parquet")}
-        model, draft, baseline = (p if p.is_file() else None for p in written.values())
-        if model is None:
-            return Outcome(Ending.NO_MODEL, "the function wrote no model.onnx", 0.0, exit_code=0)
-        return Outcome(Ending.SUCCEEDED, "trained", 0.0, 0, model, draft, baseline)
+        return _written(output)
+
+
+class RememberingExecutor:
+    """The Executor port over another one that is asked once for each input: a world that is played
+    again, to be shrunk or looked at, need not train again. It follows that a script which is not
+    deterministic becomes so."""
+
+    def __init__(self, inner: Executor) -> None:
+        self._inner = inner
+        self._known: dict[str, Mapping[str, bytes]] = {}
+
+    def run(self, job: TrainingJob, cancel: Event) -> Outcome:
+        try:
+            key = _input_digest(job)
+        except OSError:  # a script that is not there, an input that is a directory
+            return self._inner.run(job, cancel)
+        if key in self._known:
+            output = _emptied(job.directory / "output")
+            for name, content in self._known[key].items():
+                (output / name).write_bytes(content)
+            return _written(output)
+        outcome = self._inner.run(job, cancel)
+        if outcome.ending is Ending.SUCCEEDED and len(self._known) < REMEMBERED_MAX:
+            files = (outcome.model, outcome.draft, outcome.baseline)
+            self._known[key] = {path.name: path.read_bytes() for path in files if path is not None}
+        return outcome
+
+
+def _input_digest(job: TrainingJob) -> str:
+    """Of all that a script can learn from, but for paths below the run's own directory."""
+    document = (job.directory / INPUT_FILE).read_text(encoding="utf-8")
+    given = TrainingInput.model_validate_json(document)
+    known = given.model_copy(update={"train_file": None})
+    digest = hashlib.sha256(known.model_dump_json().encode())
+    files = [job.script, *map(Path, given.inputs.values())]
+    if given.train_file is not None:
+        files.append(Path(given.train_file))
+    for path in files:
+        digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()
+
+
+def _emptied(output: Path) -> Path:
+    """What an interrupted attempt left there is not this one's."""
+    shutil.rmtree(output, ignore_errors=True)
+    output.mkdir(parents=True)
+    return output
+
+
+def _written(output: Path) -> Outcome:
+    """What is in an output directory, as an executor says it."""
+    paths = [output / name for name in ("model.onnx", "model.toml", "baseline.parquet")]
+    model, draft, baseline = (path if path.is_file() else None for path in paths)
+    if model is None:
+        return Outcome(Ending.NO_MODEL, "nothing wrote a model.onnx", 0.0, exit_code=0)
+    return Outcome(Ending.SUCCEEDED, "trained", 0.0, 0, model, draft, baseline)
 
 
 class RecordedTraining:
     """Real training on what was labelled, and real inference with what came of it.
 
-    `executor` is a LocalExecutor (the policy's script, in a process of its own) or a
+    `executor`: by default the policy's script in a process of its own, once for each input; or a
     FunctionExecutor. Models are packaged by the real checks, but run in this process: the script
     is the world's own, and a child for every check would cost more than all the rest.
     """
 
     def __init__(self, recordings: Recordings, executor: Executor | None = None) -> None:
-        self.executor: Executor = executor or LocalExecutor()
+        self.executor: Executor = executor or RememberingExecutor(LocalExecutor())
         self.make_candidates: MakeCandidates = partial(Candidates, run=run_here)
         self._recordings = recordings
 
