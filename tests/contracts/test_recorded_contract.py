@@ -11,6 +11,7 @@ from edgeloop_agent.runner.inference import Answer, Inference
 from edgeloop_agent.runner.onnx_model import OnnxModel
 from edgeloop_agent.runner.window import SketchSet, Window
 from edgeloop_agent.runner_protocol import ModelFiles
+from edgeloop_protocol.manifest import Binned
 from edgeloop_simulators.datasets.generator import GeneratorData
 from edgeloop_simulators.datasets.windows import Window as Example
 from edgeloop_simulators.virtual.behaviour import Surroundings
@@ -93,6 +94,40 @@ def test_a_window_is_what_the_runner_counts(
     assert answers.features == expected.features
     disagreements = expected.comparison.disagreements if expected.comparison else 0
     assert answers.disagreements == disagreements
+
+
+def test_a_value_on_an_edge_is_in_the_runner_s_bin(fleet: RecordedFleet, tmp_path: Path) -> None:
+    """Edges are quantiles of data, so that values do lie on them; here every second one does."""
+    good, scene = fleet.models[GOOD], Scene("machine-1", "before")
+    table = fleet.models[GOOD].behaviour.table(scene)
+    baseline = good.manifest.baseline
+    assert baseline is not None
+    columns = [*table.features.T, table.confidences]
+    binned = [
+        Binned(edges=edges, shares=(1 / (len(edges) + 1),) * (len(edges) + 1))
+        for edges in (tuple(np.unique(column)[::2][:15].tolist()) for column in columns)
+    ]
+    on_edges = baseline.model_copy(
+        update={"features": tuple(binned[:-1]), "confidence": binned[-1]}
+    )
+    manifest = good.manifest.model_copy(update={"baseline": on_edges})
+    behaviour = RecordedModel(manifest, good.artifact, fleet.recordings)
+    model = ModelSpec(manifest, good.artifact, behaviour)
+    windows = fleet.recordings.windows(scene)
+    rows = draw(len(windows), 100, random.Random(2))
+    expected = by_the_runner(model, None, [windows[row].values for row in rows], tmp_path)
+    answers = behaviour.answer(Surroundings("machine-1"), 0.0, 100, None, random.Random(2))
+    assert (answers.features, answers.confidence) == (expected.features, expected.confidence)
+
+
+def test_a_shadow_that_gives_nan_is_not_compared(fleet: RecordedFleet, tmp_path: Path) -> None:
+    good, nan = fleet.models[GOOD], fleet.models[NAN]
+    windows = fleet.recordings.windows(Scene("machine-1", "before"))
+    expected = by_the_runner(good, nan, [window.values for window in windows[:9]], tmp_path)
+    assert expected.comparison is None
+    seen = Surroundings("machine-1")
+    answers = good.behaviour.answer(seen, 0.0, 50, nan.behaviour, random.Random(0))
+    assert (answers.count, answers.disagreements) == (50, 0)
 
 
 def test_examples_that_give_no_features_are_errors(fleet: RecordedFleet) -> None:
