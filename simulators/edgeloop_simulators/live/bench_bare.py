@@ -5,9 +5,10 @@ Programs of their own, so that they cost the measured process nothing:
     … bench_bare count PORT MESSAGES              a plain subscriber
     … bench_bare publish PORT MESSAGES DEVICES    a plain publisher
     … bench_bare acknowledge PORT                 acknowledges, and keeps nothing
+    … bench_bare exchange PORT MESSAGES DEVICES   a plain publisher that waits for acknowledgements
 
-Each prints one line when it is connected; `count` a second one, the seconds from the first message
-to the last; `publish` begins when it reads a line.
+Each prints one line when it is connected. `count` and `exchange` print a second one, the seconds
+from the first message to the last; `publish` and `exchange` begin when they read a line.
 """
 
 import subprocess
@@ -68,6 +69,20 @@ def bare_messages_per_s(port: int, messages: int, devices: int) -> float:
         publisher.stdin.write("\n")
         publisher.stdin.flush()
         seconds = float(count.stdout.readline())
+    return messages / seconds
+
+
+def bare_exchanges_per_s(port: int, messages: int, devices: int) -> float:
+    """From one plain publisher to a bare acknowledger, and its acknowledgements back."""
+    with (
+        acknowledger(port),
+        _program("exchange", port, messages, devices) as publisher,
+    ):
+        assert publisher.stdin is not None
+        assert publisher.stdout is not None
+        publisher.stdin.write("\n")
+        publisher.stdin.flush()
+        seconds = float(publisher.stdout.readline())
     return messages / seconds
 
 
@@ -137,19 +152,46 @@ def _count(port: int, messages: int) -> None:
     client.stop()
 
 
-def _publish(port: int, messages: int, devices: int) -> None:
+def _messages(messages: int, devices: int) -> list[tuple[str, bytes]]:
     random = np.random.default_rng(0)
     made = []
     for number in range(messages):
         record = Record(sequence=1 + number // devices, body=window(random))
         batch = TelemetryBatch(epoch=EPOCH, base=record.sequence, records=(record,))
         made.append((up_topic(f"bare-{number % devices}", Up.TELEMETRY), encode(batch)))
+    return made
+
+
+def _publish(port: int, messages: int, devices: int) -> None:
+    made = _messages(messages, devices)
     client = _connected(port, "bench-publisher", (), lambda _topic, _payload: None)
     sys.stdin.readline()
+    _send_all(client, made)
+    sys.stdin.read()
+
+
+def _exchange(port: int, messages: int, devices: int) -> None:
+    made, done, left = _messages(messages, devices), threading.Event(), messages
+
+    def hear(_topic: str, _payload: bytes) -> None:
+        nonlocal left
+        left -= 1
+        if not left:
+            done.set()
+
+    client = _connected(port, "bench-exchanger", (f"{PREFIX}/+/down/{Down.ACK}",), hear)
+    sys.stdin.readline()
+    began = time.perf_counter()
+    _send_all(client, made)
+    done.wait(TIMEOUT_S)
+    print(time.perf_counter() - began, flush=True)
+    sys.stdin.read()
+
+
+def _send_all(client: PahoBroker, made: list[tuple[str, bytes]]) -> None:
     for topic, payload in made:
         while not client.publish(topic, payload):
             time.sleep(0.001)  # paho's own bound of what is underway
-    sys.stdin.read()
 
 
 def _acknowledge(port: int) -> None:
@@ -169,5 +211,7 @@ if __name__ == "__main__":
         _count(port, numbers[0])
     elif what == "publish":
         _publish(port, numbers[0], numbers[1])
+    elif what == "exchange":
+        _exchange(port, numbers[0], numbers[1])
     else:
         _acknowledge(port)

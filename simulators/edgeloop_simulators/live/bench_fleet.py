@@ -14,7 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,7 +25,12 @@ from rich.table import Table
 
 from edgeloop_agent.ports import RunnerSaid
 from edgeloop_controller.client import ApiError, Client
-from edgeloop_simulators.live.bench_bare import acknowledger, bare_messages_per_s, window
+from edgeloop_simulators.live.bench_bare import (
+    acknowledger,
+    bare_exchanges_per_s,
+    bare_messages_per_s,
+    window,
+)
 from edgeloop_simulators.live.fleet import SLOT, FleetTerms, LiveFleet
 from edgeloop_simulators.live.inference import SharedInference
 from edgeloop_simulators.live.middle import Middle
@@ -84,7 +89,8 @@ class Measured:
     memory_per_device_kib: float
     controller: Throughput | None
     acknowledger: Throughput
-    bare_messages_per_s: float
+    bare_messages_per_s: float = 0.0
+    bare_exchanges_per_s: float = 0.0
 
 
 def _values(cpu: Cpu) -> tuple[float, ...]:
@@ -122,14 +128,13 @@ class _Bench:
             memory_per_device_kib=grown_bytes / self._devices / KIB,
             controller=ours,
             acknowledger=alone,
-            bare_messages_per_s=0.0,
         )
 
     async def _rollout(self, version: str) -> Rollout:
         name, standing = f"{NAME}@{version}", self._fleet.standing
         await asyncio.to_thread(publish, self._middle.url, self._directory, version)
         before, began = self._cpu(), time.perf_counter()
-        rollout = await asyncio.to_thread(roll_out, self._middle.url, version)
+        rollout = await asyncio.to_thread(roll_out, self._middle.url, version, compare=False)
         await self._until(lambda: name in standing.all_after_s)
         on_all_s, cpu = time.perf_counter() - began, self._cpu().since(before)
         is_done = await self._done(rollout)
@@ -228,10 +233,10 @@ async def measure(devices: int) -> Measured:
                 finally:
                     await fleet.close()
                 messages = max(MESSAGES_MIN, devices)
-                bare = await asyncio.to_thread(
-                    bare_messages_per_s, middle.broker.port, messages, devices
-                )
-    return Measured(**{**vars(measured), "bare_messages_per_s": bare})
+                bare = middle.broker.port, messages, devices
+                one_way = await asyncio.to_thread(bare_messages_per_s, *bare)
+                both_ways = await asyncio.to_thread(bare_exchanges_per_s, *bare)
+    return replace(measured, bare_messages_per_s=one_way, bare_exchanges_per_s=both_ways)
 
 
 def show(rows: list[Measured], console: Console) -> None:
@@ -255,8 +260,8 @@ def _known(seconds: float | None) -> str:
 def _rate(row: Measured, through: Throughput | None) -> str:
     if through is None:
         return "-"
-    bare = row.bare_messages_per_s / through.messages_per_s
-    return f"{through.messages_per_s:,.0f}/s ({bare:.1f}x)"
+    slower = row.bare_exchanges_per_s / through.messages_per_s
+    return f"{through.messages_per_s:,.0f}/s (1/{slower:.1f})"
 
 
 def _cpu(cpu: Cpu) -> str:
@@ -273,9 +278,10 @@ CELLS: Final[dict[str, Callable[[Measured], str]]] = {
     ),
     "  processor: fleet / worker / controller / broker": lambda row: _cpu(row.second.cpu),
     "memory a device": lambda row: f"{row.memory_per_device_kib:.0f} KiB",
-    "telemetry messages, the broker's bare limit": lambda row: f"{row.bare_messages_per_s:,.0f}/s",
-    "  acknowledged by a bare acknowledger": lambda row: _rate(row, row.acknowledger),
-    "  acknowledged by the controller": lambda row: _rate(row, row.controller),
+    "telemetry: bare limit, one way": lambda row: f"{row.bare_messages_per_s:,.0f}/s",
+    "  bare limit, with acknowledgements": lambda row: f"{row.bare_exchanges_per_s:,.0f}/s",
+    "  fleet, acknowledged by a bare acknowledger": lambda row: _rate(row, row.acknowledger),
+    "  fleet, acknowledged by the controller": lambda row: _rate(row, row.controller),
     "  processor: fleet / worker / controller / broker ": lambda row: (
         _cpu(row.controller.cpu) if row.controller else "-"
     ),

@@ -30,12 +30,14 @@ STOP_TIMEOUT_S: Final = 10.0
 POLL_S: Final = 0.05
 MOSQUITTO_CONF: Final = """\
 listener {port} 127.0.0.1
+user root
 allow_anonymous true
 persistence false
 max_queued_messages 0
 log_type error
 """
-"""A finite max_queued_messages silently loses QoS 1 messages (DESIGN §7)."""
+"""A finite max_queued_messages silently loses QoS 1 messages (DESIGN §7). Started by root it would
+become another user, and the kernel would forget to end it with its parent (`launch`)."""
 
 
 class _Program:

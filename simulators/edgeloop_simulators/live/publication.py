@@ -39,17 +39,22 @@ def publish(url: str, directory: Path, version: str) -> str:
     return f"{NAME}@{version}"
 
 
-def roll_out(url: str, version: str) -> int:
+def roll_out(url: str, version: str, compare: bool = True) -> int:
     """To every device at once; returns the rollout's id.
 
-    The versions are unlike each other on purpose, so that the gates that compare them are open.
+    The versions are unlike each other on purpose, so that the gates that compare them are open; a
+    rollout that compares is not done before the devices' windows have told of the comparison.
     """
     terms = {
         "soak_s": 0,
         "min_compared": MIN_COMPARED,
         "max_disagreement": 1.0,
         "disagreement_margin": 1.0,
-        "probation": {"min_s": PROBATION_S, "min_examples": MIN_COMPARED},
+        "probation": {
+            "min_s": PROBATION_S,
+            "min_examples": MIN_COMPARED,
+            "compare": compare,
+        },
     }
     asked = {"name": NAME, "version": version, "selector": "all", "waves": ["100%"], "terms": terms}
     with Client(url) as client:
