@@ -11,6 +11,7 @@ Each prints one line when it is connected. `count` and `exchange` print a second
 from the first message to the last; `publish` and `exchange` begin when they read a line.
 """
 
+import queue
 import subprocess
 import sys
 import threading
@@ -195,14 +196,16 @@ def _send_all(client: PahoBroker, made: list[tuple[str, bytes]]) -> None:
 
 
 def _acknowledge(port: int) -> None:
-    def hear(topic: str, payload: bytes) -> None:
+    heard: queue.SimpleQueue[tuple[str, bytes]] = queue.SimpleQueue()
+    client = _connected(
+        port, "bench-acknowledger", (TELEMETRY,), lambda *message: heard.put(message)
+    )
+    while True:
+        topic, payload = heard.get()
         device_id, _ = parse_up_topic(topic)
         batch = decode(TelemetryBatch, payload)
         ack = Ack(epoch=batch.epoch, through=batch.records[-1].sequence)
-        client.publish(down_topic(device_id, Down.ACK), encode(ack))
-
-    client = _connected(port, "bench-acknowledger", (TELEMETRY,), hear)
-    sys.stdin.read()
+        _send_all(client, [(down_topic(device_id, Down.ACK), encode(ack))])
 
 
 if __name__ == "__main__":
