@@ -1,7 +1,9 @@
 """Fetching into the store: resumed, bounded, verified; and the worker that answers with events."""
 
+import errno
 import hashlib
 import queue
+from contextlib import suppress
 
 import pytest
 
@@ -11,9 +13,10 @@ from edgeloop_agent.errors import FetchCorruptError, FetchNoSpaceError, FetchUnr
 from edgeloop_agent.shell.download import Downloader
 from edgeloop_agent.shell.fetch_worker import FetchWorker
 from edgeloop_agent.shell.inventory import DeviceInventory
-from edgeloop_agent.shell.model_store import ModelStore, model_path, part_path
+from edgeloop_agent.shell.model_store import ModelStore, manifest_path, model_path, part_path
 from edgeloop_agent.shell.os_disk import OsDisk
 from edgeloop_simulators.twins.artifact_source import MemoryArtifactSource
+from edgeloop_simulators.twins.disk import MemoryDisk
 
 
 @pytest.fixture
@@ -93,6 +96,43 @@ def test_a_part_that_a_power_cut_tore_is_not_held_against_the_server(
     disk.path(part_path(digest)).write_bytes(bytes(50))
     with pytest.raises(FetchCorruptError, match="not what its digest names"):
         downloader.artifact(package.offer, never)
+
+
+class FailingOnce:
+    """A MemoryDisk's `before`: the n-th of one operation fails."""
+
+    def __init__(self, operation, number):
+        self.left = {operation: number}
+
+    def __call__(self, operation, path):
+        if operation in self.left:
+            self.left[operation] -= 1
+            if not self.left[operation]:
+                raise OSError(errno.EIO, "Input/output error", path)
+
+
+@pytest.mark.parametrize("sync", range(1, 9))
+def test_what_is_found_in_place_is_made_durable(source, package, sync):
+    """Its directory's sync may have failed after the rename; a power cut must not find that out."""
+    disk = MemoryDisk()
+    downloader = Downloader(source, ModelStore(disk))
+    disk.before = FailingOnce("sync_directory", sync)
+    for _ in range(2):
+        with suppress(OSError, FetchNoSpaceError):
+            downloader.manifest(package.offer)
+            downloader.artifact(package.offer, never)
+    digest = package.manifest.digest()
+    assert disk.durable(manifest_path(digest)) == package.manifest.canonical()
+    assert disk.durable(model_path(digest)) == package.model
+
+
+def test_a_part_that_cannot_be_read_back_is_not_held_against_the_server(source, package):
+    disk = MemoryDisk(before=FailingOnce("read", 2))
+    downloader = Downloader(source, ModelStore(disk))
+    with pytest.raises(FetchNoSpaceError, match="cannot be read back"):
+        downloader.artifact(package.offer, never)
+    downloader.artifact(package.offer, never)
+    assert [offset for _, offset in source.opened] == [0]
 
 
 def test_never_more_than_was_offered_is_written(downloader, source, store, package, disk):

@@ -41,6 +41,7 @@ class Downloader:
         """The manifest's document, verified and stored. Raises a FetchError."""
         path = manifest_path(offer.manifest_digest)
         if self._disk.digest(path) == offer.manifest_digest:
+            self._store.sync_names(offer.manifest_digest)
             return self._disk.read(path)
         size = offer.manifest_size_bytes
         if size > MANIFEST_MAX_BYTES:
@@ -70,6 +71,7 @@ class Downloader:
     def artifact(self, offer: Offer, cancelled: Callable[[], bool]) -> None:
         """Bring the artifact to its final place. Raises a FetchError."""
         if self._disk.digest(model_path(offer.manifest_digest)) == offer.artifact_digest:
+            self._store.sync_names(offer.manifest_digest)
             return
         if offer.artifact_size_bytes > ARTIFACT_MAX_BYTES:
             raise FetchCorruptError(
@@ -90,7 +92,10 @@ class Downloader:
     def _is_filled_right(self, part: str, offer: Offer, cancelled: Callable[[], bool]) -> bool:
         """What is wrong is removed: the next one begins anew."""
         self._fill(part, offer, cancelled)
-        is_right = self._disk.digest(part) == offer.artifact_digest
+        digest = self._disk.digest(part)
+        if digest is None:
+            raise FetchNoSpaceError("the downloaded artifact cannot be read back")
+        is_right = digest == offer.artifact_digest
         if not is_right:
             self._disk.remove(part)
         return is_right

@@ -40,6 +40,10 @@ class ModelStore:
         """Move a verified and synced file to its final name."""
         self._make_place(manifest_digest)
         self.disk.rename(part, model_path(manifest_digest))
+        self.sync_names(manifest_digest)
+
+    def sync_names(self, manifest_digest: str) -> None:
+        """Of a version's files; also of those found in place, whose sync may have failed then."""
         self.disk.sync_directory(f"{DIRECTORY}/{manifest_digest}")
         self.disk.sync_directory(DIRECTORY)
 

@@ -69,7 +69,7 @@ MUTANTS: Final[dict[str, Mutant]] = {
         "the digest of a downloaded model is not looked at",
         0,
         _AGENT + "shell.download:Downloader._is_filled_right",
-        "self._disk.digest(part) == offer.artifact_digest",
+        "digest == offer.artifact_digest",
         "True",
     ),
     "manifest-unchecked": _one(
