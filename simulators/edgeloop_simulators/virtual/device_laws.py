@@ -32,6 +32,8 @@ DIGESTS_KEPT_MAX: Final = 512
 CLOCK_ERROR_S: Final = 1e-6
 CORRUPT: Final = "digest mismatch"
 """The cause of a refusal that blames the bytes that a server sent."""
+UNUSABLE: Final = "unusable manifest"
+"""One that blames a manifest of the right digest; all that are published here are good."""
 
 
 @lru_cache(maxsize=DIGESTS_KEPT_MAX)
@@ -238,16 +240,18 @@ class DeviceLaws:
     def _check_refusals(self, host: DeviceHost, snapshot: DeviceSnapshot) -> None:
         """EL-INV-11."""
         for slot in snapshot.slots:
-            refused = slot.refused
-            if refused is None or refused.cause != CORRUPT:
-                continue
-            if host.spoilt < host.config.limits.corrupt_fetches_max:
+            blamed = slot.candidate.corrupt_fetches if slot.candidate is not None else 0
+            if slot.refused is not None and slot.refused.cause == CORRUPT:
+                blamed = max(blamed, host.config.limits.corrupt_fetches_max)
+            if blamed > host.spoilt:
                 self._tell(
                     "EL-INV-11",
                     host,
-                    f"{refused.version} is barred for its bytes, which {host.spoilt} times only "
-                    f"were not what they should be",
+                    f"{blamed} times wrong bytes are held against a version; there were "
+                    f"{host.spoilt}",
                 )
+            if slot.refused is not None and slot.refused.cause == UNUSABLE:
+                self._tell("EL-INV-11", host, f"{slot.refused.version}: {slot.refused.detail}")
 
     def _check_served(self, host: DeviceHost, snapshot: DeviceSnapshot) -> None:
         """EL-INV-1, its second half."""
