@@ -1,7 +1,9 @@
-"""`edgeloop-sim`: run a scenario, compute a run's figures again, or play virtual worlds.
+"""`edgeloop-sim`: run scenarios, compare runs, compute figures again, explore virtual worlds.
 
-Exit codes: 0 the story came to its end; 1 it did not (a deadline, a process that died); 2 the
-command line, the scenario or the data cannot be used; 130 interrupted.
+A scenario with `world = "virtual"` runs in virtual time; any other by real processes.
+
+Exit codes: 0 the story came to its end, and as expected; 1 it did not (a deadline, a process that
+died, an expectation); 2 the command line, the scenario or the data cannot be used; 130 interrupted.
 """
 
 import json
@@ -27,6 +29,8 @@ from edgeloop_simulators.summary import summarize
 from edgeloop_simulators.testbed import Interrupted, testbed
 from edgeloop_simulators.timeline import events_of
 from edgeloop_simulators.virtual import command
+from edgeloop_simulators.virtual.scenario_command import compare_reports, run_virtual
+from edgeloop_simulators.virtual.scenario_load import find_virtual, load_virtual, shipped_virtual
 from edgeloop_simulators.world import World
 
 OK: Final = 0
@@ -47,21 +51,34 @@ app.command()(fleet)
 console = Console()
 errors = Console(stderr=True, soft_wrap=True)
 
-Out = Annotated[Path, typer.Option(help="where the run goes; a former run there is replaced")]
+Out = Annotated[
+    Path | None,
+    typer.Option(
+        "--out",
+        "--report",
+        help="where the run and its report go; a former run there is replaced; by default "
+        "demo-out, and nowhere for a virtual world",
+    ),
+]
+DEMO_OUT: Final = Path("demo-out")
 
 
 @app.command()
 def run(
     scenario: Annotated[str, typer.Argument(help="a TOML file, or the name of a shipped one")],
-    out: Out = Path("demo-out"),
+    out: Out = None,
     seed: Annotated[int | None, typer.Option(help="another world of the same kind")] = None,
     verbose: Annotated[bool, typer.Option(help="log to stderr")] = False,
 ) -> None:
     """Play a scenario's story from beginning to end, then say what happened."""
     logging.basicConfig(level=logging.DEBUG if verbose else logging.ERROR)
     try:
+        virtual = find_virtual(scenario)
+        if virtual is not None:
+            raise typer.Exit(OK if run_virtual(virtual, seed, out, console) else FAILED)
         loaded = load_scenario(scenario)
-        code = _play(loaded, out.absolute(), loaded.scenario.seed if seed is None else seed)
+        own = loaded.scenario.seed if seed is None else seed
+        code = _play(loaded, (out or DEMO_OUT).absolute(), own)
     except Interrupted as interrupted:
         errors.print(f"interrupted by {interrupted}: everything is stopped")
         code = INTERRUPTED
@@ -87,7 +104,26 @@ def summarize_command(out: Annotated[Path, typer.Argument(help="the --out of a r
 def list_command() -> None:
     """The scenarios that come with the package."""
     for name in shipped():
-        console.print(f"{name}: {load_scenario(name).scenario.title}", highlight=False)
+        title = load_scenario(name).scenario.title
+        console.print(f"{name}: {title} (real processes)", highlight=False)
+    for name, path in shipped_virtual().items():
+        console.print(f"{name}: {load_virtual(path).scenario.title}", highlight=False)
+
+
+@app.command(name="compare")
+def compare_command(
+    a: Annotated[Path, typer.Argument(help="the --report of a run of a virtual world")],
+    b: Annotated[Path, typer.Argument(help="that of another")],
+    tolerance: Annotated[float, typer.Option(help="relative change that counts as none")] = 0.0,
+    as_json: Annotated[bool, typer.Option("--json", help="for programs")] = False,
+) -> None:
+    """Show two runs side by side; 1 when a figure changed by more than the tolerance."""
+    try:
+        same = compare_reports(a, b, tolerance, as_json, console)
+    except SimulatorError as error:
+        errors.print(str(error), style="red", markup=False, highlight=False)
+        raise typer.Exit(USAGE) from error
+    raise typer.Exit(OK if same else FAILED)
 
 
 def _play(loaded: Loaded, out: Path, seed: int) -> int:

@@ -17,7 +17,7 @@ from edgeloop_simulators.record import run_directory
 from edgeloop_simulators.sensors import SOCKET_PATH_MAX_BYTES
 
 MARKER: Final = ".edgeloop-sim"
-WRITTEN: Final = ("summary.json", "report.html")
+WRITTEN: Final = ("summary.json", "report.html", "report.json")
 
 
 @contextmanager

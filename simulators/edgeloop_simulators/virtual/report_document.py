@@ -68,7 +68,7 @@ def _of_the_world(run: Run) -> Iterator[tuple[float, str]]:
     scenario = run.loaded.scenario
     for drift in scenario.drift:
         of = "all devices" if drift.target == "*" else drift.target
-        yield drift.at, f"the world turns to {drift.phase} for {of}"
+        yield drift.at, f"the world turns to {drift.called or drift.phase} for {of}"
     for broken in scenario.broken_sensors:
         what = f"{broken.device}: {broken.sensor}"
         if broken.swapped_with:

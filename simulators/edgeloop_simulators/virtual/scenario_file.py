@@ -140,6 +140,7 @@ class DriftTable(Config):
 
     at: Duration
     phase: Name
+    called: str = Field(default="", description="what the phase is, for people")
     target: str = EVERY_DEVICE
     over: Duration = 0.0
 

@@ -42,12 +42,17 @@ def shipped_virtual() -> Mapping[str, Path]:
     return {path.stem: path for path in sorted(root.glob("*.toml"))}
 
 
-def is_virtual(text: str) -> bool:
-    """Whether a file means to be a virtual world's; False for what is no TOML."""
+def find_virtual(name_or_path: str) -> Path | None:
+    """The file of a virtual world: one that says `world`, or the shipped one of that name; None
+    for anything else."""
+    path = Path(name_or_path)
+    if not path.is_file():
+        return shipped_virtual().get(name_or_path)
     try:
-        return tomllib.loads(text).get("world") is not None
-    except tomllib.TOMLDecodeError:
-        return False
+        says = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return path if "world" in says else None
 
 
 def load_virtual(path: Path) -> LoadedVirtual:

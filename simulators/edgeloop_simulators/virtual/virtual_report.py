@@ -159,7 +159,7 @@ def _device_legend(axis: charts.Axis) -> str:
     return (
         f"One row a device. {_legend(axis)}{_key('pale', 'on trial')}"
         f"{_key('hollow', 'not connected')}{_key('off', 'off')}"
-        '<span class="named">✗ rolled back by the device</span>'
+        '<span class="named">&ensp;✗ rolled back by the device</span>'
     )
 
 
@@ -169,7 +169,7 @@ def _key(style: str, name: str) -> str:
 
 def _rollouts(document: Document) -> str:
     rows = "".join(
-        f"<tr><td>{escape(rollout['version'])}</td><td>{escape(', '.join(rollout['waves']))}</td>"
+        f"<tr><td>{escape(rollout['version'])}</td><td>{_waves(rollout)}</td>"
         f'<td class="number">{duration(rollout["started_s"])}</td>'
         f"<td>{_after(rollout)}</td>"
         f'<td class="number">{len(rollout["exposed"])} of {rollout["matching"]}</td>'
@@ -183,6 +183,10 @@ def _rollouts(document: Document) -> str:
         "<th>verdict</th></tr>"
     )
     return f'<table class="rollouts"><thead>{head}</thead><tbody>{rows}</tbody></table>'
+
+
+def _waves(rollout: Mapping[str, Any]) -> str:
+    return ",&nbsp;".join(map(escape, rollout["waves"])) or "by a policy"
 
 
 def _after(rollout: Mapping[str, Any]) -> str:
