@@ -76,7 +76,12 @@ def play(windows: tuple[Window, ...], block: int, rng: Random) -> Iterator[Windo
 
 
 def write_windows(dataset: Dataset, windows: tuple[Window, ...], path: Path) -> None:
-    """Parquet: one column per feature, then `label`, `group` and `reference`."""
+    """Parquet, as `windows_table`."""
+    pq.write_table(windows_table(dataset, windows), path)
+
+
+def windows_table(dataset: Dataset, windows: tuple[Window, ...]) -> pa.Table:
+    """One column per feature, then `label`, `group` and `reference`."""
     matrix = features(dataset.preprocessing, np.stack([w.values for w in windows]))
     columns: dict[str, object] = {
         name: pa.array(matrix[:, i]) for i, name in enumerate(dataset.feature_names)
@@ -84,4 +89,4 @@ def write_windows(dataset: Dataset, windows: tuple[Window, ...], path: Path) -> 
     columns["label"] = pa.array([w.label for w in windows])
     columns["group"] = pa.array([w.group for w in windows])
     columns["reference"] = pa.array([w.reference for w in windows])
-    pq.write_table(pa.table(columns), path)
+    return pa.table(columns)

@@ -48,7 +48,9 @@ class RecordedModel:
         latency_us: float = LATENCY_US,
         memory_bytes: int = MEMORY_BYTES,
         load_s: float = LOAD_S,
+        model: OnnxModel | None = None,
     ) -> None:
+        """`model`: what answers in place of the artifact."""
         self.manifest = manifest
         self.manifest_digest = manifest.digest()
         self.latency_us = latency_us
@@ -59,7 +61,7 @@ class RecordedModel:
         self._tables: dict[Scene, AnswerTable] = {}
         self._disagreements: dict[tuple[str, Scene], NDArray[np.bool_]] = {}
         try:
-            model = _load(manifest, artifact)
+            model = model or _load(manifest, artifact)
             self._inference = Inference(model, None)
             self._problem = self_test(model) or ""
         except ModelLoadError as error:

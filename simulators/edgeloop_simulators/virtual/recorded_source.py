@@ -17,14 +17,24 @@ from edgeloop_protocol.manifest import Manifest, ManifestDraft
 from edgeloop_simulators.datasets.generator import generate
 from edgeloop_simulators.datasets.tabular import load_tabular
 from edgeloop_simulators.datasets.watch import load_watch
-from edgeloop_simulators.datasets.windows import Dataset
+from edgeloop_simulators.datasets.windows import Dataset, windows_table
 from edgeloop_simulators.errors import ScenarioError
 from edgeloop_simulators.scenario import Annotator, TabularData, WatchData
+from edgeloop_simulators.virtual.function_model import (
+    FunctionModel,
+    function_artifact,
+    function_manifest,
+)
 from edgeloop_simulators.virtual.recorded import RecordedModel
 from edgeloop_simulators.virtual.recorded_fleet import RecordedFleet, recorded_fleet
 from edgeloop_simulators.virtual.recordings import Recordings, recordings_of
 from edgeloop_simulators.virtual.retraining_spec import RetrainingSpec
-from edgeloop_simulators.virtual.scenario_file import MachinesData, OnnxTable, TrainedTable
+from edgeloop_simulators.virtual.scenario_file import (
+    FunctionTable,
+    MachinesData,
+    OnnxTable,
+    TrainedTable,
+)
 from edgeloop_simulators.virtual.scenario_load import LoadedVirtual
 from edgeloop_simulators.virtual.spec import ModelSpec
 from edgeloop_simulators.virtual.training import run_here
@@ -52,10 +62,15 @@ class RecordedSource:
 
     def models(self) -> tuple[ModelSpec, ...]:
         trained = iter(self._fleet.models if self._fleet else ())
-        return tuple(
-            self._onnx(table) if isinstance(table, OnnxTable) else next(trained)
-            for table in self._loaded.scenario.models
-        )
+        found: list[ModelSpec] = []
+        for table in self._loaded.scenario.models:
+            if isinstance(table, OnnxTable):
+                found.append(self._onnx(table))
+            elif isinstance(table, FunctionTable):
+                found.append(self._function(table))
+            else:
+                found.append(next(trained))
+        return tuple(found)
 
     def retraining(self) -> RetrainingSpec | None:
         table = self._loaded.scenario.retraining
@@ -100,10 +115,19 @@ class RecordedSource:
         )
         return ModelSpec(manifest, artifact, behaviour)
 
+    def _function(self, table: FunctionTable) -> ModelSpec:
+        name, _, version = table.name.partition("@")
+        artifact = function_artifact(table.name)
+        answering = None if table.bad else table.function
+        manifest = function_manifest(name, version, artifact, self._dataset, answering)
+        model = FunctionModel(manifest, table.function)
+        behaviour = RecordedModel(manifest, artifact, self._recordings, model=model)
+        return ModelSpec(manifest, artifact, behaviour)
+
     def _manifest(self, table: OnnxTable, artifact: bytes) -> Manifest:
         name, _, version = table.name.partition("@")
         try:
-            draft, baseline = self._draft(table.manifest), self._baseline(table.baseline)
+            draft, baseline = self._draft(table.manifest), self._baseline(table)
             return package(artifact, name, version, draft, baseline, run=run_here)
         except ControllerError as error:
             raise ScenarioError(f"{table.name} ({table.file}): {error}") from error
@@ -120,10 +144,14 @@ class RecordedSource:
             features=dataset.channels if raw else None,
         )
 
-    def _baseline(self, path: Path | None) -> pa.Table | None:
-        if path is None:
+    def _baseline(self, table: OnnxTable) -> pa.Table | None:
+        """Without a file: the data's own. A bad version may not answer it, and gets none."""
+        if table.baseline is not None:
+            path = self._loaded.resolve(table.baseline)
+            return read_baseline(path.read_bytes(), str(path))
+        if table.bad:
             return None
-        return read_baseline(self._loaded.resolve(path).read_bytes(), str(path))
+        return windows_table(self._dataset, self._dataset.baseline).drop_columns(["reference"])
 
 
 def _dataset(loaded: LoadedVirtual) -> Dataset:

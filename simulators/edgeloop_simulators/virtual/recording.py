@@ -50,6 +50,15 @@ class RolloutRecord:
         return self.points[-1][1]
 
     @property
+    def status(self) -> str:
+        """`running`, `paused`, `halted`, `aborted` or `done`."""
+        return str(self.last["status"])
+
+    @property
+    def verdict(self) -> str:
+        return str(self.last["verdict"])
+
+    @property
     def ended_s(self) -> float | None:
         return next((at for at, row in self.points if row["status"] in ENDED), None)
 

@@ -25,6 +25,7 @@ from edgeloop_simulators.virtual.retraining_spec import RetrainingSpec
 from edgeloop_simulators.virtual.scenario_file import (
     ClassTable,
     FaultTable,
+    FunctionTable,
     LabelStep,
     ModelTable,
     OnnxTable,
@@ -247,7 +248,7 @@ class SyntheticSource:
 def _bad(scenario: VirtualScenario) -> Mapping[str, frozenset[str | None]]:
     bad: dict[str, frozenset[str | None]] = {}
     for table in scenario.models:
-        if isinstance(table, OnnxTable):
+        if isinstance(table, (OnnxTable, FunctionTable)):
             bad[table.name] = frozenset({None}) if table.bad else frozenset()
         elif isinstance(table, TrainedTable):
             bad[table.name] = frozenset({None}) if table.spoilt else frozenset()

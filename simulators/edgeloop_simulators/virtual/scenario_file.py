@@ -4,6 +4,7 @@ Invariants: nothing here reads a file or knows of another table (`scenario_refer
 unknown keys are errors; the JSON Schema in docs/spec/schemas is made from these models.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
@@ -203,6 +204,15 @@ class TrainedTable(Config):
     spoilt: Literal["permuted", "nan", "blind"] | None = None
 
 
+class FunctionTable(Config):
+    """A Python function, for tests: it stands in no file."""
+
+    kind: Literal["function"]
+    name: VersionName
+    function: Callable[..., Any]
+    bad: bool = False
+
+
 ModelTable = Annotated[SyntheticTable | OnnxTable | TrainedTable, Field(discriminator="kind")]
 
 
@@ -261,7 +271,7 @@ class AgentTable(Config):
     """How often devices speak: the sparser, the cheaper the world."""
 
     window: Duration = Field(default=300.0, gt=0)
-    progress: Duration = Field(default=10.0, gt=0)
+    progress: Duration = Field(default=30.0, gt=0)
     examples_per_s: PositiveFloat = 1.0
     outbox: Size = 1 << 20
     sample: Share = 0.0
@@ -270,7 +280,7 @@ class AgentTable(Config):
 class ControllerTable(Config):
     """`drift`, `retrain`: how often it looks for it; no `drift`: never."""
 
-    tick: Duration = Field(default=10.0, gt=0)
+    tick: Duration = Field(default=30.0, gt=0)
     ingest: Duration = Field(default=1.0, gt=0)
     drift: Annotated[Duration, Field(gt=0)] | None = None
     retrain: Duration = Field(default=60.0, gt=0)

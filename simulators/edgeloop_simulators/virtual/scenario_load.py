@@ -80,21 +80,27 @@ def parse_virtual(text: str, name: str, directory: Path) -> LoadedVirtual:
     return LoadedVirtual(scenario, directory, text)
 
 
-def scenario_of(document: Mapping[str, Any], directory: Path) -> LoadedVirtual:
+def scenario_of(
+    document: Mapping[str, Any],
+    directory: Path,
+    scenario_type: type[VirtualScenario] = VirtualScenario,
+) -> LoadedVirtual:
     """The same from a document that is in no file. Raises ScenarioError."""
-    scenario, problems = check(document, directory)
+    scenario, problems = check(document, directory, scenario_type)
     if scenario is None or problems:
         raise ScenarioError("\n".join(f"{_shown(one.path)}: {one.text}" for one in problems))
     return LoadedVirtual(scenario, directory, "")
 
 
 def check(
-    document: Mapping[str, Any], directory: Path
+    document: Mapping[str, Any],
+    directory: Path,
+    scenario_type: type[VirtualScenario] = VirtualScenario,
 ) -> tuple[VirtualScenario | None, Sequence[Problem]]:
     """The scenario, unless the models refuse it, and all problems."""
     problems = list(dict.fromkeys(reference_problems(document)))
     try:
-        scenario = VirtualScenario.model_validate(document)
+        scenario = scenario_type.model_validate(document)
     except ValidationError as error:
         wrong = [
             _problem(document, one)

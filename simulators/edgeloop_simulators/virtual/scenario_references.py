@@ -19,7 +19,7 @@ BEFORE: Final = "before"
 RECORDED_PHASES: Final = (BEFORE, "after")
 STANDARD_CLASS: Final = "standard"
 SHOWN_MAX: Final = 8
-REAL_MODELS: Final = ("onnx", "trained")
+REAL_MODELS: Final = ("onnx", "trained", "function")
 ON_SOME: Final = ("crash", "hang", "self_test")
 OWN_SCRIPT: Final = ("watch", "machines")
 

@@ -37,6 +37,11 @@ def _duration(given: Any) -> Any:
     return sum(float(number) * _UNITS_S[unit] for number, unit in parts)
 
 
+def seconds(given: float | str) -> float:
+    """What a Duration means. Raises ValueError."""
+    return float(_duration(given))
+
+
 def _size(given: Any) -> Any:
     if not isinstance(given, str):
         return _number(given, 'bytes, or a text such as "60 kB" or "256 MiB"')

@@ -1,4 +1,4 @@
-"""Writes the scenario file's JSON Schema: `python -m edgeloop_simulators.virtual.schemas DIRECTORY`.
+"""Writes the JSON Schema of scenario files: `python -m edgeloop_simulators.virtual.schemas DIR`.
 
 Invariant: the file in docs/spec/schemas is what this writes; a test compares them.
 """
