@@ -6,18 +6,30 @@ Invariants: what is built is a scenario, checked as a file's would be; nothing r
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from edgeloop_simulators.virtual.command import write_report
+from pydantic import Field
+
 from edgeloop_simulators.virtual.function_model import Scores
 from edgeloop_simulators.virtual.play import Run, play
 from edgeloop_simulators.virtual.recording import Alarm, RolloutRecord
-from edgeloop_simulators.virtual.scenario_file import FunctionTable, ModelTable, VirtualScenario
+from edgeloop_simulators.virtual.scenario_command import write_report
+from edgeloop_simulators.virtual.scenario_file import (
+    FunctionTable,
+    OnnxTable,
+    SyntheticTable,
+    TrainedTable,
+    VirtualScenario,
+)
 from edgeloop_simulators.virtual.scenario_load import scenario_of
 from edgeloop_simulators.virtual.scenario_values import seconds
 
 Time = float | str
 """Seconds, or a text such as "2 h" or "1 d 6 h"."""
+
+TestedTable = Annotated[
+    SyntheticTable | OnnxTable | TrainedTable | FunctionTable, Field(discriminator="kind")
+]
 
 
 class TestedScenario(VirtualScenario):
@@ -25,7 +37,7 @@ class TestedScenario(VirtualScenario):
 
     __test__ = False  # it is none of pytest's classes
     # More than stands in a file, so no narrower type:
-    models: tuple[ModelTable | FunctionTable, ...]  # type: ignore[assignment]
+    models: tuple[TestedTable, ...] = Field(min_length=1)  # type: ignore[assignment]
 
 
 class FleetRun:

@@ -4,6 +4,7 @@ Invariants: nothing is started on a file with a problem; the problems stand in t
 each as `FILE:LINE: key: what is wrong and how to mend it`.
 """
 
+import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -69,7 +70,9 @@ def parse_virtual(text: str, name: str, directory: Path) -> LoadedVirtual:
     try:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise ScenarioError(f"{name} is not TOML: {error}") from error
+        found = re.search(r"at line (\d+)", str(error))
+        line = int(found[1]) if found else len(text.splitlines())
+        raise ScenarioError(f"{name}:{line}: not TOML: {error}") from error
     scenario, problems = check(document, directory)
     if scenario is None or problems:
         lines = lines_of(text)

@@ -1,0 +1,184 @@
+"""A small world, played once: what is expected of it, its report, and two runs compared."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from edgeloop_simulators.cli import app
+from edgeloop_simulators.errors import RecordError
+from edgeloop_simulators.virtual.compare import compare, read_report
+from edgeloop_simulators.virtual.expectations import duration, judge
+from edgeloop_simulators.virtual.play import Run, play
+from edgeloop_simulators.virtual.report_document import document
+from edgeloop_simulators.virtual.scenario_file import ExpectTable
+from edgeloop_simulators.virtual.scenario_load import parse_virtual
+from edgeloop_simulators.virtual.virtual_report import render, verdict
+
+MINI = (Path(__file__).parent / "mini.toml").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def run() -> Run:
+    return play(parse_virtual(MINI, "mini.toml", Path()))
+
+
+def test_what_the_recorder_saw(run: Run) -> None:
+    recording = run.recording
+    assert run.passed, [str(check) for check in run.checks if not check.passed]
+    good, bad = recording.rollouts
+    assert (good.version, good.status) == ("m@1", "done")
+    assert (bad.version, bad.status) == ("m@2", "halted")
+    assert set(bad.rolled_back) == {"yard-1", "yard-2"}
+    assert len(bad.exposed) == 4
+    assert recording.false_rollbacks() == []
+    assert recording.champion("yard-1") == "m@1"
+    assert recording.time_to_share_s(bad) is None
+    assert 0 < (recording.time_to_share_s(good) or 0) < 300
+    assert recording.accuracy() == pytest.approx(0.9, abs=0.01)
+    track = recording.track("hall-1")
+    assert [on for _, on in track.connected] == [True, False, True]
+    assert recording.wedged() == []
+    (fault,) = recording.recorder.faults
+    assert (fault.from_s, fault.to_s) == (600.0, 780.0)
+
+
+@pytest.mark.parametrize(
+    ("given", "came"),
+    [
+        ({"converged": False}, "yes"),
+        ({"false_rollbacks_max": 0}, None),
+        ({"drift_alarms_max": 0}, None),
+        ({"bytes_up_per_device_day_max": "1 B"}, r"kB"),
+        ({"rollouts": [{"model": "m@2", "status": "done"}]}, r"halted: 2 of 4 devices rolled m@2"),
+        ({"rollouts": [{"model": "m@2", "status": "halted", "rolled_back_devices": 2}]}, None),
+        ({"rollouts": [{"model": "m@2", "rolled_back_devices": 1}]}, r"2: yard-1, yard-2"),
+        ({"rollouts": [{"model": "m@2", "rolled_back_devices_min": 3}]}, r"2: yard-1"),
+        ({"rollouts": [{"model": "m@2", "exposed_share_max": "50%"}]}, r"4 of 4 \(100.0%\)"),
+        ({"rollouts": [{"model": "m@2", "exposed_devices_max": 3}]}, r"4 of 4"),
+        ({"rollouts": [{"model": "m@2", "time_to_95_percent_max": "1 h"}]}, "it never did"),
+        ({"rollouts": [{"model": "m@2", "ends_within": "1 s"}]}, r"min"),
+        ({"rollouts": [{"model": "m@2", "verdict_says": "all is well"}]}, r"rolled m@2 back"),
+        ({"rollouts": [{"model": "m@1", "time_to_95_percent_max": "5 min"}]}, None),
+        ({"champions": [{"model": "m@1"}]}, None),
+        ({"champions": [{"model": "m@2", "target": "site:yard"}]}, "0 of 2; yard-1 runs m@1"),
+        ({"drift": [{"cause": "world_changed"}]}, "none"),
+        ({"accuracy": [{"min": 0.89, "max": 0.91, "after": 300}]}, None),
+        ({"accuracy": [{"min": 0.95}]}, r"90.\d%"),
+        ({"accuracy": [{"max": 0.8, "target": "class:old"}]}, r"90.\d%"),
+        ({"accuracy": [{"min": 0.1, "before": 1}]}, "no answers"),
+    ],
+)
+def test_each_expectation_says_what_came(run: Run, given: dict, came: str | None) -> None:
+    checks = judge(ExpectTable.model_validate(given), run.recording)
+    failed = [check for check in checks if not check.passed]
+    if came is None:
+        assert failed == []
+    else:
+        (check,) = failed
+        assert re.search(came, check.came)
+        assert str(check).startswith(f"{check.what}: expected {check.expected}, came ")
+
+
+def test_the_same_run_gives_the_same_document(run: Run) -> None:
+    again = document(play(parse_virtual(MINI, "mini.toml", Path())))
+    assert json.dumps(again) == json.dumps(document(run))
+
+
+def test_the_page_stands_alone_and_escapes_what_people_write(run: Run) -> None:
+    page = render(document(run))
+    assert "Mini &lt;b&gt;" in page
+    assert "<b>Mini" not in page
+    assert not re.search(r"<script|src=|href=|@import|url\(", page)
+    assert "As expected: all 5 expectations are met." in page
+    for name in ("m@1", "m@2 (bad)", "hall-1", "yard-2", "partition of hall-1", "wave 1"):
+        assert name in page, name
+    assert page.count("<svg") == 10, "five charts, for wide windows and for narrow ones"
+
+
+def test_series_and_spans_tell_of_each_device(run: Run) -> None:
+    report = document(run)
+    running = report["series"]["running"]
+    assert all(sum(at) == 4 for at in zip(*running.values(), strict=True))
+    assert max(running["m@2"]) >= 2
+    assert running["m@1"][-1] == 4
+    yard = next(device for device in report["devices"] if device["id"] == "yard-1")
+    versions = [(span["version"], span["trial"]) for span in yard["spans"]]
+    assert versions == [("m@1", True), ("m@1", False), ("m@2", True), ("m@1", False)]
+    assert len(yard["rolled_back_s"]) == 1
+
+
+def test_the_verdict_says_what_failed_first(run: Run) -> None:
+    report = document(run)
+    report["expectations"][3] |= {"passed": False, "came": "7"}
+    assert verdict(report) == (
+        "Not as expected: telemetry records lost: expected none, came 7 (1 of 5 expectations are "
+        "not met)."
+    )
+
+
+def test_compare_tells_what_changed_beyond_the_tolerance(run: Run) -> None:
+    a, b = document(run), json.loads(json.dumps(document(run)))
+    assert not any(row.changed for row in compare(a, b))
+    b["figures"]["accuracy"]["value"] *= 1.04
+    b["figures"]["drift alarms"]["value"] = 1
+    del b["figures"]["wedged devices"]
+    b["expectations"][1]["passed"] = False
+    changed = {row.name: row for row in compare(a, b) if row.changed}
+    assert set(changed) == {
+        "accuracy",
+        "drift alarms",
+        "wedged devices",
+        "expected: fleet converged yes",
+    }
+    assert changed["accuracy"].change == pytest.approx(0.04)
+    assert changed["wedged devices"].b == "absent"
+    assert "accuracy" not in {row.name for row in compare(a, b, 0.05) if row.changed}
+
+
+def test_the_command_line(tmp_path: Path) -> None:
+    invoke = CliRunner().invoke
+    good, bad, failing = (tmp_path / f"{name}.toml" for name in ("good", "bad", "failing"))
+    good.write_text(MINI)
+    bad.write_text(MINI.replace("devices = 2", "devices = 0", 1))
+    failing.write_text(f'{MINI}\n[[expect.champions]]\nmodel = "m@2"\n')
+    first, second = tmp_path / "first", tmp_path / "second"
+
+    assert invoke(app, ["run", str(bad)]).exit_code == 2
+    ran = invoke(app, ["run", str(good), "--report", str(first)])
+    assert ran.exit_code == 0, ran.output
+    assert "As expected: all 5 expectations are met." in ran.output
+    assert (first / "report.html").is_file()
+    assert (first / "run" / "scenario.toml").read_text() == MINI
+    ran = invoke(app, ["run", str(failing), "--report", str(second), "--seed", "5"])
+    assert ran.exit_code == 1, ran.output
+    assert "expected at least 100%, came 0 of 4; hall-1 runs m@1" in ran.output
+    assert read_report(second)["seed"] == 5
+
+    assert invoke(app, ["compare", str(first), str(first)]).exit_code == 0
+    compared = invoke(app, ["compare", str(first), str(second), "--json"])
+    assert compared.exit_code == 1
+    assert json.loads(compared.output)["changed"][-1].startswith("expected: devices of * that run")
+    assert invoke(app, ["compare", str(first), str(tmp_path)]).exit_code == 2
+    listed = invoke(app, ["list"]).output
+    assert "healthy-rollout: Healthy rollout\n" in listed
+    assert "watch: Shoulder exercises on a smartwatch (real processes)" in listed
+
+
+def test_a_report_of_another_kind_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "report.json").write_text('{"format": 0}')
+    with pytest.raises(RecordError, match="another release"):
+        read_report(tmp_path)
+
+
+def test_durations_are_read_by_people() -> None:
+    assert [duration(s) for s in (0, 0.5, 90, 3600, 93_600, 86_400 * 3)] == [
+        "0 s",
+        "0.5 s",
+        "1 min 30 s",
+        "1 h",
+        "1 d 2 h",
+        "3 d",
+    ]
