@@ -1,10 +1,11 @@
 """`make bench-fleet`: a live fleet of several sizes, each beside the broker's own bare limit.
 
 For each size: mosquitto and a controller of its own, N devices connected, a first version rolled
-out, a second one rolled out over it (the old one in shadow), and then one telemetry message a
-device after the other, each sent when the last one was acknowledged: by the controller after its
-commit, and by a program that only acknowledges. The bare limit is the same kind of message from one
-plain publisher to one plain subscriber. Everything runs on this machine and shares its processors.
+out, a second one rolled out over it, and then one telemetry message a device after the other, each
+sent when the last one was acknowledged: by the controller after its commit, and by a program that
+only acknowledges. The bare limits are the same kind of message from one plain publisher to one
+plain subscriber, and to that program and its acknowledgement back: what a fleet does without being
+one. Everything runs on this machine and shares its processors.
 """
 
 import argparse
