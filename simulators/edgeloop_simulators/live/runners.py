@@ -76,7 +76,7 @@ class Misbehaviour:
 class RunnerTerms:
     examples_per_s: float = 1.0
     window_s: float = 60.0
-    beat_s: float = 5.0
+    beat_s: float = 10.0
     sample_fraction: float = 0.0
     misbehaviours: tuple[Misbehaviour, ...] = ()
 
