@@ -132,6 +132,26 @@ def test_it_speaks_for_them_from_the_tick_on_in_which_it_ends(
         assert named.all() == [1, 2]
 
 
+def test_a_relabelled_device_is_spoken_for_by_the_newest_that_matches(
+    controller: Any, make_device: Any
+) -> None:
+    devices = _join(controller, make_device, "d1", site="a")
+    devices += _join(controller, make_device, "d2", site="b")
+    devices += _join(controller, make_device, "d3", zone="x")
+    controller.publish("1")
+    controller.publish("2", seed=1)
+    _start(controller, selector="site=a")
+    _start(controller, version="2", selector="zone=x")
+    for _ in range(5):
+        _turn(controller, devices)
+    assert _running(devices) == ["1", None, "2"]
+    devices[1].labels = {"site": "a", "zone": "x"}
+    controller.takes(devices[1].hello())
+    for _ in range(3):
+        _turn(controller, devices)
+    assert _running(devices) == ["1", "2", "2"]
+
+
 def test_a_canary_that_fails_halts_it_and_goes_back(
     controller: Any, database: Database, make_device: Any
 ) -> None:
@@ -250,6 +270,28 @@ def test_two_rollouts_never_share_a_slot_of_a_device(controller: Any, make_devic
         _start(controller, selector="site=a")
     controller.parts.services.rollouts.abort(first, "")
     _start(controller, selector="site=a")
+
+
+def test_what_one_rollout_holds_no_other_offers(
+    controller: Any, database: Database, make_device: Any
+) -> None:
+    (device,) = _join(controller, make_device, "d1", site="a")
+    controller.publish("1")
+    controller.publish("2", seed=1)
+    holder = _start(controller, selector="site=a")
+    other = _start(controller, version="2", selector="site=b", allow_empty=True)
+    controller.parts.reconciler.tick()
+    device.labels = {"site": "b"}
+    controller.takes(device.hello())
+
+    def assigned_by() -> int | None:
+        controller.parts.reconciler.tick()
+        with database.reading() as session:
+            return session.scalars(select(Assignment.rollout_id)).one()
+
+    assert assigned_by() == holder
+    controller.parts.services.rollouts.abort(holder, "asked to")
+    assert assigned_by() == other
 
 
 def test_the_desired_state_is_said_again_until_it_is_reported(
