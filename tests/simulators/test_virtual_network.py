@@ -156,7 +156,7 @@ def test_duplicates_arrive_in_order_and_reordered_ones_do_not(bench: Bench) -> N
     bench.fault("reorder", target="class:tiny", amount=0.3)
     for payload in _numbers(100):
         assert bench.device.publish(UP, payload)
-    bench.run(5.0)
+    bench.run(35.0)
     assert sorted(bench.heard.payloads, key=int) == _numbers(100) != bench.heard.payloads
 
 

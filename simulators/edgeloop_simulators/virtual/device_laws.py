@@ -14,7 +14,6 @@ from edgeloop_agent.core.snapshot import DeviceSnapshot, SlotSnapshot
 from edgeloop_agent.errors import JournalDamagedError
 from edgeloop_agent.shell.journal import FILE_NAME as JOURNAL
 from edgeloop_agent.shell.model_store import manifest_path, model_path
-from edgeloop_agent.shell.outbox import RECORD_MAX_BYTES
 from edgeloop_protocol.limits import EVENT_QUEUE_MAX, KIB, SLOTS_MAX
 from edgeloop_protocol.messages import VersionRef
 from edgeloop_simulators.virtual.device_disk import How
@@ -273,7 +272,7 @@ class DeviceLaws:
             self._tell("EL-INV-8", host, f"{host.fetches_waiting} fetches wait")
         if host.outbox is not None:
             totals = host.outbox.totals()
-            if totals.held_bytes > host.outbox_max_bytes + RECORD_MAX_BYTES:
+            if totals.held > 1 and totals.held_bytes > host.outbox_max_bytes:
                 self._tell("EL-INV-8", host, f"{totals.held_bytes} bytes in the outbox")
             if not totals.held:
                 host.emptied_at = self._loop.now_s

@@ -77,10 +77,10 @@ RATES: Final[Rates] = {
     FaultKind.CONTROLLER_KILL: 0.5,
     FaultKind.CONTROLLER_FAILOVER: 0.3,
 }
+FAILED_FRACTIONS: Final = (0.25, 0.6)
 TERMS: Final = {
     "soak_s": 5.0,
     "deadline_s": 120.0,
-    "max_failed_fraction": 0.25,
     "min_compared": 20,
     "probation": {"min_s": 10.0, "min_examples": 20, "max_s": 90.0},
 }
@@ -93,20 +93,20 @@ class Drawn:
 
 
 def draw_world(seed: int) -> Drawn:
-    luck = Streams(seed).stream("world")
+    luck, terms_luck = Streams(seed).stream("world"), Streams(seed).stream("terms")
     devices = tuple(_device(number, luck) for number in range(luck.randint(2, 5)))
     models = tuple(_model(number, luck) for number in range(1, luck.randint(2, 3) + 1))
     spec = WorldSpec(
         devices=devices,
         models=models,
-        script=_script(models, devices, luck),
+        script=_script(models, devices, luck, terms_luck),
         faults_end_s=FAULTS_END_S,
         duration_s=DURATION_S,
         settles_s=SETTLES_S,
         agent=AgentTiming(
             progress_s=5.0,
             window_s=30.0,
-            examples_per_s=2.0,
+            examples_per_s=terms_luck.choice((1.0, 2.0, 5.0)),
             heartbeat_timeout_s=20.0,
             outbox_max_bytes=luck.choice((8_000, 1 << 20)),
         ),
@@ -177,7 +177,10 @@ def manifest_of(
 
 
 def _script(
-    models: tuple[ModelSpec, ...], devices: tuple[DeviceSpec, ...], luck: random.Random
+    models: tuple[ModelSpec, ...],
+    devices: tuple[DeviceSpec, ...],
+    luck: random.Random,
+    terms_luck: random.Random,
 ) -> tuple[Step, ...]:
     steps: list[Step] = []
     at_s = 6.0
@@ -189,7 +192,7 @@ def _script(
                 number,
                 selector="all",
                 waves=luck.choice((("1", "50%", "100%"), ("1", "100%"), ("100%",))),
-                terms=TERMS,
+                terms={**TERMS, "max_failed_fraction": terms_luck.choice(FAILED_FRACTIONS)},
             )
         )
         if luck.random() < 0.15:

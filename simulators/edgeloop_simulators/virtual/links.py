@@ -15,7 +15,7 @@ from edgeloop_simulators.virtual.seen import Observe, Seen
 from edgeloop_simulators.virtual.streams import LightStream, Streams
 from edgeloop_simulators.virtual.wire import Access, Connection, Lane, Packet, PacketKind, Place
 
-REORDER_S_MAX: Final = 2.0
+REORDER_S_MAX: Final = 30.0
 """How much later than in its turn a reordered message arrives, at most."""
 RESEND_S_MAX: Final = 1.0
 """After a partition's end, until TCP tries again."""

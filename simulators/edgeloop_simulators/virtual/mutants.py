@@ -38,7 +38,7 @@ MUTANTS: Final[dict[str, Mutant]] = {
     ),
     "rename-before-sync": _one(
         "the file is synced only after it got its final name",
-        0,
+        21,
         _AGENT + "shell.durable_files:write_durably",
         "        file.sync()\n    disk.rename(aside, path)",
         "        disk.rename(aside, path)\n        file.sync()",
@@ -67,14 +67,14 @@ MUTANTS: Final[dict[str, Mutant]] = {
     # ---- downloads ------------------------------------------------------------------------------
     "artifact-unchecked": _one(
         "the digest of a downloaded model is not looked at",
-        0,
+        58,
         _AGENT + "shell.download:Downloader._is_filled_right",
         "digest == offer.artifact_digest",
         "True",
     ),
     "manifest-unchecked": _one(
         "the digest of a downloaded manifest is not looked at",
-        0,
+        86,
         _AGENT + "shell.download:Downloader.manifest",
         "hashlib.sha256(document).hexdigest() != offer.manifest_digest",
         "False",
@@ -102,7 +102,7 @@ MUTANTS: Final[dict[str, Mutant]] = {
     ),
     "fetch-not-retried": _one(
         "a fetch that failed because of the link is not tried again",
-        0,
+        7,
         _AGENT + "core.slot:Slot._fetch_failed",
         "if event.problem is FetchProblem.WAIT:\n        self._waiting.wait(event.detail, now)",
         "if event.problem is FetchProblem.WAIT:\n        self._waiting.why = event.detail",
@@ -124,7 +124,7 @@ MUTANTS: Final[dict[str, Mutant]] = {
     ),
     "try-before-journal": _one(
         "a candidate's runner is started before its try is journalled",
-        0,
+        7,
         _AGENT + "core.wanted:wanted",
         "states <= TRYING and _try_of(durable) == _try_of(journalled)",
         "durable.state in TRYING",
@@ -138,7 +138,7 @@ MUTANTS: Final[dict[str, Mutant]] = {
     ),
     "probation-too-short": _one(
         "probation ends with its examples, however short it was",
-        0,
+        2,
         _AGENT + "core.probation:judge",
         "elapsed_s >= terms.min_s and",
         "",
@@ -152,7 +152,7 @@ MUTANTS: Final[dict[str, Mutant]] = {
     ),
     "interrupted-try-left": _one(
         "after a boot a try that was interrupted is left where it was",
-        0,
+        7,
         _AGENT + "core.slot:Slot.recover",
         "self._move(Signal.INTERRUPTED)",
         "return",
@@ -204,13 +204,6 @@ MUTANTS: Final[dict[str, Mutant]] = {
         "            self._outbound.publish(down_topic(device_id, Down.ACK), encode(ack))\n"
         "        insert_rows(session, rows)\n",
     ),
-    "gap-swallowed": _one(
-        "a batch that starts above the cursor is stored, and what lies between is lost",
-        0,
-        _CONTROLLER + "store.telemetry:take_batch",
-        "gap = bool(new) and new[0].sequence > cursor.through + 1",
-        "gap = False",
-    ),
     "cursor-not-moved": _one(
         "rows are stored and their cursor stays",
         0,
@@ -235,14 +228,14 @@ MUTANTS: Final[dict[str, Mutant]] = {
     ),
     "revision-forgotten": _one(
         "a revision is not counted on from the last one",
-        0,
+        135,
         _CONTROLLER + "services.desired:next_revision",
         "max(device.desired_revision, device.revision_seen) + 1",
         "device.revision_seen + 1",
     ),
     "never-said-again": _one(
         "a desired state that was lost is not said again",
-        0,
+        10,
         _CONTROLLER + "services.desired:DesiredPublisher.say_again",
         "for device in self._due(session):",
         "for device in ():",
@@ -271,7 +264,7 @@ MUTANTS: Final[dict[str, Mutant]] = {
     ),
     "offers-while-paused": _one(
         "a paused rollout goes on offering",
-        0,
+        11,
         _CONTROLLER + "core.rollout:step",
         "elif state.status is RolloutStatus.RUNNING:",
         "else:",
@@ -292,7 +285,7 @@ MUTANTS: Final[dict[str, Mutant]] = {
     ),
     "not-compared": _one(
         "a rollout is judged without what its devices compared",
-        0,
+        4,
         _CONTROLLER + "services.evidence:gather",
         "if before.get(device_id) == shadow\n",
         "if before.get(device_id) == target\n",
