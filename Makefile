@@ -8,8 +8,8 @@ STAMP := $(VENV)/.installed
 PACKAGES := protocol agent controller simulators
 PYTEST_JOBS ?= 2
 
-.PHONY: help setup demo test check bench bench-fleet bench-chaos explore mutants lock schemas clean \
-	test-packages
+.PHONY: help setup demo test check bench bench-fleet bench-chaos bench-scale explore mutants lock schemas \
+	clean test-packages
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -49,6 +49,9 @@ bench-fleet: $(STAMP) test-packages  ## live devices by the thousand; DEVICES=10
 bench-chaos: $(STAMP)  ## 1,000 devices under loss, partition, power cuts; DEVICES=, JOBS=
 	@$(BIN)/python -m edgeloop_simulators.bench.chaos \
 		--devices $(or $(DEVICES),1000) --jobs $(or $(JOBS),2) $(ARGS)
+
+bench-scale: $(STAMP)  ## a day of large fleets in virtual time; DEVICES=1000,10000 chooses sizes
+	@$(BIN)/python -m edgeloop_simulators.bench.scale $(if $(DEVICES),--devices $(DEVICES))
 
 explore: $(STAMP)  ## play SEEDS=100000 virtual worlds on JOBS=2 processes
 	@$(BIN)/edgeloop-sim explore --seeds $(or $(SEEDS),100000) --jobs $(or $(JOBS),2) $(ARGS)

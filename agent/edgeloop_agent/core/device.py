@@ -96,15 +96,20 @@ class Device:
 
     def next_deadline(self) -> float | None:
         """When to call `handle(Tick())` at the latest; None: nothing is timed."""
-        times = [slot.next_deadline() for slot in self._slots.values()]
-        return min((time for time in times if time is not None), default=None)
+        soonest: float | None = None
+        for slot in self._slots.values():
+            time = slot.next_deadline()
+            if time is not None and (soonest is None or time < soonest):
+                soonest = time
+        return soonest
 
     def reported(self) -> tuple[SlotReported, ...]:
-        return tuple(slot.reported(self._journal_problem) for slot in self._slots.values())
+        problem = self._journal_problem
+        return tuple([slot.reported(problem) for slot in self._slots.values()])
 
     def snapshot(self) -> DeviceSnapshot:
         """The same object while nothing that it holds has changed."""
-        slots = (*(slot.durable for slot in self._slots.values()), *self._resting)
+        slots = (*[slot.durable for slot in self._slots.values()], *self._resting)
         known = self._asked_to_persist
         if known.revision == self._revision and known.slots == slots:
             return known

@@ -13,11 +13,18 @@ from edgeloop_controller.errors import NotFoundError
 class MemoryArtifactStore:
     def __init__(self) -> None:
         self._contents: dict[str, bytes] = {}
+        self._fresh: dict[str, bytes] = {}
 
     def put(self, content: bytes) -> str:
         digest = hashlib.sha256(content).hexdigest()
-        self._contents[digest] = content
+        if digest not in self._contents:
+            self._contents[digest] = self._fresh[digest] = content
         return digest
+
+    def fresh(self) -> dict[str, bytes]:
+        """What was put since this was asked last."""
+        fresh, self._fresh = self._fresh, {}
+        return fresh
 
     def has(self, digest: str) -> bool:
         return digest in self._contents

@@ -5,6 +5,7 @@ dropped is told to the observers, never to the publisher; nothing here waits, an
 an event while nothing happens to it.
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import Final
 
@@ -22,6 +23,7 @@ from edgeloop_simulators.virtual.wire import Connection, Packet, PacketKind
 
 SILENCE_S: Final = KEEPALIVE_S * KEEPALIVE_FACTOR
 RETAINED_MAX: Final = 10_000
+UP: Final = "/up/"
 
 
 class VirtualBroker:
@@ -31,6 +33,8 @@ class VirtualBroker:
         self.profile = profile
         self.sessions: dict[str, Connection] = {}
         self.retained: dict[str, bytes] = {}
+        self.hears_up: Callable[[str, bytes], None] | None = None
+        """Is told of what devices say, in place of a client that subscribes to it."""
         self._loop = loop
         self._links = links
         self._observe = observe
@@ -143,6 +147,9 @@ class VirtualBroker:
         return "topic" if any(char in topic for char in profile.refused_in_topics) else ""
 
     def _deliver(self, topic: str, payload: bytes) -> None:
+        if self.hears_up is not None and UP in topic:
+            self.hears_up(topic, payload)
+            return
         profile = self.profile
         for connection in self._routes.of(topic):
             lane = connection.down

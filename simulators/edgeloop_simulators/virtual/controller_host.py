@@ -17,14 +17,13 @@ from edgeloop_controller.composition import Parts, build
 from edgeloop_controller.config import ControllerConfig, DriftConfig, RetrainingConfig
 from edgeloop_controller.services.candidate import Candidates
 from edgeloop_controller.store.engine import Database
+from edgeloop_protocol.mqtt import BrokerListener
 from edgeloop_protocol.topics import EVERY_DEVICE_UP
 from edgeloop_simulators.twins.artifact_store import MemoryArtifactStore
-from edgeloop_simulators.virtual.client import VirtualClient
 from edgeloop_simulators.virtual.clock import VirtualClock
 from edgeloop_simulators.virtual.controller_record import ControllerRecord
 from edgeloop_simulators.virtual.faults import Fault, FaultKind
 from edgeloop_simulators.virtual.loop import EventLoop, Timer
-from edgeloop_simulators.virtual.network import Network
 from edgeloop_simulators.virtual.retraining_host import RetrainingHost
 from edgeloop_simulators.virtual.retraining_spec import NO_TRAINING
 from edgeloop_simulators.virtual.seen import Observe, Seen
@@ -51,6 +50,26 @@ class ControllerWatcher(Protocol):
     def controller_touched(self, host: "ControllerHost") -> None: ...
 
 
+class ControllerClient(Protocol):
+    """Its end of the broker."""
+
+    def start(self, listener: BrokerListener) -> None: ...
+
+    def publish(self, topic: str, payload: bytes) -> bool: ...
+
+    def crash(self) -> None: ...
+
+
+class ControllerNetwork(Protocol):
+    def client(
+        self,
+        client_id: str,
+        subscriptions: tuple[str, ...],
+        will: tuple[str, bytes] | None,
+        place: Place,
+    ) -> ControllerClient: ...
+
+
 class ControllerHost:
     """`directory` holds a migrated `edgeloop.sqlite`."""
 
@@ -58,7 +77,7 @@ class ControllerHost:
         self,
         directory: Path,
         loop: EventLoop,
-        network: Network,
+        network: ControllerNetwork,
         observe: Observe,
         timing: ControllerTiming,
         starts_at_wall_s: float,
@@ -72,7 +91,10 @@ class ControllerHost:
         self.raised = ""
         """What an unexpected exception was, in words."""
         self.has_news = False
-        """Whether the last event here committed anything."""
+        """Whether anything was committed that the laws have not been held against."""
+        self.reads_every_commit = timing.laws_every_s == 0
+        self._unread = False
+        self._read_at_s = 0.0
         self._config = ControllerConfig(
             data_dir=directory,
             offline_after_s=timing.offline_after_s,
@@ -87,10 +109,14 @@ class ControllerHost:
         self._retraining = retraining
         self._watcher = watcher
         self._database: Database | None = None
-        self._client: VirtualClient | None = None
+        self._client: ControllerClient | None = None
         self._timers: dict[str, Timer] = {}
         self._armed: dict[Fault, int] = {}
         self._operations = 0
+
+    @property
+    def is_up(self) -> bool:
+        return self.parts is not None
 
     def stored(self, digest: str) -> bytes | None:
         """What its HTTP serves; None while it is down."""
@@ -195,9 +221,13 @@ class ControllerHost:
             self.raised = repr(error)
             self._die(RAISED, repr(error))
             self._loop.call_in(1.0, self.start)
-        self.has_news = self.record.has_changed()
-        for news in self.record.news() if self.has_news else ():
+        has_changed = self.record.has_changed()
+        self._unread |= has_changed
+        self.has_news = self._unread and self._loop.now_s >= self._read_at_s
+        for news in self.record.news(self.has_news) if has_changed or self.has_news else ():
             self._see(news.what, **news.data)
+        if self.has_news:
+            self._unread, self._read_at_s = False, self._loop.now_s + self._timing.laws_every_s
         self._watcher.controller_touched(self)
 
     def _operation(self) -> None:
@@ -248,7 +278,7 @@ class ControllerHost:
     def inbox_max(self) -> int:
         return self._config.limits.inbox_max_messages
 
-    def say(self, client: VirtualClient, topic: str, payload: bytes) -> bool:
+    def say(self, client: ControllerClient, topic: str, payload: bytes) -> bool:
         self._operation()
         self._watcher.said(self, topic, payload)
         return client.publish(topic, payload)
@@ -258,7 +288,7 @@ class ControllerHost:
 
 
 class _Outbound:
-    def __init__(self, host: ControllerHost, client: VirtualClient) -> None:
+    def __init__(self, host: ControllerHost, client: ControllerClient) -> None:
         self._host = host
         self._client = client
 

@@ -4,7 +4,7 @@
 Invariants: reads what is committed; a message is judged before it leaves.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Iterable
 from typing import Final
 
 from edgeloop_controller.core import selector as selectors
@@ -26,11 +26,11 @@ class ControllerLaws:
 
     def __init__(
         self,
-        hosts: Mapping[str, DeviceHost],
-        champions_of: Callable[[str], frozenset[str]],
+        devices: Container[str],
+        champions_of: Callable[[str], Iterable[str]],
         breaches: Breaches,
     ) -> None:
-        self._hosts = hosts
+        self._devices = devices
         self._champions_of = champions_of
         self._breaches = breaches
         self._rollout_laws = RolloutLaws(breaches)
@@ -46,7 +46,16 @@ class ControllerLaws:
         if kind is Down.ACK:
             self._check_ack(host, device_id, decode(Ack, payload))
         else:
-            self._check_desired(host, device_id, decode(Desired, payload))
+            desired = decode(Desired, payload)
+            self._check_desired(host, device_id, desired)
+            if not host.reads_every_commit:
+                self.offered(device_id, desired)
+
+    def offered(self, device_id: str, desired: Desired) -> None:
+        """Also by a controller whose database is out of sight here."""
+        for slot in desired.slots:
+            if slot.offer is not None:
+                self._assigned.setdefault(device_id, set()).add(slot.offer.manifest_digest)
 
     def _check_ack(self, host: ControllerHost, device_id: str, ack: Ack) -> None:
         rows = host.record.query(
@@ -92,7 +101,7 @@ class ControllerLaws:
         self._rollout_laws.touched(host)
 
     def device_touched(self, host: DeviceHost) -> None:
-        """EL-INV-5 on the device: it tries nothing that nobody ever assigned to it."""
+        """EL-INV-5 on the device: it tries nothing that nobody ever assigned or offered to it."""
         snapshot = host.snapshot
         if snapshot is None:
             return
@@ -116,7 +125,7 @@ class ControllerLaws:
         for device_id, digest in host.record.query(
             "SELECT device_id, champion_digest FROM device_slots WHERE champion_digest IS NOT NULL"
         ):
-            if device_id in self._hosts and digest not in self._champions_of(device_id):
+            if device_id in self._devices and digest not in self._champions_of(device_id):
                 self._tell("EL-INV-3", f"{device_id} reported {digest[:12]}, never its champion")
 
     def _check_exposure(self, host: ControllerHost, rollout: RolloutRow) -> None:
@@ -131,7 +140,7 @@ class ControllerLaws:
         fresh = exposed - before
         if not fresh:
             return
-        if rollout.status in (*ENDED, "paused"):
+        if host.reads_every_commit and rollout.status in (*ENDED, "paused"):
             self._tell("EL-INV-5", f"{sorted(fresh)} were offered by a {rollout.status} rollout")
         fit = len(self._matching(host, rollout)) - sum(p == "ineligible" for p in members.values())
         reached = parse_waves(",".join(rollout.waves))[: rollout.wave + 1]

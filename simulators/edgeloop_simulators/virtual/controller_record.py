@@ -49,7 +49,8 @@ class ControllerRecord:
         changed, self._version = version != self._version, version
         return bool(changed)
 
-    def news(self) -> Iterator[News]:
+    def news(self, counts: bool = True) -> Iterator[News]:
+        """Without `counts`, of rollouts only those that went on to another wave or status."""
         rows = self.query(
             "SELECT id, kind, subject, data FROM events WHERE id > ? ORDER BY id", (self._event_id,)
         )
@@ -57,6 +58,10 @@ class ControllerRecord:
             self._event_id = event_id
             yield News(f"event.{kind}", {"subject": subject, **json.loads(data)})
         for rollout in self.rollouts():
+            known = self._rollouts.get(rollout.id, {})
+            stands = (rollout.status, rollout.wave)
+            if not counts and stands == (known.get("status"), known.get("wave")):
+                continue
             phases = dict(
                 self.query(
                     "SELECT phase, COUNT(*) FROM rollout_members WHERE rollout_id = ? "
@@ -64,7 +69,7 @@ class ControllerRecord:
                     (rollout.id,),
                 )
             )
-            stands = {
+            told = {
                 "id": rollout.id,
                 "version": rollout.version,
                 "status": rollout.status,
@@ -75,9 +80,9 @@ class ControllerRecord:
                     for phase in ("offered", "committed", "failed", "withdrawn", "ineligible")
                 },
             }
-            if self._rollouts.get(rollout.id) != stands:
-                self._rollouts[rollout.id] = stands
-                yield News("rollout", stands)
+            if known != told:
+                self._rollouts[rollout.id] = told
+                yield News("rollout", told)
 
     def labels(self) -> dict[str, dict[str, str]]:
         """The effective labels of each device: the controller's over the agent's own."""

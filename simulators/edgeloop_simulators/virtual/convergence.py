@@ -6,11 +6,11 @@ Invariant: the telemetry that devices ever numbered is compared record by record
 import json
 from collections import Counter
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from edgeloop_agent.core.device import Device
 from edgeloop_protocol.lifecycle import RESTING
-from edgeloop_simulators.virtual.controller_host import ControllerHost
+from edgeloop_simulators.virtual.controller_record import ControllerRecord
 from edgeloop_simulators.virtual.device_host import DeviceHost
 from edgeloop_simulators.virtual.invariants import Breaches
 
@@ -18,11 +18,20 @@ EPOCHS_ALL: Final = 10_000
 RUNNING: Final = "running"
 
 
+class Recorded(Protocol):
+    """A controller, from beside it."""
+
+    record: ControllerRecord
+
+    @property
+    def is_up(self) -> bool: ...
+
+
 class Convergence:
     def __init__(
         self,
         hosts: Mapping[str, DeviceHost],
-        controller: ControllerHost,
+        controller: Recorded,
         breaches: Breaches,
         quiet_since_s: float,
     ) -> None:
@@ -35,7 +44,7 @@ class Convergence:
         """Telemetry records of all devices."""
 
     def check(self) -> None:
-        if self._controller.parts is None:
+        if not self._controller.is_up:
             self._tell("EL-INV-7", "controller", "it is down")
             return
         for rollout in self._controller.record.rollouts():

@@ -132,8 +132,10 @@ class DeviceDisk:
                 if self.operations >= at:
                     del self._armed[fault]
                     raise Death(_HOW[fault.kind])
+        if not self._io_error_share:
+            return
         share = max(self._io_error_share.values(), default=0.0)
-        if share and self._luck.random() < share:
+        if self._luck.random() < share:
             raise OSError(errno.EIO, "Input/output error", path)
 
     def _flip(self, bits: int) -> None:

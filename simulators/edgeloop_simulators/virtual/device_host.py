@@ -254,6 +254,7 @@ class DeviceHost:
         self._see("device.booted", epoch=epoch, boots=self.boots)
         self._process.client.radio(self._radio_on)
         supervisor.begin()
+        self.snapshot = supervisor.device.snapshot()
         self._post_turn()
 
     def _parts(self, epoch: str) -> tuple[Parts, Callable[[Supervisor], _Process]]:
@@ -331,6 +332,7 @@ class DeviceHost:
             if isinstance(item, RunnerSaid | DownlinkMessage):
                 process.supervisor.take(item)
         process.supervisor.end()
+        self.snapshot = process.supervisor.device.snapshot()
 
     def _end(self, how: How, detail: str) -> None:
         """The process is gone, whatever it was doing."""
@@ -361,7 +363,6 @@ class DeviceHost:
         """Run what is the agent's; what comes out of it ends the process."""
         try:
             action()
-            self._look()
         except Death as death:
             self._end(death.how, "")
         except _CannotStartError as error:
@@ -370,10 +371,6 @@ class DeviceHost:
             logger.exception("the agent of %s raised", self.spec.id)
             self._end(How.RAISED, repr(error))
         self._watcher.device_touched(self)
-
-    def _look(self) -> None:
-        device = self.device
-        self.snapshot = None if device is None else device.snapshot()
 
     # ---- the supervisor's queue -----------------------------------------------------------------
 
@@ -411,7 +408,7 @@ class DeviceHost:
         while inbox:
             supervisor.take(inbox.popleft())
         supervisor.turn()
-        snapshot = supervisor.device.snapshot()
+        self.snapshot = snapshot = supervisor.device.snapshot()
         if snapshot is not self._said:
             self._say_what_changed(snapshot)
         self._wake_by(supervisor.next_wake())

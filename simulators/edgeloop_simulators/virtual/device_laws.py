@@ -19,8 +19,9 @@ from edgeloop_protocol.messages import VersionRef
 from edgeloop_simulators.virtual.device_disk import How
 from edgeloop_simulators.virtual.device_host import DeviceHost
 from edgeloop_simulators.virtual.invariants import Breaches
+from edgeloop_simulators.virtual.known import parse_known
 from edgeloop_simulators.virtual.loop import EventLoop
-from edgeloop_simulators.virtual.runners import VirtualRunner, parse_known
+from edgeloop_simulators.virtual.runners import VirtualRunner
 
 UNSERVED_S_MAX: Final = 240.0
 """How long nobody may serve on a powered device that has a sound champion: a candidate's self-test
@@ -61,10 +62,16 @@ class DeviceLaws:
         self._loop = loop
         self._breaches = breaches
         self._known: dict[str, _Known] = {}
+        self._fresh: list[tuple[str, str]] = []
 
     def champions_of(self, device_id: str) -> frozenset[str]:
         known = self._known.get(device_id)
         return frozenset(known.champions) if known else frozenset()
+
+    def new_champions(self) -> tuple[tuple[str, str], ...]:
+        """Device and digest, each once."""
+        fresh, self._fresh = tuple(self._fresh), []
+        return fresh
 
     def touched(self, host: DeviceHost) -> None:
         """Something happened on the device."""
@@ -130,7 +137,7 @@ class DeviceLaws:
             self._tell("EL-INV-8", host, f"a journal of {len(document)} bytes")
         held = {slot.slot for slot in journal.slots if slot.champion is not None}
         # Also of a life that ended within the turn of its commit.
-        known.champions |= _champions(journal)
+        self._remember(host, known, journal)
         if damaged:
             host.power.damaged.discard(JOURNAL)  # it is whole, be it anew
         else:
@@ -146,6 +153,11 @@ class DeviceLaws:
             tried, _ = known.tried.get(underway.slot, ("", 0))
             if offer is None or offer.manifest_digest != tried:
                 known.tried.pop(underway.slot, None)  # those tries have an end
+
+    def _remember(self, host: DeviceHost, known: _Known, snapshot: DeviceSnapshot) -> None:
+        for digest in sorted(_champions(snapshot) - known.champions):
+            known.champions.add(digest)
+            self._fresh.append((host.spec.id, digest))
 
     def _check_champions(self, host: DeviceHost, document: bytes) -> None:
         try:
@@ -200,7 +212,7 @@ class DeviceLaws:
             self._check_commits(host, before, snapshot)
             self._check_refusals(host, snapshot)
             known.snapshot = snapshot
-            known.champions |= _champions(snapshot)
+            self._remember(host, known, snapshot)
         self._check_served(host, snapshot)
         self._check_queues(host)
 

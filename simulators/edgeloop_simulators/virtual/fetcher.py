@@ -12,6 +12,7 @@ from edgeloop_agent.ports import Fetch
 from edgeloop_agent.shell.download import Downloader
 from edgeloop_agent.shell.fetch import FetchEvent, perform
 from edgeloop_protocol.messages import Inventory
+from edgeloop_simulators.virtual.known import parse_known
 from edgeloop_simulators.virtual.loop import EventLoop
 from edgeloop_simulators.virtual.tasks import Task
 
@@ -97,7 +98,11 @@ class VirtualFetcher:
         assert self._downloader is not None
         task, digest = self._task, fetch.offer.manifest_digest
         event = perform(
-            fetch, self._downloader, self._take_inventory, lambda: digest not in self._wanted
+            fetch,
+            self._downloader,
+            self._take_inventory,
+            lambda: digest not in self._wanted,
+            parse_known,
         )
         if self._task is not task:
             return  # the process ended meanwhile

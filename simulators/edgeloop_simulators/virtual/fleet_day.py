@@ -17,6 +17,7 @@ Invariant: what happens on a device depends on its number and the seed, not on h
 
 import hashlib
 from collections.abc import Mapping
+from importlib.resources import files
 from typing import Any, Final
 
 from edgeloop_controller.core.retraining import Acceptance, Policy, RolloutPlan
@@ -74,7 +75,8 @@ CLASSES: Final = (
 )
 
 
-def fleet_day(devices: int) -> WorldSpec:
+def fleet_day(devices: int, tick_s: float = 10.0) -> WorldSpec:
+    """`tick_s`: of the controller's reconciler."""
     return WorldSpec(
         devices=tuple(_device(number) for number in range(devices)),
         models=(_first(),),
@@ -93,7 +95,9 @@ def fleet_day(devices: int) -> WorldSpec:
             heartbeat_timeout_s=2.5 * WINDOW_S,
             cheap_outbox=True,
         ),
-        controller=ControllerTiming(ingest_s=2.0, tick_s=10.0, drift_s=300.0, retrain_s=300.0),
+        controller=ControllerTiming(
+            ingest_s=2.0, tick_s=tick_s, drift_s=300.0, retrain_s=300.0, laws_every_s=1800.0
+        ),
         joins_over_s=JOINED_BY_S,
         chunks_a_file=1,
         retraining=_retraining(),
@@ -128,7 +132,7 @@ def _retraining() -> RetrainingSpec:
         policy=Policy(
             name="when-the-world-moves",
             model=MODEL,
-            script="train.py",
+            script=str(files("edgeloop_simulators") / "scenarios" / "machines" / "train.py"),
             min_labels=LABELS_MIN,
             cooldown_s=HOUR_S,
             timeout_s=2 * HOUR_S,

@@ -49,6 +49,16 @@ class EventLoop:
     def call_in(self, delay_s: float, action: Action) -> Timer:
         return self.call_at(self.now_s + delay_s, action)
 
+    @property
+    def next_at_s(self) -> float | None:
+        """When the next event is due; None: nothing is planned."""
+        if self._now:
+            return self.now_s
+        heap = self._heap
+        while heap and heap[0][2].action is None:
+            heapq.heappop(heap)
+        return heap[0][0] if heap else None
+
     def step(self, until_s: float) -> bool:
         """Run the next event that is due by `until_s`; False when there is none."""
         heap, at_once = self._heap, self._now

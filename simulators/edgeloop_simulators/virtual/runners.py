@@ -9,7 +9,6 @@ start, unless the whole device died; what is loaded has the digests that the ver
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Final, Protocol
 
 from edgeloop_agent.core.effects import StartRunner
@@ -25,9 +24,10 @@ from edgeloop_agent.ports import Disk, RunnerSaid
 from edgeloop_agent.shell.model_store import manifest_path, model_path
 from edgeloop_protocol.clock import Clock
 from edgeloop_protocol.errors import ManifestError
-from edgeloop_protocol.manifest import Manifest, parse_manifest
+from edgeloop_protocol.manifest import Manifest
 from edgeloop_protocol.messages import Comparison, Sample, VersionRef, WindowSummary
 from edgeloop_simulators.virtual.behaviour import Answers, Behaviour
+from edgeloop_simulators.virtual.known import parse_known
 from edgeloop_simulators.virtual.loop import EventLoop, Timer
 from edgeloop_simulators.virtual.spec import AgentTiming, DeviceSpec
 from edgeloop_simulators.virtual.streams import Luck
@@ -35,7 +35,6 @@ from edgeloop_simulators.virtual.streams import Luck
 OPEN_SOURCE_S: Final = 0.05
 EXIT_S: Final = 0.05
 SAMPLES_MAX_A_WINDOW: Final = 20
-MANIFESTS_KEPT_MAX: Final = 64
 
 
 class RunnerWatcher(Protocol):
@@ -400,12 +399,6 @@ class VirtualRunner:
 
 def _reached(limit: int | None, due: int) -> bool:
     return limit is not None and due >= limit
-
-
-@lru_cache(maxsize=MANIFESTS_KEPT_MAX)
-def parse_known(document: bytes) -> Manifest:
-    """`parse_manifest`, once for each document: thousands of devices read the same few."""
-    return parse_manifest(document)
 
 
 def _sum(ours: tuple[int, ...], more: tuple[int, ...]) -> tuple[int, ...]:

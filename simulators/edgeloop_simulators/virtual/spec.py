@@ -95,6 +95,9 @@ class ControllerTiming:
     """How often policies, runs and the annotator are looked at, in a world that retrains; None:
     never."""
     offline_after_s: float | None = None
+    laws_every_s: float = 0.0
+    """How often the whole database is held against the laws; 0: after every commit. Each message
+    is, whatever this says."""
 
 
 @dataclass(frozen=True)

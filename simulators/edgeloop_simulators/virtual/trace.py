@@ -6,9 +6,11 @@ no hash seed, no clock of this machine.
 
 import hashlib
 import json
-from typing import Any
+from typing import Any, Final
 
 from edgeloop_simulators.virtual.seen import Seen
+
+_compact: Final = json.JSONEncoder(separators=(",", ":")).encode
 
 
 class TraceHash:
@@ -23,8 +25,7 @@ class TraceHash:
 
 
 def canonical(seen: Seen) -> str:
-    data = json.dumps(dict(seen.data), separators=(",", ":"))
-    return f"{seen.at_s!r} {seen.part} {seen.what} {data}\n"
+    return f"{seen.at_s!r} {seen.part} {seen.what} {_compact(dict(seen.data))}\n"
 
 
 def readable(seen: Seen) -> str:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 from edgeloop_controller.store.engine import Database
 from edgeloop_simulators.virtual import artifact_server, controller_host, model_faults
@@ -22,6 +22,7 @@ from edgeloop_simulators.virtual.behaviour import Behaviour
 from edgeloop_simulators.virtual.broker_profiles import PROFILES
 from edgeloop_simulators.virtual.controller_host import ControllerHost
 from edgeloop_simulators.virtual.controller_laws import ControllerLaws
+from edgeloop_simulators.virtual.controller_record import ControllerRecord
 from edgeloop_simulators.virtual.convergence import Convergence
 from edgeloop_simulators.virtual.device_host import DeviceHost, DeviceWorld
 from edgeloop_simulators.virtual.device_laws import DeviceLaws
@@ -48,6 +49,26 @@ LOOK_S: Final = 20.0
 Until = Callable[[Seen], bool]
 
 
+class ControllerEnd(Protocol):
+    """What a world needs of its controller, wherever that runs."""
+
+    record: ControllerRecord
+
+    @property
+    def is_up(self) -> bool: ...
+
+    def stored(self, digest: str) -> bytes | None:
+        """An artifact; None: there is no such, or nobody who serves it."""
+
+    def start(self) -> None: ...
+
+    def begin(self, fault: Fault) -> None: ...
+
+    def end(self, fault: Fault) -> None: ...
+
+    def close(self) -> None: ...
+
+
 class World:
     """`observers` are told everything that is seen; `trace_messages=False` leaves out messages
     that came as they should, for fleets that are too large to look at each."""
@@ -68,10 +89,10 @@ class World:
         self.behaviours: dict[str, Behaviour] = {}
         """By manifest digest; retraining adds to them."""
         self.hosts: dict[str, DeviceHost] = {}
-        self.controller: ControllerHost
+        self.controller: ControllerEnd
         self.network: Network
         self.artifacts: ArtifactServer
-        self.operator: Operator
+        self.operator: Operator | None = None
         self._trace_messages = trace_messages
         self._hash = TraceHash()
         self._observers: tuple[Observe, ...] = (self._hash, *observers)
@@ -107,6 +128,11 @@ class World:
         if self._stop_at is not None and self._stop_at(seen):
             self._stopped = True
 
+    @property
+    def steps_undone(self) -> int:
+        """Of the script."""
+        return self.operator.undone if self.operator is not None else 0
+
     def violations(self) -> tuple[Violation, ...]:
         """What is broken up to now."""
         return self._breaches.found()
@@ -138,20 +164,10 @@ class World:
             PROFILES[spec.broker],
             trace_messages=self._trace_messages,
         )
-        self.controller = ControllerHost(
-            directory,
-            self.loop,
-            self.network,
-            self.observe,
-            spec.controller,
-            spec.starts_at_wall_s,
-            self,
-            self._retraining(),
-        )
+        self.controller = self._build_controller(directory)
         self.artifacts = ArtifactServer(
             self.network, streams, self.controller.stored, spec.chunks_a_file
         )
-        self.operator = Operator(self.loop, self.controller, spec.models, spec.slot, self.observe)
         around = DeviceWorld(
             loop=self.loop,
             streams=streams,
@@ -167,14 +183,30 @@ class World:
             self.hosts[device.id] = DeviceHost(device, around, self)
         self._plan(streams)
 
-    def _retraining(self) -> RetrainingHost | None:
+    def _build_controller(self, directory: Path) -> ControllerEnd:
+        spec = self.spec
+        host = ControllerHost(
+            directory,
+            self.loop,
+            self.network,
+            self.observe,
+            spec.controller,
+            spec.starts_at_wall_s,
+            self,
+            self._retraining(host_of=lambda: host),
+        )
+        self.operator = Operator(self.loop, host, spec.models, spec.slot, self.observe)
+        self.operator.play(spec.script)
+        return host
+
+    def _retraining(self, host_of: Callable[[], ControllerHost]) -> RetrainingHost | None:
         if self.spec.retraining is None:
             return None
         around = RetrainingWorld(
             loop=self.loop,
             behaviours=self.behaviours,
             observe=self.observe,
-            wake=lambda action: self.controller.go_on(action),
+            wake=lambda action: host_of().go_on(action),
             seed=self.seed,
         )
         return RetrainingHost(around, self.spec.retraining)
@@ -193,7 +225,6 @@ class World:
     def _plan(self, streams: Streams) -> None:
         loop, spec = self.loop, self.spec
         loop.call_at(0.0, self.controller.start)
-        self.operator.play(spec.script)
         for host in self.hosts.values():
             luck = streams.light(f"joins/{host.spec.id}")  # so that a device less moves no other
             self._plan_device(host, luck.random() * spec.joins_over_s)
@@ -263,9 +294,9 @@ class World:
 
     def _look_whether_settled(self) -> None:
         breaches = Breaches(self.loop)
-        if not self.operator.undone:
+        if not self.steps_undone:
             self._check_convergence(breaches)
-        if breaches or self.operator.undone:
+        if breaches or self.steps_undone:
             self._settled_since = None
         elif self._settled_since is None:
             self._settled_since = self.loop.now_s
