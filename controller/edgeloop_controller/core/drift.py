@@ -17,7 +17,7 @@ all; every finding carries the figures that it rests on.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from edgeloop_controller.core.drift_scores import (
@@ -40,6 +40,7 @@ __all__ = [
     "DriftWindow",
     "FeatureDrift",
     "Finding",
+    "Judgements",
     "Scope",
     "Score",
     "assess",
@@ -84,15 +85,38 @@ def examples_needed(manifest: Manifest) -> int:
     return thresholds_of(manifest).examples
 
 
-def assess(devices: Sequence[DeviceHistory], manifest: Manifest) -> tuple[Finding, ...]:
+@dataclass
+class Judgements:
+    """Of one version: how each device scored, kept while it says nothing new."""
+
+    _kept: dict[str, tuple[int, Observed, Score]] = field(default_factory=dict)
+    """By device; with the id of the last window that it is about."""
+
+    def judge(self, history: DeviceHistory, manifest: Manifest) -> _Judged | None:
+        last_id = history.last[-1].id if history.last else -1
+        kept = self._kept.get(history.device_id)
+        if kept is not None and kept[0] == last_id:
+            return _Judged(history, kept[1], kept[2])
+        judged = _judge(history, manifest)
+        if judged is None:
+            self._kept.pop(history.device_id, None)
+        else:
+            self._kept[history.device_id] = (last_id, judged.recent, judged.own)
+        return judged
+
+
+def assess(
+    devices: Sequence[DeviceHistory], manifest: Manifest, known: Judgements | None = None
+) -> tuple[Finding, ...]:
     """Findings for the fleet, each label value with two or more devices, and each device.
 
     Empty when the manifest has no baseline. Raises nothing on odd windows: one whose histograms
-    are not over the baseline's bins is left out.
+    are not over the baseline's bins is left out. `known`: of former rounds over the same version.
     """
     if manifest.baseline is None:
         return ()
-    judged = [found for history in devices if (found := _judge(history, manifest))]
+    known = known if known is not None else Judgements()
+    judged = [found for history in devices if (found := known.judge(history, manifest))]
     return _Assessment(judged, len(devices), manifest, manifest.baseline).findings()
 
 

@@ -30,7 +30,10 @@ RECENTLY_SEEN_S: Final = 86_400.0
 """A device that counts as offline is asked too when it was heard within this: it may be back."""
 
 SAID_AGAIN_MAX: Final = 100
-"""Devices told again, and as many asked, a tick: their answers must not come as a storm."""
+"""Devices told again, and as many asked, a second: their answers must not come as a storm."""
+
+SHARE_S: Final = (1.0, 10.0)
+"""Of how long a time a tick makes up for, at least and at most."""
 
 
 class Outbound(Protocol):
@@ -117,6 +120,7 @@ class DesiredPublisher:
         self._lock = threading.Lock()
         self._ask_all = threading.Event()
         self._to_ask: deque[str] = deque()
+        self._shared_at = clock.monotonic()
 
     def publish(self, device_ids: Iterable[str]) -> None:
         """Say the committed desired state of each device, if it has one."""
@@ -138,12 +142,19 @@ class DesiredPublisher:
         Told again: devices that have not reported the revision made for them (a crash or a broker
         may have lost it), and those that were silent about an offer. Asked: all, after `ask_all`.
         """
+        share = self._share()
         with self._database.reading() as session:
-            due = self._due(session)
+            due = self._due(session)[:share]
             found = {device.id: device for device in devices.of_ids(session, due)}
             for device_id in due:
                 self._say(found[device_id])
-            self._ask_some(session)
+            self._ask_some(session, share)
+
+    def _share(self) -> int:
+        """So that a fleet is told as fast by a controller that ticks seldom."""
+        now, (least_s, most_s) = self._clock.monotonic(), SHARE_S
+        passed_s, self._shared_at = now - self._shared_at, now
+        return int(SAID_AGAIN_MAX * min(max(passed_s, least_s), most_s))
 
     def _due(self, session: Session) -> Sequence[str]:
         """Those that waited longest first, so that devices that never answer hold up no other."""
@@ -155,14 +166,14 @@ class DesiredPublisher:
             said_at = {device_id: self._said_at.get(device_id, -1e9) for device_id in waiting}
         due = [device_id for device_id in waiting if now - said_at[device_id] >= SAY_AGAIN_S]
         due.sort(key=said_at.__getitem__)
-        return due[:SAID_AGAIN_MAX]
+        return due
 
-    def _ask_some(self, session: Session) -> None:
+    def _ask_some(self, session: Session, share: int) -> None:
         if not self._to_ask and self._ask_all.is_set():
             self._ask_all.clear()
             seen_since = self._clock.wall() - RECENTLY_SEEN_S
             self._to_ask.extend(devices.ids_to_ask(session, seen_since))
-        for _ in range(min(SAID_AGAIN_MAX, len(self._to_ask))):
+        for _ in range(min(share, len(self._to_ask))):
             device = session.get(Device, self._to_ask[0])
             if device is not None and not self._say(device):
                 return  # no broker: the same one next time

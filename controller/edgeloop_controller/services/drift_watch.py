@@ -15,9 +15,17 @@ from sqlalchemy.orm import Session
 
 from edgeloop_controller.config import DriftConfig
 from edgeloop_controller.core.alarms import AlarmKey, Streak, advance
-from edgeloop_controller.core.drift import Cause, Finding, Scope, assess, examples_needed
+from edgeloop_controller.core.drift import (
+    Cause,
+    Finding,
+    Judgements,
+    Scope,
+    assess,
+    examples_needed,
+)
 from edgeloop_controller.services.drift_history import VersionHistory
 from edgeloop_controller.services.failure_log import FailureLog
+from edgeloop_controller.services.fleet import labels_of
 from edgeloop_controller.services.registry import Registry
 from edgeloop_controller.store import devices, drift, events, telemetry
 from edgeloop_controller.store.engine import Database
@@ -48,6 +56,7 @@ class Look:
 @dataclass
 class _Memory:
     history: VersionHistory
+    judgements: Judgements = field(default_factory=Judgements)
     streaks: Mapping[AlarmKey, Streak] = field(default_factory=dict)
 
 
@@ -63,6 +72,7 @@ class DriftWatch:
         self._config = config
         self._memory: dict[Watched, _Memory] = {}
         self._looks: dict[Watched, Look] = {}
+        self._seen: tuple[int, int] | None = None
         self._lock = threading.Lock()
         self._failures = FailureLog(logger)
 
@@ -72,6 +82,11 @@ class DriftWatch:
             return list(self._looks.values())
 
     def look(self) -> None:
+        with self._database.reading() as session:
+            seen = devices.last_change(session), telemetry.last_window_id(session)
+        if seen == self._seen:
+            return  # nobody said anything and nothing changed: what was found stands
+        self._seen = seen
         running = self._running()
         with self._lock:
             self._looks = {key: look for key, look in self._looks.items() if key in running}
@@ -82,21 +97,19 @@ class DriftWatch:
                 self._look_at(watched, labels)
                 self._failures.worked(f"drift watch of {watched}")
             except Exception:
+                self._seen = None
                 self._failures.failed(f"drift watch of {watched}")
 
-    def _running(self) -> dict[Watched, dict[str, dict[str, str]]]:
+    def _running(self) -> dict[Watched, dict[str, Mapping[str, str]]]:
         """What runs somewhere as champion → the devices it runs on, with their labels."""
         with self._database.reading() as session:
-            labels = {d.id: devices.effective_labels(d) for d in devices.every(session)}
-            running: dict[Watched, dict[str, dict[str, str]]] = {}
-            for device_id, slots in devices.slots_by_device(session).items():
-                for slot, row in slots.items():
-                    if row.champion_digest is not None:
-                        watched = Watched(slot, row.champion_digest)
-                        running.setdefault(watched, {})[device_id] = labels[device_id]
+            running: dict[Watched, dict[str, Mapping[str, str]]] = {}
+            for row in devices.running(session):
+                watched = Watched(row.slot, row.champion_digest)
+                running.setdefault(watched, {})[row.id] = labels_of(row.agent_labels, row.labels)
         return running
 
-    def _look_at(self, watched: Watched, labels: dict[str, dict[str, str]]) -> None:
+    def _look_at(self, watched: Watched, labels: Mapping[str, Mapping[str, str]]) -> None:
         manifest = self._registry.manifest(watched.manifest_digest)
         if manifest.baseline is None:
             return
@@ -113,7 +126,7 @@ class DriftWatch:
             alarms = _open_of(session, watched)
         faulty = [key.key for key in alarms if key.cause is Cause.SENSOR_FAULT]
         histories = memory.history.of_devices(labels, faulty, now - self._config.silent_s_max)
-        findings = assess(histories, manifest)
+        findings = assess(histories, manifest, memory.judgements)
         change = advance(
             set(alarms),
             memory.streaks,

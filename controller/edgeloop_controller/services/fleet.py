@@ -56,7 +56,7 @@ class Fleet:
             changed.add(row.id)
             self.devices[row.id] = KnownDevice(
                 id=row.id,
-                labels=_labels(row.agent_labels, row.labels),
+                labels=labels_of(row.agent_labels, row.labels),
                 online=row.online,
                 inventory=_inventory(row.inventory),
                 has_seen_desired=row.revision_seen >= row.desired_revision,
@@ -68,7 +68,8 @@ class Fleet:
 
 
 @lru_cache(DOCUMENTS_KEPT_MAX)
-def _labels(of_agent: str, set_here: str) -> Mapping[str, str]:
+def labels_of(of_agent: str, set_here: str) -> Mapping[str, str]:
+    """The effective labels, from the two columns as text."""
     return devices.merged_labels(from_json(of_agent), from_json(set_here))
 
 

@@ -96,12 +96,21 @@ def assignments_changed(session: Session, after: int) -> Iterator[Any]:
     yield from session.execute(query.join(Device).where(Device.change > after))
 
 
-def slots_by_device(session: Session) -> dict[str, dict[str, DeviceSlot]]:
-    """device id → slot → row."""
-    result: dict[str, dict[str, DeviceSlot]] = {}
-    for row in session.scalars(select(DeviceSlot)):
-        result.setdefault(row.device_id, {})[row.slot] = row
-    return result
+def running(session: Session) -> Iterator[Any]:
+    """Rows of what runs as champion: the device's id, its labels as text, slot and digest."""
+    query = (
+        select(
+            Device.id,
+            cast(Device.agent_labels, Text).label("agent_labels"),
+            cast(Device.labels, Text).label("labels"),
+            DeviceSlot.slot,
+            DeviceSlot.champion_digest,
+        )
+        .join(DeviceSlot, DeviceSlot.device_id == Device.id)
+        .where(DeviceSlot.champion_digest.is_not(None))
+        .order_by(Device.id, DeviceSlot.slot)
+    )
+    yield from session.execute(query)
 
 
 def slots_of(session: Session, device_id: str) -> Sequence[DeviceSlot]:

@@ -13,6 +13,7 @@ from edgeloop_controller.core.drift import (
     DeviceHistory,
     DriftWindow,
     Finding,
+    Judgements,
     Scope,
     assess,
     examples_needed,
@@ -138,6 +139,15 @@ def test_a_healthy_fleet_shows_nothing() -> None:
     assert found(findings) == {}
     assert {f.scope for f in findings} == {Scope.FLEET, Scope.DEVICE}
     assert len(findings) == 11
+
+
+def test_what_was_judged_before_is_found_as_if_judged_anew() -> None:
+    known = Judgements()
+    calm = [device(f"d{n}") for n in range(4)]
+    young = device("young", windows=4)
+    moved = [device(f"d{n}", flip=True, windows=14) for n in range(3)]
+    for devices in ([*calm, young], [*calm, young], [*moved, calm[3]], [*calm[:3], young]):
+        assert assess(devices, MODEL, known) == assess(devices, MODEL)
 
 
 def test_a_changed_world_is_one_finding() -> None:
