@@ -36,7 +36,7 @@ rollout offers nothing; a device is offered at most one version of a slot at a t
 is offline never holds a wave up beyond its deadline, and before the last wave takes no place.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from edgeloop_controller.core import gates
@@ -97,13 +97,14 @@ def initial_state() -> RolloutState:
 def step(
     spec: RolloutSpec,
     state: RolloutState,
-    devices: Sequence[DeviceView],
+    devices: Sequence[DeviceView] | Mapping[str, DeviceView],
     evidence: Evidence,
     now: float,
 ) -> Step:
     """One turn of the engine; calling it again with nothing new changes nothing.
 
-    `devices` are all that match the selector now, and all that are members. Call it for running
+    `devices` are all that match the selector now, and all that are members (or a mapping of them by
+    id). Devices that are alike may share labels and inventories, which then cost once. Call it for running
     and paused rollouts, and for the newest DONE one of each slot: that one goes on offering, with
     no gates, to devices that come to match or come back. The other states change nothing.
     `state.verdict` says what a running rollout waits for, and why a halted one was halted.

@@ -4,7 +4,7 @@ Invariants: what is asked of labels and of inventories is asked once of each obj
 are alike may share them, so a large fleet costs little.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from edgeloop_controller.core.rollout_types import DeviceView
 from edgeloop_controller.core.selector import DEVICE_KEY, Selector
@@ -13,20 +13,24 @@ from edgeloop_protocol.manifest import Manifest
 from edgeloop_protocol.messages import Inventory
 
 
-def matching(selector: Selector, devices: Sequence[DeviceView]) -> list[DeviceView]:
-    """Devices may share their labels: what a selector says of labels is asked once of each."""
+def by_id(devices: Sequence[DeviceView] | Mapping[str, DeviceView]) -> Mapping[str, DeviceView]:
+    return devices if isinstance(devices, Mapping) else {device.id: device for device in devices}
+
+
+def matching(selector: Selector, views: Mapping[str, DeviceView]) -> Mapping[str, DeviceView]:
+    """Those of `views` that the selector is for, by id."""
     if not selector.terms:
-        return list(devices)
+        return views
     if any(term.key == DEVICE_KEY for term in selector.terms):
-        return [d for d in devices if selector.matches(d.id, d.labels)]
+        return {d.id: d for d in views.values() if selector.matches(d.id, d.labels)}
     said: dict[int, bool] = {}
-    found = []
-    for device in devices:
+    found = {}
+    for device in views.values():
         holds = said.get(id(device.labels))
         if holds is None:
             holds = said[id(device.labels)] = selector.matches(device.id, device.labels)
         if holds:
-            found.append(device)
+            found[device.id] = device
     return found
 
 

@@ -4,10 +4,10 @@ Invariants: a Turn starts from one state and is thrown away after `result`; it n
 state that it was given.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from edgeloop_controller.core.rollout_fit import Unfit, matching
+from edgeloop_controller.core.rollout_fit import Unfit, by_id, matching
 from edgeloop_controller.core.rollout_types import (
     DeviceView,
     Effect,
@@ -35,20 +35,27 @@ class Turn:
     """What one `step` works on: `members` and the wave as they become, and the effects so far."""
 
     def __init__(
-        self, spec: RolloutSpec, state: RolloutState, devices: Sequence[DeviceView], now: float
+        self,
+        spec: RolloutSpec,
+        state: RolloutState,
+        devices: Sequence[DeviceView] | Mapping[str, DeviceView],
+        now: float,
     ) -> None:
         self.members: dict[str, Member] = dict(state.members)
         self._spec = spec
         self._state = state
-        self._views = {device.id: device for device in devices}
-        self._matching = matching(parse(spec.selector), devices)
+        self._views = by_id(devices)
+        self._matching = matching(parse(spec.selector), self._views)
         self._now = now
         self._effects: list[Effect] = []
+        self._moved = False
         self._by_phase: dict[MemberPhase, list[Member]] | None = None
         self._fits: list[DeviceView] | None = None
 
     def result(self) -> Step:
-        return Step(replace(self._state, members=self.members), tuple(self._effects))
+        # The very members that came in, where none moved: a large fleet is compared by identity.
+        state = replace(self._state, members=self.members) if self._moved else self._state
+        return Step(state, tuple(self._effects))
 
     # ---- what the devices report ----------------------------------------------------------------
 
@@ -59,10 +66,12 @@ class Turn:
             if view is not None:
                 self._settle(member, view)
         causes = Unfit(self._spec.manifest)
-        for view in self._matching:
-            known = self.members.get(view.id)
-            if known is None or known.phase is MemberPhase.INELIGIBLE:
-                self._check_fit(view, known, causes.of(view.inventory))
+        unfit = {member.device_id for member in self._in_phase(MemberPhase.INELIGIBLE)}
+        strangers = self._matching.keys() - self.members.keys()
+        open_to_it = strangers | (unfit & self._matching.keys())
+        for device_id in sorted(open_to_it):
+            view = self._matching[device_id]
+            self._check_fit(view, self.members.get(device_id), causes.of(view.inventory))
 
     def _settle(self, member: Member, view: DeviceView) -> None:
         """What stands from before this offer, such as an earlier refusal, is no answer."""
@@ -86,7 +95,7 @@ class Turn:
         if not cause:
             if known is not None:
                 del self.members[view.id]
-                self._by_phase = self._fits = None
+                self._forget()
         elif known is None or known.cause != cause:
             self._set(Member(view.id, self._state.wave, MemberPhase.INELIGIBLE, cause=cause))
 
@@ -242,14 +251,10 @@ class Turn:
         return max(bound(wave, matching) for wave in reached) - taken
 
     def _fit(self) -> list[DeviceView]:
-        """Matching devices that are not ineligible; it changes with the members."""
+        """Matching devices that are not ineligible."""
         if self._fits is None:
             unfit = {member.device_id for member in self._in_phase(MemberPhase.INELIGIBLE)}
-            self._fits = (
-                [view for view in self._matching if view.id not in unfit]
-                if unfit
-                else self._matching
-            )
+            self._fits = [v for name, v in self._matching.items() if name not in unfit]
         return self._fits
 
     # ---- small words ----------------------------------------------------------------------------
@@ -267,6 +272,11 @@ class Turn:
 
     def _set(self, member: Member) -> None:
         self.members[member.device_id] = member
+        self._forget()
+
+    def _forget(self) -> None:
+        """A member moved: what was derived from the members is to be derived again."""
+        self._moved = True
         self._by_phase = self._fits = None
 
     def _put(self, member: Member, phase: MemberPhase, cause: str = "") -> None:

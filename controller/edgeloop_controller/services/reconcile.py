@@ -95,7 +95,7 @@ class Reconciler:
             seen = (
                 memory.evidence.of_members(state.members, self._registry) if active else Evidence()
             )
-            result = step(spec, state, list(memory.views.values()), seen, now)
+            result = step(spec, state, memory.views, seen, now)
             rests = not result.effects and result.state == state
             touched = set() if rests else apply_step(session, rollout, state, result, now)
         memory.stepped(spec, result, rollout.change, now)
