@@ -237,8 +237,8 @@ MUTANTS: Final[dict[str, Mutant]] = {
         "a desired state that was lost is not said again",
         10,
         _CONTROLLER + "services.desired:DesiredPublisher.say_again",
-        "for device in self._due(session):",
-        "for device in ():",
+        "for device_id in due:",
+        "for device_id in ():",
     ),
     "nobody-asked": _one(
         "after an outage of the broker devices are not asked what happened meanwhile",
@@ -259,8 +259,8 @@ MUTANTS: Final[dict[str, Mutant]] = {
         "devices that failed give their places in the wave to others",
         0,
         _CONTROLLER + "core.rollout_turn:Turn._places",
-        "member.phase in EXPOSED",
-        "member.phase in EXPOSED[:2]",
+        "for phase in EXPOSED",
+        "for phase in EXPOSED[:2]",
     ),
     "offers-while-paused": _one(
         "a paused rollout goes on offering",
@@ -286,9 +286,9 @@ MUTANTS: Final[dict[str, Mutant]] = {
     "not-compared": _one(
         "a rollout is judged without what its devices compared",
         4,
-        _CONTROLLER + "services.evidence:gather",
-        "if before.get(device_id) == shadow\n",
-        "if before.get(device_id) == target\n",
+        _CONTROLLER + "services.evidence:EvidenceLog.of_members",
+        "if before.get(key[0]) == key[1]",
+        "if before.get(key[0]) == key[0]",
     ),
     "failures-tolerated": _one(
         "a rollout goes on however many devices rolled it back",
