@@ -10,7 +10,7 @@ from edgeloop_simulators.virtual.outcome import Outcome
 from edgeloop_simulators.virtual.seen import Seen
 
 DEVICES = 200
-TICK_S = 300.0
+TICK_S = 600.0
 SEED = 7
 
 
@@ -54,10 +54,3 @@ def test_all_telemetry_is_stored_once(outcome: Outcome) -> None:
 def test_both_halves_in_one_process_give_the_same_trace(outcome: Outcome) -> None:
     again = WorldInHalves(fleet_day(DEVICES, TICK_S), SEED, forked=False).run()
     assert again.trace_hash == outcome.trace_hash
-
-
-def test_another_seed_gives_another_trace() -> None:
-    first, second = (
-        WorldInHalves(fleet_day(2, TICK_S), seed, forked=False).run() for seed in (1, 2)
-    )
-    assert first.trace_hash != second.trace_hash

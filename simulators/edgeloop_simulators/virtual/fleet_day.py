@@ -49,8 +49,8 @@ DRIFT_COMES_WITHIN_S: Final = 0.5 * HOUR_S
 
 MODEL: Final = "condition"
 SITES: Final = 50
-LABELS_MIN: Final = 50
-SAMPLES_A_DAY: Final = 2_000
+LABELS_MIN: Final = 20
+SAMPLES_A_DAY: Final = 600
 """Of the whole fleet, for people to label."""
 WINDOW_S: Final = 4 * HOUR_S
 EXAMPLES_PER_S: Final = 0.05
