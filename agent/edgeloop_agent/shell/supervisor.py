@@ -87,8 +87,10 @@ class Supervisor:
     __slots__ = (
         "_answers",
         "_closed",
+        "_deadline",
         "_device",
         "_epoch",
+        "_is_settled",
         "_journal_problem",
         "_journal_retry_at",
         "_parts",
@@ -110,6 +112,9 @@ class Supervisor:
         self._answers: list[Event] = []
         self._unsaved: DeviceSnapshot | None = None
         self._journal_retry_at = float("-inf")
+        self._deadline: float | None = None
+        """The device's, as long as `_is_settled`: nothing was handled since it was asked."""
+        self._is_settled = False
 
     @property
     def device(self) -> Device:
@@ -136,12 +141,15 @@ class Supervisor:
         deadline = self._device.next_deadline()
         if deadline is not None and self._parts.clock.monotonic() >= deadline:
             self._handle(Tick())
+            deadline = self._device.next_deadline()
+        self._deadline, self._is_settled = deadline, True
         self._parts.telemetry.pump(self._uplink.telemetry, self._uplink.said)
         self._parts.status.refresh(self._device, self._traffic())
 
     def next_wake(self) -> float | None:
         """Monotonic; None: nothing is timed."""
-        times = [self._device.next_deadline(), self._parts.telemetry.drain.next_deadline()]
+        deadline = self._deadline if self._is_settled else self._device.next_deadline()
+        times = [deadline, self._parts.telemetry.drain.next_deadline()]
         if self._unsaved is not None:
             times.append(self._journal_retry_at)
         return min((time for time in times if time is not None), default=None)
@@ -200,6 +208,7 @@ class Supervisor:
 
     def _handle_answers(self) -> None:
         """Until no effect has an answer: a JournalSaved leads to what rests on it."""
+        self._is_settled = False
         while self._answers:
             event = self._answers.pop(0)
             for effect in self._device.handle(event, self._parts.clock.monotonic()):

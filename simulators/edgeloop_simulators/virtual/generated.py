@@ -10,6 +10,7 @@ what is answered, so that the same seed gives the same answers on every machine.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Final, Literal
 
 from edgeloop_protocol.manifest import (
@@ -35,6 +36,7 @@ from edgeloop_simulators.virtual.streams import Luck
 Goes = Literal["crash", "hang", "nan", "slow", "wrong", "self_test"]
 
 BINS: Final = 10
+SHARES_KEPT_MAX: Final = 256
 TILT_MAX: Final = 0.9
 """Of a bin's share that goes from the one end to the other at a shift of 1."""
 NONFINITE_SHARE: Final = 0.05
@@ -163,6 +165,7 @@ class GeneratedModel:
         return apportioned(count, tilted(shift), luck)
 
 
+@lru_cache(maxsize=SHARES_KEPT_MAX)
 def tilted(shift: float) -> tuple[float, ...]:
     """The share of each bin: even at 0, rising at 1, falling at -1."""
     slope = shift * TILT_MAX
