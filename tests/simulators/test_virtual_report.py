@@ -135,6 +135,7 @@ def test_compare_tells_what_changed_beyond_the_tolerance(run: Run) -> None:
     }
     assert changed["accuracy"].change == pytest.approx(0.04)
     assert changed["wedged devices"].b == "absent"
+    assert "accuracy" in {row.name for row in compare(a, b, 0.03) if row.changed}
     assert "accuracy" not in {row.name for row in compare(a, b, 0.05) if row.changed}
 
 

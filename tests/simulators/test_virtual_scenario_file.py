@@ -70,7 +70,7 @@ def test_the_schema_is_that_of_the_code() -> None:
             'duration = "3 h"',
             r":46: .*ends at 11400 s, after the world's end",
         ),
-        ('at = "20 min"', 'at = "2 h"', r":38: steps\[1\].at: at 7200 s the world has ended"),
+        ('at = "20 min"', 'at = "51 min"', r":38: steps\[1\].at: at 3060 s the world has ended"),
         ('name = "hall"', "", r":10: sites\[0\].name: missing; add it"),
         (
             'kind = "partition"',

@@ -155,9 +155,8 @@ def fleet_chart(axis: Axis) -> str:
     def y_of(count: float) -> float:
         return round(bottom - count / total * HEIGHT, 1)
 
-    parts = list(
-        _levels(axis, [(0, "0"), (total / 2, f"{total / 2:g}"), (total, f"{total}")], y_of)
-    )
+    levels = [(float(count), f"{count}") for count in (0, total // 2, total)]
+    parts = list(_levels(axis, levels, y_of))
     below = [0] * len(times)
     names = []
     for version, counts in running.items():
