@@ -96,6 +96,12 @@ def test_the_schema_is_that_of_the_code() -> None:
             '[[sites]]\nname = "hall"',
             r":24: models\[0\].kind: a synthetic model answers synthetic data only",
         ),
+        (
+            "[agent]",
+            '[[drift]]\nat = 1\nphase = "before"\n'
+            '[[drift]]\nat = 2\nphase = "before"\nover = 9\n[agent]',
+            r":55: drift\[1\].over: every change takes as long",
+        ),
         ("[agent]", '[[expect.rollouts]]\nmodel = "m@9"\n[agent]', r":50: .*no model 'm@9'"),
         (
             "[agent]",

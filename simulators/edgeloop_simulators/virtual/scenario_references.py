@@ -139,7 +139,10 @@ def _data(document: Document, names: _Names) -> Iterator[Problem]:
         for phase, shifts in phases.items():
             for sensor in shifts if isinstance(shifts, dict) else ():
                 yield from known(("data", "phases", phase, sensor), "sensor", sensor, names.sensors)
-    for path, table in _tables(document, "drift"):
+    drifts = [*_tables(document, "drift")]
+    for path, table in drifts:
+        if _seconds(table.get("over", 0)) != _seconds(drifts[0][1].get("over", 0)):
+            yield Problem((*path, "over"), "every change takes as long; write the first one's over")
         yield from known((*path, "phase"), "phase", table.get("phase"), names.phases)
         yield from names.target((*path, "target"), table.get("target"))
     for path, table in _tables(document, "broken_sensors"):
