@@ -104,9 +104,10 @@ def step(
     """One turn of the engine; calling it again with nothing new changes nothing.
 
     `devices` are all that match the selector now, and all that are members (or a mapping of them by
-    id). Devices that are alike may share labels and inventories, which then cost once. Call it for running
-    and paused rollouts, and for the newest DONE one of each slot: that one goes on offering, with
-    no gates, to devices that come to match or come back. The other states change nothing.
+    id). Devices that are alike may share labels and inventories, which then cost once. Call it for
+    running and paused rollouts, and for the newest DONE one of each slot: that one goes on
+    offering, with no gates, to devices that come to match or come back. The other states change
+    nothing.
     `state.verdict` says what a running rollout waits for, and why a halted one was halted.
     """
     if state.status in (RolloutStatus.HALTED, RolloutStatus.ABORTED):
