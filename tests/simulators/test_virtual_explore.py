@@ -117,6 +117,8 @@ def test_an_interrupt_ends_it_and_leaves_nobody(wait_until: Callable[..., None])
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        # A shell that runs the tests in its background has interrupts ignored, by inheritance.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
     wait_until(lambda: len(children.read_text().split()) >= 2, 60, "processes are started")
