@@ -221,6 +221,9 @@ class DeviceHost:
         elif fault.kind is FaultKind.CLOCK_JUMP:
             forwards = self.luck.random() < 0.5
             self.clock.set_wrong(self.clock.wall() + (fault.amount if forwards else -fault.amount))
+        elif fault.kind is FaultKind.RUNNER_KILL:
+            for runner in self.runners:
+                runner.stop(kill=True)
 
     def end(self, fault: Fault) -> None:
         if fault.kind in device_disk.KINDS:

@@ -76,6 +76,7 @@ RATES: Final[Rates] = {
     FaultKind.MODEL_WRONG: 0.2,
     FaultKind.CONTROLLER_KILL: 0.5,
     FaultKind.CONTROLLER_FAILOVER: 0.3,
+    FaultKind.RUNNER_KILL: 0.8,
 }
 FAILED_FRACTIONS: Final = (0.25, 0.6)
 TERMS: Final = {

@@ -48,6 +48,7 @@ class FaultKind(StrEnum):
     MODEL_WRONG = "model_wrong"
     CONTROLLER_KILL = "controller_kill"
     CONTROLLER_FAILOVER = "controller_failover"
+    RUNNER_KILL = "runner_kill"
 
 
 class Fault(Config):

@@ -38,7 +38,7 @@ MUTANTS: Final[dict[str, Mutant]] = {
     ),
     "rename-before-sync": _one(
         "the file is synced only after it got its final name",
-        21,
+        27,
         _AGENT + "shell.durable_files:write_durably",
         "        file.sync()\n    disk.rename(aside, path)",
         "        disk.rename(aside, path)\n        file.sync()",
@@ -159,7 +159,7 @@ MUTANTS: Final[dict[str, Mutant]] = {
     ),
     "champion-not-restarted": _one(
         "a champion whose runner died is not started again",
-        0,
+        2,
         _AGENT + "core.runners:RunnerSet._may_start",
         "self._restart_at is None or now >= self._restart_at",
         "self._restart_at is None",

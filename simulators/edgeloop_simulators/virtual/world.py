@@ -43,6 +43,8 @@ from edgeloop_simulators.virtual.trace import TraceHash
 QUIET_WINDOWS: Final = 4
 """An outbox must have been empty once within so many windows before the end."""
 
+EVENTS_AT_ONCE_MAX: Final = 1_000
+"""For each device and the controller, at one moment."""
 LOOK_S: Final = 20.0
 """How often it is looked whether a world has settled."""
 
@@ -105,6 +107,8 @@ class World:
         self._stop_at: Until | None = None
         self._stopped = False
         self._settled_since: float | None = None
+        self._moved_s, self._moved_events = -1.0, 0
+        """When time last went on, and how many events had been run by then."""
 
     def run(
         self, until: Until | None = None, inspect: Callable[["World"], None] | None = None
@@ -283,9 +287,19 @@ class World:
         if self.spec.settles_s is not None:
             self.loop.call_at(self.spec.faults_end_s, self._look_whether_settled)
         while step(end_s):
+            self._check_time_passes()
             if self._breaches or self._stopped or self._has_settled():
                 return
         self._check_convergence(self._breaches)
+
+    def _check_time_passes(self) -> None:
+        """EL-INV-14."""
+        loop = self.loop
+        if loop.now_s != self._moved_s:
+            self._moved_s, self._moved_events = loop.now_s, loop.events_run
+        elif loop.events_run - self._moved_events > EVENTS_AT_ONCE_MAX * (1 + len(self.hosts)):
+            events = loop.events_run - self._moved_events
+            self._breaches.tell("EL-INV-14", "world", f"{events} events, and time stands still")
 
     def _check_convergence(self, breaches: Breaches) -> None:
         quiet_since_s = self.loop.now_s - QUIET_WINDOWS * self.spec.agent.window_s
