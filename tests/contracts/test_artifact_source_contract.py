@@ -57,7 +57,7 @@ class VirtualSource:
         self.loop = EventLoop()
         streams = Streams(1)
         self.network = Network(self.loop, streams, lambda _seen: None, PROFILES["ideal"])
-        self.server = ArtifactServer(self.network, streams, ARTIFACTS.get)
+        self.server = ArtifactServer(self.network, streams, ARTIFACTS.get, chunks_a_file=8)
         self.place = Place("dev1", link=Link(loss=loss))
 
     def open(self, digest, offset):
