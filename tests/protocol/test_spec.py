@@ -34,11 +34,11 @@ def test_every_requirement_is_cited_by_a_test_and_every_citation_exists() -> Non
 
 
 def test_every_law_is_looked_after_in_the_virtual_world_and_no_other() -> None:
-    code = (ROOT / "simulators/edgeloop_simulators/virtual").rglob("*laws.py")
-    convergence = ROOT / "simulators/edgeloop_simulators/virtual/convergence.py"
+    virtual = ROOT / "simulators/edgeloop_simulators/virtual"
+    looking = (*virtual.rglob("*laws.py"), virtual / "convergence.py", virtual / "world.py")
     told = {
         law
-        for path in (*code, convergence)
+        for path in looking
         for law in re.findall(r'"(EL-INV-\d+)"', path.read_text(encoding="utf-8"))
     }
     assert told == _stated("invariants.md")
