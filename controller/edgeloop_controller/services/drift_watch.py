@@ -9,6 +9,8 @@ import logging
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 from sqlalchemy.orm import Session
@@ -60,6 +62,40 @@ class _Memory:
     streaks: Mapping[AlarmKey, Streak] = field(default_factory=dict)
 
 
+class _Running:
+    """What runs somewhere as champion → the devices it runs on, with their labels; brought up to
+    date by the devices that changed."""
+
+    def __init__(self) -> None:
+        self._through = 0
+        self._on: dict[str, list[Watched]] = {}
+        self._running: dict[Watched, dict[str, Mapping[str, str]]] = {}
+
+    def refresh(self, session: Session) -> Mapping[Watched, Mapping[str, Mapping[str, str]]]:
+        last = devices.last_change(session)
+        if last > self._through:
+            rows = devices.running_changed(session, self._through)
+            for device_id, slots in groupby(rows, key=attrgetter("id")):
+                self._leave(device_id)
+                for row in slots:
+                    if row.champion_digest is not None:
+                        self._enter(row)
+            self._through = last
+        return self._running
+
+    def _leave(self, device_id: str) -> None:
+        for watched in self._on.pop(device_id, ()):
+            del self._running[watched][device_id]
+            if not self._running[watched]:
+                del self._running[watched]
+
+    def _enter(self, row: Any) -> None:
+        watched = Watched(row.slot, row.champion_digest)
+        self._on.setdefault(row.id, []).append(watched)
+        labels = labels_of(row.agent_labels, row.labels)
+        self._running.setdefault(watched, {})[row.id] = labels
+
+
 class DriftWatch:
     """`look` is called by the scheduler, never twice at once."""
 
@@ -70,6 +106,7 @@ class DriftWatch:
         self._registry = registry
         self._clock = clock
         self._config = config
+        self._running = _Running()
         self._memory: dict[Watched, _Memory] = {}
         self._looks: dict[Watched, Look] = {}
         self._seen: tuple[int, int] | None = None
@@ -84,10 +121,10 @@ class DriftWatch:
     def look(self) -> None:
         with self._database.reading() as session:
             seen = devices.last_change(session), telemetry.last_window_id(session)
+            running = self._running.refresh(session)
         if seen == self._seen:
             return  # nobody said anything and nothing changed: what was found stands
         self._seen = seen
-        running = self._running()
         with self._lock:
             self._looks = {key: look for key, look in self._looks.items() if key in running}
         self._memory = {key: memory for key, memory in self._memory.items() if key in running}
@@ -99,15 +136,6 @@ class DriftWatch:
             except Exception:
                 self._seen = None
                 self._failures.failed(f"drift watch of {watched}")
-
-    def _running(self) -> dict[Watched, dict[str, Mapping[str, str]]]:
-        """What runs somewhere as champion → the devices it runs on, with their labels."""
-        with self._database.reading() as session:
-            running: dict[Watched, dict[str, Mapping[str, str]]] = {}
-            for row in devices.running(session):
-                watched = Watched(row.slot, row.champion_digest)
-                running.setdefault(watched, {})[row.id] = labels_of(row.agent_labels, row.labels)
-        return running
 
     def _look_at(self, watched: Watched, labels: Mapping[str, Mapping[str, str]]) -> None:
         manifest = self._registry.manifest(watched.manifest_digest)

@@ -96,8 +96,9 @@ def assignments_changed(session: Session, after: int) -> Iterator[Any]:
     yield from session.execute(query.join(Device).where(Device.change > after))
 
 
-def running(session: Session) -> Iterator[Any]:
-    """Rows of what runs as champion: the device's id, its labels as text, slot and digest."""
+def running_changed(session: Session, after: int) -> Iterator[Any]:
+    """Of devices with a greater `change`, a row a slot, or one without: the device's id, its labels
+    as text, slot and champion."""
     query = (
         select(
             Device.id,
@@ -106,8 +107,8 @@ def running(session: Session) -> Iterator[Any]:
             DeviceSlot.slot,
             DeviceSlot.champion_digest,
         )
-        .join(DeviceSlot, DeviceSlot.device_id == Device.id)
-        .where(DeviceSlot.champion_digest.is_not(None))
+        .outerjoin(DeviceSlot, DeviceSlot.device_id == Device.id)
+        .where(Device.change > after)
         .order_by(Device.id, DeviceSlot.slot)
     )
     yield from session.execute(query)
