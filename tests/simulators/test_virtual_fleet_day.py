@@ -1,13 +1,13 @@
-"""A day of a fleet, small: the same story and the same trace, in one process and in two."""
+"""A day of a fleet, small: the same story and the same trace, in one process and in many."""
 
 from collections import Counter
 
 import pytest
 
 from edgeloop_simulators.virtual.fleet_day import DRIFT_AT_S, fleet_day
-from edgeloop_simulators.virtual.halves import WorldInHalves
 from edgeloop_simulators.virtual.outcome import Outcome
 from edgeloop_simulators.virtual.seen import Seen
+from edgeloop_simulators.virtual.world_in_parts import WorldInParts
 
 DEVICES = 200
 TICK_S = 600.0
@@ -21,7 +21,7 @@ def seen() -> list[Seen]:
 
 @pytest.fixture(scope="module")
 def outcome(seen: list[Seen]) -> Outcome:
-    return WorldInHalves(fleet_day(DEVICES, TICK_S), SEED, (seen.append,)).run()
+    return WorldInParts(fleet_day(DEVICES, TICK_S), SEED, (seen.append,)).run()
 
 
 def test_no_law_is_broken(outcome: Outcome) -> None:
@@ -51,6 +51,6 @@ def test_all_telemetry_is_stored_once(outcome: Outcome) -> None:
     assert (outcome.telemetry_lost, outcome.telemetry_duplicated) == (0, 0)
 
 
-def test_both_halves_in_one_process_give_the_same_trace(outcome: Outcome) -> None:
-    again = WorldInHalves(fleet_day(DEVICES, TICK_S), SEED, forked=False).run()
+def test_all_parts_in_one_process_give_the_same_trace(outcome: Outcome) -> None:
+    again = WorldInParts(fleet_day(DEVICES, TICK_S), SEED, processes=False).run()
     assert again.trace_hash == outcome.trace_hash

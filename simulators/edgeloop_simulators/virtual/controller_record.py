@@ -93,6 +93,10 @@ class ControllerRecord:
             for id_, labels in merged.items()
         }
 
+    def verdicts(self) -> dict[int, str]:
+        """Rollout → version, status and verdict, in words."""
+        return {row.id: f"{row.version} {row.status}: {row.verdict}" for row in self.rollouts()}
+
     def rollouts(self) -> list[RolloutRow]:
         rows = self.query(
             "SELECT rollouts.id, rollouts.manifest_digest, name || '@' || version, selector, "

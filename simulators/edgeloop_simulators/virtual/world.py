@@ -116,7 +116,7 @@ class World:
         """To the end, the first breach, or the event that `until` says yes to. `inspect` is called
         before the world is taken down."""
         self._stop_at = until
-        with _database_directory() as directory:
+        with database_directory() as directory:
             self._build(directory)
             try:
                 self._play()
@@ -321,7 +321,6 @@ class World:
         return since is not None and settles_s is not None and self.loop.now_s >= since + settles_s
 
     def _outcome(self) -> Outcome:
-        rollouts = self.controller.record.rollouts()
         counted = self._convergence
         return Outcome(
             seed=self.seed,
@@ -329,7 +328,7 @@ class World:
             events=self.loop.events_run,
             virtual_s=self.loop.now_s,
             violations=self.violations(),
-            rollouts={row.id: f"{row.version} {row.status}: {row.verdict}" for row in rollouts},
+            rollouts=self.controller.record.verdicts(),
             champions={
                 device_id: ", ".join(
                     str(slot.champion) for slot in device.snapshot().slots if slot.champion
@@ -349,7 +348,7 @@ class World:
 
 
 @contextmanager
-def _database_directory() -> Iterator[Path]:
+def database_directory() -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="edgeloop-world-", dir=_fast_directory()) as made:
         directory = Path(made)
         (directory / "edgeloop.sqlite").write_bytes(_empty_database())

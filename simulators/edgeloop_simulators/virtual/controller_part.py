@@ -1,15 +1,10 @@
-"""The controller's side of a world in two halves: its host, its operator, its laws, a loop.
+"""The part of a world that holds the controller: its host, its operator, its training, its laws.
 
-What is on this side knows the other by messages alone, which take their time to come and go; so
-both can run a step of virtual time at once, each on what the other said in the step before
-(conservative parallel simulation: Chandy and Misra 1979; the latency of the link is the lookahead).
-
-Invariants: what comes of a step depends on the seed and on what was asked, on no process and no
-clock; a step's messages, and what the laws of the other side must know, leave together.
+Invariants: as every part's (`virtual.exchange`); production's own `composition.build` is behind
+it, as in any world.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -18,56 +13,32 @@ from edgeloop_protocol.topics import Down
 from edgeloop_simulators.virtual.behaviour import Behaviour
 from edgeloop_simulators.virtual.controller_host import ControllerHost
 from edgeloop_simulators.virtual.controller_laws import ControllerLaws
+from edgeloop_simulators.virtual.exchange import Answer, Asked, Message
 from edgeloop_simulators.virtual.invariants import Breaches
 from edgeloop_simulators.virtual.loop import EventLoop
 from edgeloop_simulators.virtual.operator import Operator
-from edgeloop_simulators.virtual.outcome import Violation
+from edgeloop_simulators.virtual.outcome import Outcome
 from edgeloop_simulators.virtual.retraining_host import RetrainingHost, RetrainingWorld
 from edgeloop_simulators.virtual.seen import Seen
 from edgeloop_simulators.virtual.spec import WorldSpec
+from edgeloop_simulators.virtual.trace import TraceHash
 from edgeloop_simulators.virtual.wire import Place
 
 ACK_ENDING: Final = f"/{Down.ACK}"
-Message = tuple[str, bytes]
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """Run up to `until_s`, exclusive of nothing. `champions`: device and digest, where a version
-    became champion since the last step."""
-
-    until_s: float
-    messages: tuple[Message, ...] = ()
-    champions: tuple[tuple[str, str], ...] = ()
-
-
-@dataclass(slots=True)
-class Answer:
-    """What a step came to. `next_at_s`: of this side's next event; None: there is none."""
-
-    messages: list[Message] = field(default_factory=list)
-    seen: list[Seen] = field(default_factory=list)
-    artifacts: dict[str, bytes] = field(default_factory=dict)
-    behaviours: dict[str, Behaviour] = field(default_factory=dict)
-    violations: tuple[Violation, ...] = ()
-    next_at_s: float | None = None
-    undone: int = 0
-    events: int = 0
-    cpu_s: float = 0.0
-    peak_bytes: int = 0
-    """Of its process, if it has one of its own."""
-
-
-class ControllerSide:
+class ControllerPart:
     """`directory` holds a migrated `edgeloop.sqlite`."""
 
     def __init__(self, directory: Path, spec: WorldSpec, seed: int) -> None:
+        self._seed = seed
         self._loop = EventLoop()
+        self._hash = TraceHash()
         self._breaches = Breaches(self._loop)
         self._champions: dict[str, set[str]] = {}
-        self._answer = Answer()
-        self._client = _Client(self._loop, self._answer)
         self._behaviours: dict[str, Behaviour] = {}
+        self._seen: list[Seen] = []
+        self._client = _Client(self._loop)
         ids = frozenset(device.id for device in spec.devices)
         self._laws = ControllerLaws(ids, self._champions_of, self._breaches)
         self._host = ControllerHost(
@@ -84,7 +55,7 @@ class ControllerSide:
         self._loop.call_at(0.0, self._host.start)
         self._operator.play(spec.script)
 
-    def run(self, asked: Asked) -> Answer:
+    def advance(self, asked: Asked) -> Answer:
         for device_id, digest in asked.champions:
             self._champions.setdefault(device_id, set()).add(digest)
         for topic, payload in asked.messages:
@@ -92,15 +63,29 @@ class ControllerSide:
         loop, breaches = self._loop, self._breaches
         while not breaches and loop.step(asked.until_s):
             pass
-        answer, self._answer = self._answer, Answer()
-        self._client.answer = self._answer
-        answer.artifacts = self._host.artifacts.fresh()
-        answer.behaviours = dict(self._behaviours)
+        answer = Answer(
+            messages=self._client.said(),
+            artifacts=self._host.artifacts.fresh(),
+            behaviours=dict(self._behaviours),
+            seen=self._seen,
+            violations=breaches.found(),
+            next_at_s=loop.next_at_s,
+        )
+        self._seen = []
         self._behaviours.clear()
-        answer.violations = breaches.found()
-        answer.next_at_s = loop.next_at_s
-        answer.undone, answer.events = self._operator.undone, loop.events_run
         return answer
+
+    def finish(self) -> Outcome:
+        if self._operator.undone:
+            self._breaches.tell("EL-INV-7", "controller", "the script is not done")
+        return Outcome(
+            seed=self._seed,
+            trace_hash=self._hash.hexdigest(),
+            events=self._loop.events_run,
+            virtual_s=self._loop.now_s,
+            violations=self._breaches.found(),
+            rollouts=self._host.record.verdicts(),
+        )
 
     def close(self) -> None:
         self._host.close()
@@ -123,7 +108,8 @@ class ControllerSide:
         self._laws.touched(host)
 
     def _see(self, seen: Seen) -> None:
-        self._answer.seen.append(seen)
+        self._hash(seen)
+        self._seen.append(seen)
 
     def _champions_of(self, device_id: str) -> Iterable[str]:
         return self._champions.get(device_id, ())
@@ -145,12 +131,17 @@ class _Client:
     """The controller's end of the link. Of what it says at one moment, OUTGOING_MAX messages are
     taken, as by the real client, which forwards acknowledgements between two commits."""
 
-    def __init__(self, loop: EventLoop, answer: Answer) -> None:
-        self.answer = answer
+    def __init__(self, loop: EventLoop) -> None:
         self._loop = loop
         self._listener: BrokerListener | None = None
+        self._messages: list[Message] = []
         self._moment_s = 0.0
         self._taken = 0
+
+    def said(self) -> list[Message]:
+        """Since this was asked last."""
+        messages, self._messages = self._messages, []
+        return messages
 
     def start(self, listener: BrokerListener) -> None:
         self._listener = listener
@@ -163,7 +154,7 @@ class _Client:
             if self._taken >= OUTGOING_MAX:
                 return False
             self._taken += 1
-        self.answer.messages.append((topic, payload))
+        self._messages.append((topic, payload))
         return True
 
     def crash(self) -> None:
