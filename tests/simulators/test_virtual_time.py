@@ -6,6 +6,7 @@ from edgeloop_simulators.virtual.clock import VirtualClock
 from edgeloop_simulators.virtual.duty import HOUR_S, Duty
 from edgeloop_simulators.virtual.loop import EventLoop
 from edgeloop_simulators.virtual.spec import DailyWindow
+from edgeloop_simulators.virtual.streams import LightStream, Streams
 from edgeloop_simulators.virtual.tasks import Task
 
 
@@ -120,3 +121,27 @@ def test_a_killed_task_runs_its_finally_clauses_and_nothing_else():
     run(loop, 20.0)
     assert told == ["finally"]
     Task(loop, work, lambda wake: wake()).kill()  # one that never began
+
+
+def test_a_light_stream_draws_as_a_heavy_one_does():
+    heavy, light = Streams(1).of_device("d1"), Streams(1, many_devices=True).of_device("d1")
+    assert isinstance(light, LightStream)
+    assert light.getrandbits(48) < 2**48
+    assert len(light.randbytes(9)) == 9
+    for luck in (heavy, light):
+        drawn = [luck.randint(2, 4) for _ in range(200)]
+        assert set(drawn) == {2, 3, 4}
+        assert {luck.randrange(3) for _ in range(200)} == {0, 1, 2}
+        assert all(5.0 <= luck.uniform(5.0, 6.0) <= 6.0 for _ in range(200))
+        assert 0.4 < sum(luck.random() for _ in range(2000)) / 2000 < 0.6
+
+
+def test_what_is_asked_for_at_once_comes_after_what_was_due_now():
+    loop, order = EventLoop(), []
+    loop.call_at(1.0, lambda: (order.append("a"), loop.call_in(0.0, lambda: order.append("c"))))
+    loop.call_at(1.0, lambda: order.append("b"))
+    assert loop.next_at_s == 1.0
+    while loop.step(2.0):
+        pass
+    assert order == ["a", "b", "c"]
+    assert loop.next_at_s is None

@@ -6,7 +6,6 @@ Each size runs in a process of its own, so that one's memory is not the other's.
 
 import argparse
 import multiprocessing
-import resource
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -19,7 +18,7 @@ from rich.table import Table
 
 from edgeloop_simulators.virtual.fleet_day import DRIFT_AT_S, HOUR_S, fleet_day
 from edgeloop_simulators.virtual.seen import Seen
-from edgeloop_simulators.virtual.world_in_parts import DEVICE_PARTS, WorldInParts
+from edgeloop_simulators.virtual.world_in_parts import WorldInParts
 
 SIZES: Final = "1000,10000,100000"
 SEED: Final = 1
@@ -67,7 +66,7 @@ def measure(devices: int, seed: int) -> Measured:
     spec = fleet_day(devices)
     story = Story({}, {})
     world = WorldInParts(spec, seed, (story,))
-    before, began_s = _peak_bytes(), time.perf_counter()
+    began_s = time.perf_counter()
     outcome = world.run()
     wall_s, cost = time.perf_counter() - began_s, world.cost
     assert cost is not None
@@ -77,8 +76,8 @@ def measure(devices: int, seed: int) -> Measured:
         devices_cpu_s=cost.devices_cpu_s,
         controller_cpu_s=cost.controller_cpu_s,
         events=outcome.events,
-        devices_bytes=cost.devices_peak_bytes - DEVICE_PARTS * before,
-        controller_bytes=cost.controller_peak_bytes - before,
+        devices_bytes=cost.devices_bytes,
+        controller_bytes=cost.controller_bytes,
         trace_hash=outcome.trace_hash,
         violations=tuple(map(str, outcome.violations)),
         running=dict(Counter(outcome.champions.values())),
@@ -140,10 +139,6 @@ def _since(at_s: float | None) -> str:
 
 def _on_second(one: Measured) -> int:
     return sum(count for version, count in one.running.items() if version.endswith("@2"))
-
-
-def _peak_bytes() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * KIB
 
 
 def main() -> None:

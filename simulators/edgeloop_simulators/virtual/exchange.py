@@ -48,11 +48,11 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """`cpu_s` and `peak_bytes` are of the part's process, if it has one of its own."""
+    """`cpu_s`, and by how much memory grew at its peak: of the part's process, if it has one."""
 
     outcome: Outcome
     cpu_s: float = 0.0
-    peak_bytes: int = 0
+    grown_bytes: int = 0
 
 
 class Part(Protocol):

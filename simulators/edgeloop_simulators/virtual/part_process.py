@@ -12,6 +12,8 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Final, Protocol
 
+import psutil
+
 from edgeloop_protocol.limits import KIB
 from edgeloop_simulators.errors import SimulatorError
 from edgeloop_simulators.virtual.exchange import Answer, Asked, Ending, Part
@@ -97,6 +99,7 @@ class RunForked:
 
 
 def _serve(pipe: Connection, make: MakePart) -> None:
+    began_bytes = psutil.Process().memory_info().rss
     try:
         part = make()
         gc.collect()
@@ -106,7 +109,8 @@ def _serve(pipe: Connection, make: MakePart) -> None:
             pipe.send(part.advance(asked))
         outcome = part.finish()
         used = resource.getrusage(resource.RUSAGE_SELF)
-        pipe.send(Ending(outcome, used.ru_utime + used.ru_stime, used.ru_maxrss * KIB))
+        grown_bytes = used.ru_maxrss * KIB - began_bytes
+        pipe.send(Ending(outcome, used.ru_utime + used.ru_stime, grown_bytes))
         pipe.recv()
     except (EOFError, BrokenPipeError):
         return  # the world has ended

@@ -32,12 +32,13 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Cost:
-    """Of the processes that ran devices, and of the controller's; peaks are summed."""
+    """Of the processes that ran devices, and of the controller's; bytes are by how much memory grew,
+    at its peak."""
 
     devices_cpu_s: float
-    devices_peak_bytes: int
+    devices_bytes: int
     controller_cpu_s: float
-    controller_peak_bytes: int
+    controller_bytes: int
 
 
 class WorldInParts:
@@ -119,9 +120,9 @@ class WorldInParts:
     def _outcome(self, controller: Ending, devices: Sequence[Ending]) -> Outcome:
         self.cost = Cost(
             devices_cpu_s=sum(ending.cpu_s for ending in devices),
-            devices_peak_bytes=sum(ending.peak_bytes for ending in devices),
+            devices_bytes=sum(ending.grown_bytes for ending in devices),
             controller_cpu_s=controller.cpu_s,
-            controller_peak_bytes=controller.peak_bytes,
+            controller_bytes=controller.grown_bytes,
         )
         outcomes = [controller.outcome, *(ending.outcome for ending in devices)]
         ids = [device.id for device in self._spec.devices]
