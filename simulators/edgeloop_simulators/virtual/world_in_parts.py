@@ -32,8 +32,8 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Cost:
-    """Of the processes that ran devices, and of the controller's; bytes are by how much memory grew,
-    at its peak."""
+    """Of the processes that ran devices, and of the controller's; bytes are by how much memory
+    grew, at its peak."""
 
     devices_cpu_s: float
     devices_bytes: int
