@@ -111,7 +111,7 @@ def draw_world(seed: int) -> Drawn:
             heartbeat_timeout_s=20.0,
             outbox_max_bytes=luck.choice((8_000, 1 << 20)),
         ),
-        controller=ControllerTiming(ingest_s=1.0, tick_s=10.0),
+        controller=ControllerTiming(ingest_s=3.0, tick_s=15.0),
         broker=luck.choice(sorted(PROFILES)),
     )
     faults = draw(
