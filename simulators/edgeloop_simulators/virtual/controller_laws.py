@@ -36,6 +36,8 @@ class ControllerLaws:
         self._rollout_laws = RolloutLaws(breaches)
         self._contents: dict[tuple[str, int], str] = {}
         self._revisions: dict[str, int] = {}
+        self._heard: dict[tuple[str, str], int] = {}
+        """(device, epoch) → the number of what it said last."""
         self._exposed: dict[int, frozenset[str]] = {}
         self._assigned: dict[str, set[str]] = {}
 
@@ -114,11 +116,17 @@ class ControllerLaws:
                     )
 
     def _check_revisions(self, host: ControllerHost) -> None:
-        for device_id, revision in host.record.query("SELECT id, desired_revision FROM devices"):
+        for device_id, revision, epoch, sequence in host.record.query(
+            "SELECT id, desired_revision, epoch, state_sequence FROM devices"
+        ):
             before = self._revisions.get(device_id, 0)
             if revision < before:
                 self._tell("EL-INV-4", f"revision {revision} of {device_id} after {before}")
             self._revisions[device_id] = revision
+            heard = self._heard.get((device_id, epoch), 0)
+            if sequence < heard:
+                self._tell("EL-INV-4", f"report {sequence} of {device_id} after {heard}")
+            self._heard[device_id, epoch] = sequence
 
     def _check_champions(self, host: ControllerHost) -> None:
         """EL-INV-3: what is reported as committed was committed."""

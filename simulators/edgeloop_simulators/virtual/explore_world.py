@@ -78,10 +78,10 @@ RATES: Final[Rates] = {
     FaultKind.CONTROLLER_FAILOVER: 0.3,
     FaultKind.RUNNER_KILL: 0.8,
 }
+DEADLINES_S: Final = (40.0, 120.0)
 FAILED_FRACTIONS: Final = (0.25, 0.6)
 TERMS: Final = {
     "soak_s": 5.0,
-    "deadline_s": 120.0,
     "min_compared": 20,
     "probation": {"min_s": 10.0, "min_examples": 20, "max_s": 90.0},
 }
@@ -109,7 +109,7 @@ def draw_world(seed: int) -> Drawn:
             window_s=30.0,
             examples_per_s=terms_luck.choice((1.0, 2.0, 5.0)),
             heartbeat_timeout_s=20.0,
-            outbox_max_bytes=luck.choice((8_000, 1 << 20)),
+            outbox_max_bytes=luck.choice((3_000, 1 << 20)),
         ),
         controller=ControllerTiming(ingest_s=3.0, tick_s=15.0),
         broker=luck.choice(sorted(PROFILES)),
@@ -193,9 +193,15 @@ def _script(
                 number,
                 selector="all",
                 waves=luck.choice((("1", "50%", "100%"), ("1", "100%"), ("100%",))),
-                terms={**TERMS, "max_failed_fraction": terms_luck.choice(FAILED_FRACTIONS)},
+                terms={
+                    **TERMS,
+                    "max_failed_fraction": terms_luck.choice(FAILED_FRACTIONS),
+                    "deadline_s": terms_luck.choice(DEADLINES_S),
+                },
             )
         )
+        if terms_luck.random() < 0.15:
+            steps.append(EndRollouts(at_s + terms_luck.uniform(6.0, 25.0), "abort"))
         if luck.random() < 0.15:
             action_at_s = at_s + luck.uniform(5.0, 100.0)
             steps.append(EndRollouts(action_at_s, luck.choice(("abort", "pause"))))

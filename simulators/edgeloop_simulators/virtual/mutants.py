@@ -38,14 +38,14 @@ MUTANTS: Final[dict[str, Mutant]] = {
     ),
     "rename-before-sync": _one(
         "the file is synced only after it got its final name",
-        27,
+        14,
         _AGENT + "shell.durable_files:write_durably",
         "        file.sync()\n    disk.rename(aside, path)",
         "        disk.rename(aside, path)\n        file.sync()",
     ),
     "artifact-not-synced": _one(
         "a downloaded model is renamed without an fsync of the file",
-        0,
+        1,
         _AGENT + "shell.download:Downloader._fill",
         "file.sync()",
         "pass",
@@ -59,7 +59,7 @@ MUTANTS: Final[dict[str, Mutant]] = {
     ),
     "champion-collected": _one(
         "garbage collection removes the champion",
-        0,
+        1,
         _AGENT + "core.device:Device._garbage",
         "(slot.champion, slot.previous)",
         "(slot.previous,)",
@@ -81,7 +81,7 @@ MUTANTS: Final[dict[str, Mutant]] = {
     ),
     "size-is-enough": _one(
         "a model on disk is taken for right by its size",
-        0,
+        6,
         _AGENT + "shell.download:Downloader.artifact",
         "self._disk.digest(model_path(offer.manifest_digest)) == offer.artifact_digest",
         "self.has_artifact(offer)",
@@ -93,13 +93,6 @@ MUTANTS: Final[dict[str, Mutant]] = {
         "except FetchError as error:\n        return _failed(fetch, FetchProblem.WAIT",
         "except FetchError as error:\n        return _failed(fetch, FetchProblem.CORRUPT",
     ),
-    "power-cut-blamed-on-version": _one(
-        "a part file that a power cut spoilt counts as a corrupt download",
-        0,
-        _AGENT + "shell.download:Downloader.artifact",
-        "not is_resumed or not",
-        "True or not",
-    ),
     "fetch-not-retried": _one(
         "a fetch that failed because of the link is not tried again",
         7,
@@ -110,7 +103,7 @@ MUTANTS: Final[dict[str, Mutant]] = {
     # ---- the life of a version ------------------------------------------------------------------
     "older-revision-accepted": _one(
         "a desired state is taken whatever its revision",
-        0,
+        928,
         _AGENT + "core.device:Device._desire",
         "desired.revision <= self._revision",
         "desired.revision == self._revision",
@@ -138,7 +131,7 @@ MUTANTS: Final[dict[str, Mutant]] = {
     ),
     "probation-too-short": _one(
         "probation ends with its examples, however short it was",
-        2,
+        4,
         _AGENT + "core.probation:judge",
         "elapsed_s >= terms.min_s and",
         "",
@@ -167,7 +160,7 @@ MUTANTS: Final[dict[str, Mutant]] = {
     # ---- telemetry ------------------------------------------------------------------------------
     "outbox-emptied-at-send": _one(
         "records leave the outbox when they are sent, not when they are acknowledged",
-        0,
+        1,
         _AGENT + "shell.telemetry:Telemetry.pump",
         "self.drain.sent(batch.epoch, through, now)",
         "self.drain.sent(batch.epoch, through, now)\n"
@@ -182,14 +175,14 @@ MUTANTS: Final[dict[str, Mutant]] = {
     ),
     "outbox-unbounded": _one(
         "the outbox grows beyond its limit",
-        0,
+        202,
         _AGENT + "shell.outbox:SqliteOutbox._drop_down_to",
         "while room + freed < 0:",
         "while False:",
     ),
     "batch-not-sent-again": _one(
         "a batch whose acknowledgement was lost is not sent again on this connection",
-        0,
+        1,
         _AGENT + "core.drain:Drain.sent",
         "self._send_at = now + min(timeout_s, ACK_TIMEOUT_S_MAX)",
         "self._send_at = None",
@@ -214,7 +207,7 @@ MUTANTS: Final[dict[str, Mutant]] = {
     # ---- what the controller knows and says -----------------------------------------------------
     "older-report-accepted": _one(
         "a report that arrives late replaces a newer one",
-        0,
+        147,
         _CONTROLLER + "services.device_state:Devices.take_reported",
         "newer = reported.sequence > device.state_sequence",
         "newer = True",
@@ -240,13 +233,6 @@ MUTANTS: Final[dict[str, Mutant]] = {
         "for device_id in due:",
         "for device_id in ():",
     ),
-    "nobody-asked": _one(
-        "after an outage of the broker devices are not asked what happened meanwhile",
-        0,
-        _CONTROLLER + "services.desired:DesiredPublisher.ask_all",
-        "self._ask_all.set()",
-        "pass",
-    ),
     # ---- rollouts -------------------------------------------------------------------------------
     "one-too-many": _one(
         "a wave offers to one device more than its bound",
@@ -257,7 +243,7 @@ MUTANTS: Final[dict[str, Mutant]] = {
     ),
     "failed-ones-forgotten": _one(
         "devices that failed give their places in the wave to others",
-        0,
+        141,
         _CONTROLLER + "core.rollout_turn:Turn._places",
         "for phase in EXPOSED",
         "for phase in EXPOSED[:2]",
@@ -278,14 +264,14 @@ MUTANTS: Final[dict[str, Mutant]] = {
     ),
     "old-answer-counts": _one(
         "what a device said before it saw the offer counts as its answer",
-        0,
+        129,
         _CONTROLLER + "core.rollout_turn:Turn._settle",
         "or not view.has_seen_offer",
         "",
     ),
     "not-compared": _one(
         "a rollout is judged without what its devices compared",
-        4,
+        45,
         _CONTROLLER + "services.evidence:EvidenceLog.of_members",
         "if before.get(key[0]) == key[1]",
         "if before.get(key[0]) == key[0]",
