@@ -38,7 +38,7 @@ MUTANTS: Final[dict[str, Mutant]] = {
     ),
     "rename-before-sync": _one(
         "the file is synced only after it got its final name",
-        14,
+        5,
         _AGENT + "shell.durable_files:write_durably",
         "        file.sync()\n    disk.rename(aside, path)",
         "        disk.rename(aside, path)\n        file.sync()",
@@ -88,7 +88,7 @@ MUTANTS: Final[dict[str, Mutant]] = {
     ),
     "link-blamed-on-version": _one(
         "a broken download counts as a corrupt one, and bars a good version",
-        0,
+        1,
         _AGENT + "shell.fetch:perform",
         "except FetchError as error:\n        return _failed(fetch, FetchProblem.WAIT",
         "except FetchError as error:\n        return _failed(fetch, FetchProblem.CORRUPT",
@@ -103,7 +103,7 @@ MUTANTS: Final[dict[str, Mutant]] = {
     # ---- the life of a version ------------------------------------------------------------------
     "older-revision-accepted": _one(
         "a desired state is taken whatever its revision",
-        928,
+        32,
         _AGENT + "core.device:Device._desire",
         "desired.revision <= self._revision",
         "desired.revision == self._revision",
@@ -168,7 +168,7 @@ MUTANTS: Final[dict[str, Mutant]] = {
     ),
     "ack-of-any-epoch": _one(
         "an acknowledgement of another boot empties this boot's outbox",
-        0,
+        1,
         _AGENT + "shell.outbox:SqliteOutbox.acknowledge",
         '"SELECT id, appended FROM epochs WHERE epoch = ?", (epoch,)',
         '"SELECT id, appended FROM epochs WHERE epoch = ?", (self.epoch,)',
@@ -228,7 +228,7 @@ MUTANTS: Final[dict[str, Mutant]] = {
     ),
     "never-said-again": _one(
         "a desired state that was lost is not said again",
-        10,
+        8,
         _CONTROLLER + "services.desired:DesiredPublisher.say_again",
         "for device_id in due:",
         "for device_id in ():",
@@ -243,7 +243,7 @@ MUTANTS: Final[dict[str, Mutant]] = {
     ),
     "failed-ones-forgotten": _one(
         "devices that failed give their places in the wave to others",
-        141,
+        233,
         _CONTROLLER + "core.rollout_turn:Turn._places",
         "for phase in EXPOSED",
         "for phase in EXPOSED[:2]",
