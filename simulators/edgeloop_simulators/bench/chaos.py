@@ -76,7 +76,7 @@ def document(condition: str, model: str, devices: int) -> dict[str, Any]:
     return {
         "world": "virtual",
         "title": f"{condition}, {model}",
-        "duration": "8 h",
+        "duration": "5 h",
         "joins_over": "10 min",
         "sites": [
             {"name": _site(number), "devices": each + (number < rest)}
@@ -102,7 +102,7 @@ def document(condition: str, model: str, devices: int) -> dict[str, Any]:
                 "terms": {"soak_s": 600, "probation": {"min_s": 120}},
             },
         ],
-        "agent": {"progress": "30 s", "window": "5 min"},
+        "agent": {"progress": "60 s", "window": "10 min"},
         "controller": {"tick": "1 min", "ingest": "2 s"},
         "faults": list(_faults(condition)),
     }
