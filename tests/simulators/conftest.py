@@ -1,6 +1,8 @@
 """A small run made by hand, as a run leaves it on disk; the seeds that are played in every test."""
 
 import json
+import logging
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
@@ -224,6 +226,14 @@ def handmade_run(tmp_path: Path) -> Path:
         session.commit()
     engine.dispose()
     return out
+
+
+@pytest.fixture
+def quiet() -> Iterator[None]:
+    """What goes wrong in these worlds is what they are for; keeping the words costs a third."""
+    logging.disable(logging.CRITICAL)
+    yield
+    logging.disable(logging.NOTSET)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -9,6 +9,7 @@ HALF = 1
 SHRUNK_BY_MAX = 60
 
 
+@pytest.mark.usefixtures("quiet")
 @pytest.mark.timeout(300)  # a failure is shrunk first
 def test_no_seed_breaks_a_law(seed_group: range) -> None:
     for seed in seed_group:
