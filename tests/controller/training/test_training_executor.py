@@ -33,6 +33,11 @@ class Runs:
         self.directory.mkdir()
         (self.directory / "input.json").write_text('{"rows": 3}')
         self.script = root / "train.py"
+        self._children_before = children()
+
+    def left_behind(self) -> list[psutil.Process]:
+        """The processes that were not there before: another test's may well outlive it."""
+        return [child for child in children() if child not in self._children_before]
 
     def job(self, timeout_s: float = 30.0, memory_max_bytes: int = 2 * 1024**3) -> TrainingJob:
         return TrainingJob(self.script, self.directory, timeout_s, memory_max_bytes)
@@ -87,7 +92,7 @@ def test_a_script_that_succeeds(runs: Runs) -> None:
     assert outcome.baseline is None
     assert "hello from the script" in runs.log()
     assert sorted(p.name for p in runs.directory.iterdir()) == ["input.json", "log.txt", "output"]
-    assert children() == []
+    assert runs.left_behind() == []
 
 
 def test_a_script_that_fails_tells_why(runs: Runs) -> None:
@@ -124,7 +129,7 @@ def test_a_script_that_hangs_is_stopped_with_its_children(runs: Runs) -> None:
     assert outcome.ending is Ending.TIMED_OUT
     assert "did not end within 1.5 s" in outcome.message
     wait_gone(int(runs.log().split()[1]))
-    assert children() == []
+    assert runs.left_behind() == []
 
 
 def test_a_script_that_writes_no_model(runs: Runs) -> None:
@@ -204,7 +209,7 @@ def test_cancelling_stops_it(runs: Runs) -> None:
     cancel.set()
     thread.join(20)
     assert outcomes[0].ending is Ending.CANCELLED
-    assert children() == []
+    assert runs.left_behind() == []
 
 
 def test_the_environment_is_an_allow_list(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
