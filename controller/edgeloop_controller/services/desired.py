@@ -29,6 +29,9 @@ UNHEARD_S: Final = 30.0
 RECENTLY_SEEN_S: Final = 86_400.0
 """A device that counts as offline is asked too when it was heard within this: it may be back."""
 
+OFFLINE_ASKED_EVERY_S: Final = 300.0
+"""How often those of them that lag behind are: one whose hello a broker lost counts as offline."""
+
 SAID_AGAIN_MAX: Final = 100
 """Devices told again, and as many asked, a second: their answers must not come as a storm."""
 
@@ -120,7 +123,7 @@ class DesiredPublisher:
         self._lock = threading.Lock()
         self._ask_all = threading.Event()
         self._to_ask: deque[str] = deque()
-        self._shared_at = clock.monotonic()
+        self._shared_at = self._offline_asked_at = clock.monotonic()
 
     def publish(self, device_ids: Iterable[str]) -> None:
         """Say the committed desired state of each device, if it has one."""
@@ -140,7 +143,8 @@ class DesiredPublisher:
         """One tick's share of what is due; called by the reconciler, never twice at once.
 
         Told again: devices that have not reported the revision made for them (a crash or a broker
-        may have lost it), and those that were silent about an offer. Asked: all, after `ask_all`.
+        may have lost it), and those that were silent about an offer. Asked: all, after `ask_all`;
+        seldom, those that count as offline and lag behind.
         """
         share = self._share()
         with self._database.reading() as session:
@@ -169,15 +173,23 @@ class DesiredPublisher:
         return due
 
     def _ask_some(self, session: Session, share: int) -> None:
-        if not self._to_ask and self._ask_all.is_set():
-            self._ask_all.clear()
-            seen_since = self._clock.wall() - RECENTLY_SEEN_S
-            self._to_ask.extend(devices.ids_to_ask(session, seen_since))
+        if not self._to_ask:
+            self._to_ask.extend(self._due_to_ask(session))
         for _ in range(min(share, len(self._to_ask))):
             device = session.get(Device, self._to_ask[0])
             if device is not None and not self._say(device):
                 return  # no broker: the same one next time
             self._to_ask.popleft()
+
+    def _due_to_ask(self, session: Session) -> Sequence[str]:
+        now, seen_since = self._clock.monotonic(), self._clock.wall() - RECENTLY_SEEN_S
+        if self._ask_all.is_set():
+            self._ask_all.clear()
+            return devices.ids_to_ask(session, seen_since)
+        if now - self._offline_asked_at >= OFFLINE_ASKED_EVERY_S:
+            self._offline_asked_at = now
+            return devices.behind_while_offline(session, seen_since)
+        return ()
 
     def _say(self, device: Device) -> bool:
         message = encode(desired_message(device))

@@ -9,7 +9,7 @@ everything that was committed since above it.
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from sqlalchemy import Text, bindparam, cast, func, insert, or_, select, update
+from sqlalchemy import Text, bindparam, cast, func, insert, not_, or_, select, update
 from sqlalchemy.orm import Session
 
 from edgeloop_controller.errors import NotFoundError
@@ -186,6 +186,17 @@ def behind(session: Session) -> Sequence[str]:
     """Online devices that have not yet reported the revision that was made for them."""
     query = select(Device.id).where(
         Device.online, Device.desired_revision > 0, Device.revision_seen != Device.desired_revision
+    )
+    return session.scalars(query.order_by(Device.id)).all()
+
+
+def behind_while_offline(session: Session, seen_since: float) -> Sequence[str]:
+    """The same of those that count as offline and were heard since then."""
+    query = select(Device.id).where(
+        not_(Device.online),
+        Device.desired_revision > 0,
+        Device.revision_seen != Device.desired_revision,
+        Device.last_seen_at >= seen_since,
     )
     return session.scalars(query.order_by(Device.id)).all()
 
