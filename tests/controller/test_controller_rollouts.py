@@ -401,6 +401,30 @@ def test_a_device_that_is_silent_about_its_offer_is_asked(
     assert len(controller.broker.desired("d1")) == len(told) + 2
 
 
+def test_a_device_that_counts_as_offline_and_lags_behind_is_asked_seldom(
+    controller: Any, make_device: Any
+) -> None:
+    """It is back, and the broker lost its hello: nothing else would ever tell it."""
+    (device, other) = _join(controller, make_device, "d1", "d2")
+    controller.publish("1")
+    gone = Presence(epoch=device.epoch, online=False)
+    controller.takes(Inbound(up_topic("d1", Up.PRESENCE), encode(gone)))
+    _start(controller, waves=("100%",))
+    controller.broker.said.clear()
+    asked_at = []
+    for _ in range(650):
+        controller.clock.advance(1)
+        for answering in controller.broker.desired("d2"):
+            other.obeys(answering)
+            controller.takes(other.reported())
+        controller.broker.said.clear()
+        controller.parts.reconciler.tick()
+        if controller.broker.desired("d1"):
+            asked_at.append(controller.clock.monotonic())
+    assert 2 <= len(asked_at) <= 4
+    assert asked_at[-1] - asked_at[-2] == 300
+
+
 def test_what_a_full_inbox_refused_is_asked_for(controller: Any, make_device: Any) -> None:
     (device,) = _join(controller, make_device, "d1")
     controller.publish("1")
