@@ -1,6 +1,7 @@
 """Ingest: each record once, acknowledged after its commit; bad messages hold up nobody."""
 
 import json
+import threading
 from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -398,8 +399,28 @@ def test_a_closed_inbox_gives_what_it_holds() -> None:
     inbox.put("t", b"1")
     inbox.close()
     assert not inbox.put("t", b"2")
+    assert inbox.wait()
     assert [m.payload for m in inbox.take(10)] == [b"1"]
+    assert not inbox.wait()
     assert inbox.take(10) == []
+
+
+def test_messages_that_come_together_are_written_together(
+    controller: Any, make_device: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the second comes while the first is already being looked at."""
+    services, batches = controller.parts.services, []
+    monkeypatch.setattr("edgeloop_controller.services.ingest.GATHER_S", 60.0)
+    monkeypatch.setattr(
+        services.ingest, "process", lambda batch: batches.append([m.payload for m in batch])
+    )
+    assert services.inbox.put("t", b"1")
+    thread = threading.Thread(target=services.ingest.run)
+    thread.start()
+    assert services.inbox.put("t", b"2")
+    services.ingest.stop()
+    thread.join(10)
+    assert batches == [[b"1", b"2"]]
 
 
 def test_a_hello_that_was_lost_is_asked_for(

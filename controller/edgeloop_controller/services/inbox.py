@@ -47,10 +47,15 @@ class Inbox:
             self._changed.notify()
             return True
 
-    def take(self, max_messages: int, timeout_s: float | None = None) -> list[Inbound]:
-        """Up to `max_messages`; waits for the first. Empty: closed, or timed out."""
+    def wait(self) -> bool:
+        """Until there is something to take; False: closed, and nothing is left."""
         with self._changed:
-            self._changed.wait_for(lambda: self._messages or self._closed, timeout_s)
+            self._changed.wait_for(lambda: self._messages or self._closed)
+            return bool(self._messages)
+
+    def take(self, max_messages: int) -> list[Inbound]:
+        """Up to `max_messages` of what is there."""
+        with self._changed:
             taken = [
                 self._messages.popleft() for _ in range(min(max_messages, len(self._messages)))
             ]

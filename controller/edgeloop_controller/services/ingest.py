@@ -43,6 +43,9 @@ from edgeloop_protocol.topics import Down, down_topic
 logger = logging.getLogger(__name__)
 
 RETRY_S: Final = 1.0
+GATHER_S: Final = 0.05
+"""How long a batch that is not full waits for more: a transaction for each message would cost most
+of a processor before a fleet has begun to speak."""
 REFUSAL_SHOWN_EVERY_S: Final = 60.0
 SENDERS_REMEMBERED_MAX: Final = 10_000
 
@@ -112,16 +115,15 @@ class Ingest:
         self.counters = IngestCounters()
 
     def run(self) -> None:
-        while True:
-            batch = self._inbox.take(self._batch_max_messages)
-            if not batch and self._inbox.closed:
-                return
-            self._process_until_written(batch)
+        while self._inbox.wait():
+            if len(self._inbox) < self._batch_max_messages:
+                self._stopping.wait(GATHER_S)
+            self._process_until_written(self._inbox.take(self._batch_max_messages))
 
     def work(self) -> int:
         """What is in the inbox now, without waiting for more; returns how many messages."""
         total = 0
-        while batch := self._inbox.take(self._batch_max_messages, timeout_s=0):
+        while batch := self._inbox.take(self._batch_max_messages):
             self._process_until_written(batch)
             total += len(batch)
         return total
