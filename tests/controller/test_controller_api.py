@@ -106,6 +106,10 @@ def test_an_artifact_is_served_by_ranges(api: TestClient, tiny_model: Any, draft
     whole = api.get(path)
     assert whole.content == model
     assert whole.headers["etag"] == f'"{digest}"'
+    plain = api.get(path, headers={"If-None-Match": '"other"'})  # by the route, not from memory
+    assert plain.content == model
+    same = ("etag", "cache-control", "accept-ranges", "content-type", "content-length")
+    assert [plain.headers[name] for name in same] == [whole.headers[name] for name in same]
     head = api.head(path)
     assert (head.content, head.headers["content-length"]) == (b"", str(len(model)))
     assert head.headers["accept-ranges"] == "bytes"
@@ -119,6 +123,16 @@ def test_an_artifact_is_served_by_ranges(api: TestClient, tiny_model: Any, draft
     assert beyond.status_code == 416
     assert api.get(path, headers={"If-None-Match": f'"{digest}"'}).status_code == 304
     _error(api.get(f"/artifacts/{'0' * 64}"), 404, "not_found")
+
+
+def test_a_large_artifact_is_not_held_in_memory(
+    api: TestClient, tiny_model: Any, draft_toml: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgeloop_controller.api.small_artifacts.SMALL_MAX_BYTES", 10)
+    monkeypatch.setattr("edgeloop_controller.api.small_artifacts._small", None)
+    model = tiny_model()
+    _publish(api, model, draft=draft_toml)
+    assert api.get(f"/artifacts/{hashlib.sha256(model).hexdigest()}").content == model
 
 
 def test_a_manifest_is_an_artifact(api: TestClient, tiny_model: Any, draft_toml: str) -> None:

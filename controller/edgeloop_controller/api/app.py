@@ -19,6 +19,7 @@ from edgeloop_controller.api.routes import (
     rollouts,
     samples,
 )
+from edgeloop_controller.api.small_artifacts import SmallArtifacts
 from edgeloop_controller.api.upload_limit import UploadLimit
 from edgeloop_controller.config import MANIFEST_TOML_MAX_BYTES, LimitsConfig
 
@@ -38,6 +39,7 @@ ROUTES: Final = (
 def create_app(services: Services) -> FastAPI:
     app = describe_app(services.config.limits)
     app.state.services = services
+    app.add_middleware(SmallArtifacts, artifacts=services.artifacts)
     return app
 
 
