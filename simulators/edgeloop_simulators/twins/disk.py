@@ -45,11 +45,8 @@ class _Change:
     adds: dict[str, _Inode]
     removes: tuple[str, ...]
 
-    def paths(self) -> frozenset[str]:
-        return frozenset((*self.adds, *self.removes))
-
-    def touches(self, directory: str) -> bool:
-        return any(directory_of(path) == directory for path in self.paths())
+    def paths(self) -> tuple[str, ...]:
+        return (*self.adds, *self.removes)
 
 
 class _File:
@@ -75,7 +72,16 @@ class MemoryDisk:
     """`capacity_bytes` is of all files together; `before` is asked ahead of every operation and
     may raise what it likes."""
 
-    __slots__ = ("_death", "_durable", "_names", "_pending", "before", "boots", "capacity_bytes")
+    __slots__ = (
+        "_death",
+        "_durable",
+        "_names",
+        "_pending",
+        "_used_bytes",
+        "before",
+        "boots",
+        "capacity_bytes",
+    )
 
     def __init__(self, capacity_bytes: int = 1 << 30, before: Before | None = None) -> None:
         self.capacity_bytes = capacity_bytes
@@ -84,6 +90,8 @@ class MemoryDisk:
         self._names: dict[str, _Inode] = {}
         self._durable: dict[str, _Inode] = {}
         self._pending: list[_Change] = []
+        self._used_bytes: int | None = 0
+        """None: to be counted anew."""
         self._death: BaseException | None = None
 
     # ---- the Disk port --------------------------------------------------------------------------
@@ -99,7 +107,7 @@ class MemoryDisk:
         elif inode.content is None:
             raise IsADirectoryError(errno.EISDIR, "is a directory", path)
         elif not append:
-            inode.content = b""
+            inode.content, self._used_bytes = b"", None
         yield _File(self, path, inode)
 
     def read(self, path: str) -> bytes:
@@ -183,7 +191,7 @@ class MemoryDisk:
             if inode.content is not None and inode.content != inode.synced:
                 inode.content = _survivor(inode.synced or b"", inode.content, luck, torn)
             inode.synced = inode.content
-        self._durable = dict(self._names)
+        self._durable, self._used_bytes = dict(self._names), None
 
     def flip_bit(self, path: str, luck: Luck) -> None:
         """The medium lies: one bit of a file changes, on disk and as read."""
@@ -211,7 +219,9 @@ class MemoryDisk:
         return inode.synced if inode is not None else None
 
     def used_bytes(self) -> int:
-        return sum(len(inode.content or b"") for inode in self._names.values())
+        if self._used_bytes is None:
+            self._used_bytes = sum(len(inode.content or b"") for inode in self._names.values())
+        return self._used_bytes
 
     # ---- inside ---------------------------------------------------------------------------------
 
@@ -231,17 +241,20 @@ class MemoryDisk:
     def write(self, path: str, inode: _Inode, content: bytes) -> int:
         """As much as there is room for, as a kernel does; with no room at all it is an error."""
         self.ask("write", path)
-        free_bytes = self.free_bytes()
+        used_bytes = self.used_bytes()
+        free_bytes = max(0, self.capacity_bytes - used_bytes)
         if content and not free_bytes:
             raise OSError(errno.ENOSPC, "No space left on device", path)
         taken = content[:free_bytes]
         inode.content = inode.content + taken if inode.content else taken
+        self._used_bytes = used_bytes + len(taken)
         return len(taken)
 
     def _change(self, adds: dict[str, _Inode], removes: tuple[str, ...]) -> None:
         change = _Change(adds, removes)
         _apply(self._names, change)
         self._pending.append(change)
+        self._used_bytes = None
 
     def _is_filled(self, directory: str) -> bool:
         return any(directory_of(name) == directory for name in self._names)
@@ -272,12 +285,13 @@ def _split(pending: list[_Change], directory: str) -> tuple[list[_Change], list[
     rest: list[_Change] = []
     names: set[str] = set()
     for change in reversed(pending):
-        if change.touches(directory) or not names.isdisjoint(change.paths()):
-            due.insert(0, change)
-            names |= change.paths()
+        paths = change.paths()
+        if not names.isdisjoint(paths) or directory in map(directory_of, paths):
+            due.append(change)
+            names.update(paths)
         else:
-            rest.insert(0, change)
-    return due, rest
+            rest.append(change)
+    return due[::-1], rest[::-1]
 
 
 def _flipped(content: bytes, bit: int) -> bytes:
