@@ -15,7 +15,7 @@ from edgeloop_agent.core.device import Device
 from edgeloop_agent.core.effects import FetchArtifact, FetchManifest, StartRunner
 from edgeloop_agent.core.events import Event
 from edgeloop_agent.core.snapshot import DeviceSnapshot
-from edgeloop_protocol.messages import RecordBody, TelemetryBatch
+from edgeloop_protocol.messages import RecordBody
 
 
 class DiskFile(Protocol):
@@ -95,8 +95,18 @@ class OutboxTotals:
     dropped: int
 
 
+@dataclass(frozen=True, slots=True)
+class HeldRecords:
+    """Consecutive records of one epoch, as they were appended; the first has sequence `base`."""
+
+    epoch: str
+    base: int
+    documents: tuple[bytes, ...]
+
+
 class Outbox(Protocol):
-    """Durable, bounded, ordered telemetry. `epoch` is fresh with each opening.
+    """Durable, bounded, ordered telemetry: bodies of records as JSON documents, encoded once and
+    never read here. `epoch` is fresh with each opening.
 
     The bound drops the oldest first, but the last record of an epoch only after all others: it
     carries the `base` by which the controller counts what was dropped before it (EL-TEL-5).
@@ -105,15 +115,16 @@ class Outbox(Protocol):
     @property
     def epoch(self) -> str: ...
 
-    def append(self, bodies: Sequence[RecordBody], budget_left_bytes: float | None = None) -> int:
+    def append(self, documents: Sequence[bytes], budget_left_bytes: float | None = None) -> int:
         """Number and store; returns how many old records were dropped to keep the bound.
 
         `budget_left_bytes` is stored with them, in one step. Raises
         RecordTooLargeError, storing none, if one alone could not travel in a message.
         """
 
-    def next_batch(self) -> TelemetryBatch | None:
-        """The oldest records still held, oldest epoch first; the same until acknowledged."""
+    def next_batch(self) -> HeldRecords | None:
+        """The oldest still held, oldest epoch first; the same until acknowledged. At most
+        BATCH_RECORDS_MAX, and BATCH_TARGET_BYTES unless one alone is larger."""
 
     def acknowledge(self, epoch: str, through: int) -> int:
         """Forget what the controller has; returns how many records that was. Idempotent."""

@@ -5,6 +5,7 @@ meaning; unknown keys are ignored (EL-MSG-3), so that an older part can talk to 
 Times are seconds since 1970 by the *device's* clock and are evidence, never an order.
 """
 
+from collections.abc import Sequence
 from typing import Annotated, Final, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -321,11 +322,32 @@ W = TypeVar("W", bound=BaseModel)
 def encode(message: BaseModel) -> bytes:
     """Compact JSON; raises MessageError above PAYLOAD_MAX_BYTES (check *before* publishing)."""
     payload = message.model_dump_json(exclude_defaults=False).encode()
-    if len(payload) > PAYLOAD_MAX_BYTES:
-        raise MessageError(
-            f"{type(message).__name__} is {len(payload)} bytes; the limit is {PAYLOAD_MAX_BYTES}"
-        )
+    _check_size(type(message).__name__, payload)
     return payload
+
+
+def encode_telemetry(
+    epoch: str, base: int, documents: Sequence[bytes], said: Said | None = None
+) -> bytes:
+    """A TelemetryBatch of bodies that are encoded already, the first one with sequence `base`:
+    byte for byte what `encode` makes of it. Raises MessageError as that does."""
+    records = b",".join(
+        b'{"sequence":%d,"body":%b}' % (sequence, document)
+        for sequence, document in enumerate(documents, base)
+    )
+    payload = b'{"kind":"telemetry","epoch":"%b","said":%b,"base":%d,"records":[%b]}' % (
+        epoch.encode(),
+        b"null" if said is None else said.model_dump_json().encode(),
+        base,
+        records,
+    )
+    _check_size("TelemetryBatch", payload)
+    return payload
+
+
+def _check_size(name: str, payload: bytes) -> None:
+    if len(payload) > PAYLOAD_MAX_BYTES:
+        raise MessageError(f"{name} is {len(payload)} bytes; the limit is {PAYLOAD_MAX_BYTES}")
 
 
 def decode(message_type: type[W], payload: bytes) -> W:

@@ -16,6 +16,7 @@ from edgeloop_protocol.messages import (
     VersionRef,
     WindowSummary,
     decode,
+    encode_telemetry,
 )
 from edgeloop_simulators.twins.clock import SimulatedClock
 from edgeloop_simulators.twins.outbox import MemoryOutbox
@@ -71,6 +72,13 @@ def clock():
 def make(clock, budget_bytes=10**6):
     outbox = MemoryOutbox(EPOCH, 10**6)
     return Telemetry(outbox, ByteBudget(budget_bytes, None, 0.0), clock)
+
+
+def held(telemetry):
+    """What is in the outbox, decoded."""
+    batch = telemetry.outbox.next_batch()
+    payload = encode_telemetry(batch.epoch, batch.base, batch.documents)
+    return decode(TelemetryBatch, payload).records
 
 
 def test_one_batch_in_flight_until_it_is_acknowledged(clock):
@@ -144,13 +152,13 @@ def test_beyond_the_budget_samples_and_sketches_are_withheld_and_windows_go_on(c
     telemetry.record(window())
     telemetry.record(sample())
     telemetry.event("x")
-    bodies = [record.body for record in telemetry.outbox.next_batch().records]
+    bodies = [record.body for record in held(telemetry)]
     assert [body.kind for body in bodies] == ["window", "window", "event"]
     assert [body.sketches is not None for body in bodies[:2]] == [True, False]
     assert (telemetry.samples_withheld, telemetry.sketches_withheld) == (1, 1)
     clock.advance(DAY_S)
     telemetry.record(sample())
-    assert len(telemetry.outbox.next_batch().records) == 4
+    assert len(held(telemetry)) == 4
 
 
 def test_a_restart_does_not_refill_the_budget():
@@ -167,7 +175,7 @@ def test_a_record_too_large_costs_only_itself(clock):
     telemetry.record(sample(1).model_copy(update={"features": (0.123456789,) * 20_000}))
     telemetry.event("x")
     assert telemetry.too_large == 1
-    assert len(telemetry.outbox.next_batch().records) == 1
+    assert len(held(telemetry)) == 1
 
 
 def test_large_records_still_travel_in_batches_that_fit(clock):

@@ -18,10 +18,12 @@ from edgeloop_protocol.messages import (
     Presence,
     Record,
     Reported,
+    Said,
     TelemetryBatch,
     VersionRef,
     decode,
     encode,
+    encode_telemetry,
 )
 
 EPOCH = "0123456789abcdef"
@@ -53,6 +55,34 @@ json_values = st.recursive(
 def test_any_json_decodes_or_raises_a_message_error(message_type: type, document: dict) -> None:
     with contextlib.suppress(MessageError):
         decode(message_type, json.dumps(document).encode())
+
+
+bodies = st.builds(
+    DeviceEvent,
+    at=st.floats(),
+    name=st.text("abc", min_size=1, max_size=9),
+    slot=st.none() | st.just("main"),
+    detail=st.text(max_size=20),
+)
+
+
+@given(
+    st.integers(1, 2**40),
+    st.lists(bodies, min_size=1, max_size=5),
+    st.none() | st.builds(Said, epoch=st.just(EPOCH), sequence=st.integers(0, 2**40)),
+)
+def test_telemetry_of_encoded_bodies_is_what_encode_makes(
+    base: int, records: list[DeviceEvent], said: Said | None
+) -> None:
+    numbered = tuple(Record(sequence=n, body=body) for n, body in enumerate(records, base))
+    batch = TelemetryBatch(epoch=EPOCH, said=said, base=base, records=numbered)
+    documents = [body.model_dump_json().encode() for body in records]
+    assert encode_telemetry(EPOCH, base, documents, said) == encode(batch)
+
+
+def test_telemetry_above_the_limit_is_refused() -> None:
+    with pytest.raises(MessageError, match=f"the limit is {PAYLOAD_MAX_BYTES}"):
+        encode_telemetry(EPOCH, 1, [b"x" * PAYLOAD_MAX_BYTES])
 
 
 def test_what_is_encoded_decodes_to_the_same() -> None:

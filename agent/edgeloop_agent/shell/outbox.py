@@ -15,17 +15,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from pydantic import BaseModel, TypeAdapter
-
 from edgeloop_agent.errors import OutboxUnavailableError, RecordTooLargeError
-from edgeloop_agent.ports import EpochCounts, OutboxTotals
+from edgeloop_agent.ports import EpochCounts, HeldRecords, OutboxTotals
 from edgeloop_protocol.limits import (
     BATCH_RECORDS_MAX,
     BATCH_TARGET_BYTES,
     KIB,
     PAYLOAD_MAX_BYTES,
 )
-from edgeloop_protocol.messages import Record, RecordBody, TelemetryBatch
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +31,6 @@ RECORD_MAX_BYTES: Final = PAYLOAD_MAX_BYTES - 1 * KIB
 """What is left of a message beside the batch's own keys."""
 EPOCHS_KEPT_MAX: Final = 10_000
 
-_BODY: Final[TypeAdapter[RecordBody]] = TypeAdapter(RecordBody)
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS epochs (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -88,8 +84,8 @@ class SqliteOutbox:
         ((self._dropped,),) = self._query("SELECT COALESCE(SUM(dropped), 0) FROM epochs")
         self._next = 1
 
-    def append(self, bodies: Sequence[RecordBody], budget_left_bytes: float | None = None) -> int:
-        documents = [_document(body) for body in bodies]
+    def append(self, documents: Sequence[bytes], budget_left_bytes: float | None = None) -> int:
+        check_sizes(documents)
         numbered = [
             (self._epoch_id, self._next + place, document)
             for place, document in enumerate(documents)
@@ -112,22 +108,23 @@ class SqliteOutbox:
         self._bytes += added - freed
         return dropped
 
-    def next_batch(self) -> TelemetryBatch | None:
+    def next_batch(self) -> HeldRecords | None:
         rows = self._query(
             "SELECT epoch_id, sequence, document FROM records ORDER BY epoch_id, sequence LIMIT ?",
             (BATCH_RECORDS_MAX,),
         )
         if not rows:
             return None
-        records: list[Record] = []
+        first_epoch_id, base, _ = rows[0]
+        documents: list[bytes] = []
         size = 0
-        for epoch_id, sequence, document in rows:
+        for epoch_id, _, document in rows:
             size += len(document)
-            if epoch_id != rows[0][0] or (records and size > BATCH_TARGET_BYTES):
+            if epoch_id != first_epoch_id or (documents and size > BATCH_TARGET_BYTES):
                 break
-            records.append(Record(sequence=sequence, body=_BODY.validate_json(document)))
-        ((epoch,),) = self._query("SELECT epoch FROM epochs WHERE id = ?", (rows[0][0],))
-        return TelemetryBatch(epoch=epoch, base=records[0].sequence, records=tuple(records))
+            documents.append(document)
+        ((epoch,),) = self._query("SELECT epoch FROM epochs WHERE id = ?", (first_epoch_id,))
+        return HeldRecords(epoch, base, tuple(documents))
 
     def acknowledge(self, epoch: str, through: int) -> int:
         with self._transaction():
@@ -254,10 +251,10 @@ def _keep_aside(state_dir: Path) -> str:
     return aside.name
 
 
-def _document(body: BaseModel) -> bytes:
-    document = body.model_dump_json().encode()
-    if len(document) > RECORD_MAX_BYTES:
-        raise RecordTooLargeError(
-            f"a {type(body).__name__} of {len(document)} bytes; the limit is {RECORD_MAX_BYTES}"
-        )
-    return document
+def check_sizes(documents: Sequence[bytes]) -> None:
+    """Raises RecordTooLargeError for one that could not travel in any message."""
+    for document in documents:
+        if len(document) > RECORD_MAX_BYTES:
+            raise RecordTooLargeError(
+                f"a record of {len(document)} bytes; the limit is {RECORD_MAX_BYTES}"
+            )

@@ -9,12 +9,10 @@ records are lost and counted, and the rest of the agent goes on.
 import logging
 from collections.abc import Callable
 
-from pydantic import BaseModel
-
 from edgeloop_agent.core.budget import ByteBudget
 from edgeloop_agent.core.drain import Drain
 from edgeloop_agent.errors import OutboxUnavailableError, RecordTooLargeError
-from edgeloop_agent.ports import Outbox
+from edgeloop_agent.ports import HeldRecords, Outbox
 from edgeloop_protocol.clock import Clock
 from edgeloop_protocol.errors import MessageError
 from edgeloop_protocol.messages import (
@@ -23,10 +21,9 @@ from edgeloop_protocol.messages import (
     RecordBody,
     Said,
     Sample,
-    TelemetryBatch,
     VersionRef,
     WindowSummary,
-    encode,
+    encode_telemetry,
 )
 
 logger = logging.getLogger(__name__)
@@ -59,12 +56,12 @@ class Telemetry:
 
     def record(self, body: RecordBody) -> None:
         now = self._clock.monotonic()
-        affordable = self._within_budget(body, now)
-        if affordable is None:
+        document = self._within_budget(body, now)
+        if document is None:
             return
+        size = len(document)
         try:
-            size = _size(affordable)
-            dropped = self.outbox.append([affordable], self._budget.left_after(size, now))
+            dropped = self.outbox.append([document], self._budget.left_after(size, now))
             self._budget.spend(size, now)
         except RecordTooLargeError as error:
             self.too_large += 1
@@ -102,37 +99,42 @@ class Telemetry:
         if batch is None:
             self.drain.emptied()
             return
-        payload, through = _encode(batch.model_copy(update={"said": said}))
+        payload, through = _encode(batch, said)
         if publish(payload):
             self.drain.sent(batch.epoch, through, now)
         else:
             self.drain.refused(now)
 
-    def _within_budget(self, body: RecordBody, now: float) -> RecordBody | None:
-        if isinstance(body, Sample) and not self._budget.can_pay(_size(body), now):
+    def _within_budget(self, body: RecordBody, now: float) -> bytes | None:
+        """The body's document; None: withheld."""
+        document = _document(body)
+        if isinstance(body, Sample) and not self._budget.can_pay(len(document), now):
             self.samples_withheld += 1
             return None
         if (
             isinstance(body, WindowSummary)
             and body.sketches is not None
-            and not self._budget.can_pay(_size(body), now)
+            and not self._budget.can_pay(len(document), now)
         ):
             self.sketches_withheld += 1
-            return body.model_copy(update={"sketches": None})
-        return body
+            return _document(body.model_copy(update={"sketches": None}))
+        return document
 
 
-def _encode(batch: TelemetryBatch) -> tuple[bytes, int]:
+def _encode(batch: HeldRecords, said: Said | None) -> tuple[bytes, int]:
     """The payload and the last sequence in it; halved until it fits, as one record always does."""
+    count = len(batch.documents)
     while True:
         try:
-            return encode(batch), batch.records[-1].sequence
+            payload = encode_telemetry(batch.epoch, batch.base, batch.documents[:count], said)
         except MessageError:
-            half = max(1, len(batch.records) // 2)
-            if half == len(batch.records):
+            if count == 1:
                 raise
-            batch = batch.model_copy(update={"records": batch.records[:half]})
+            count //= 2
+        else:
+            return payload, batch.base + count - 1
 
 
-def _size(body: BaseModel) -> int:
-    return len(body.model_dump_json())
+def _document(body: RecordBody) -> bytes:
+    """Encoded once: as it is stored, counted and sent."""
+    return body.model_dump_json().encode()

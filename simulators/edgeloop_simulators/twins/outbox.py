@@ -9,17 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
-from edgeloop_agent.errors import RecordTooLargeError
-from edgeloop_agent.ports import EpochCounts, OutboxTotals
-from edgeloop_protocol.limits import (
-    BATCH_RECORDS_MAX,
-    BATCH_TARGET_BYTES,
-    KIB,
-    PAYLOAD_MAX_BYTES,
-)
-from edgeloop_protocol.messages import Record, RecordBody, TelemetryBatch
-
-RECORD_MAX_BYTES = PAYLOAD_MAX_BYTES - 1 * KIB
+from edgeloop_agent.ports import EpochCounts, HeldRecords, OutboxTotals
+from edgeloop_agent.shell.outbox import check_sizes
+from edgeloop_protocol.limits import BATCH_RECORDS_MAX, BATCH_TARGET_BYTES
 
 
 @dataclass(slots=True)
@@ -27,7 +19,7 @@ class _Epoch:
     appended: int = 0
     dropped: int = 0
     acked: int = 0
-    records: deque[tuple[int, int, RecordBody]] = field(default_factory=deque)
+    records: deque[tuple[int, bytes]] = field(default_factory=deque)
 
 
 class MemoryOutbox:
@@ -45,24 +37,19 @@ class MemoryOutbox:
         self.epoch = epoch
         self._epochs[epoch] = _Epoch()
 
-    def append(self, bodies: Sequence[RecordBody], budget_left_bytes: float | None = None) -> int:
-        sized = [(len(body.model_dump_json()), body) for body in bodies]
-        for size, body in sized:
-            if size > RECORD_MAX_BYTES:
-                raise RecordTooLargeError(
-                    f"a {type(body).__name__} of {size} bytes; the limit is {RECORD_MAX_BYTES}"
-                )
+    def append(self, documents: Sequence[bytes], budget_left_bytes: float | None = None) -> int:
+        check_sizes(documents)
         current = self._epochs[self.epoch]
-        for size, body in sized:
+        for document in documents:
             current.appended += 1
-            current.records.append((current.appended, size, body))
+            current.records.append((current.appended, document))
             self._held += 1
-            self._bytes += size
+            self._bytes += len(document)
         if budget_left_bytes is not None:
             self._budget_left_bytes = budget_left_bytes
         return self._drop(keep=1) + self._drop(keep=0)
 
-    def next_batch(self) -> TelemetryBatch | None:
+    def next_batch(self) -> HeldRecords | None:
         for name, epoch in self._epochs.items():
             if epoch.records:
                 return _batch(name, epoch)
@@ -75,7 +62,7 @@ class MemoryOutbox:
         upto = min(through, known.appended)
         gone = 0
         while known.records and known.records[0][0] <= upto:
-            self._bytes -= known.records.popleft()[1]
+            self._bytes -= len(known.records.popleft()[1])
             gone += 1
         self._held -= gone
         known.acked = max(known.acked, upto)
@@ -103,7 +90,7 @@ class MemoryOutbox:
         dropped = 0
         for epoch in self._epochs.values():
             while self._bytes > self._max_bytes and len(epoch.records) > keep:
-                self._bytes -= epoch.records.popleft()[1]
+                self._bytes -= len(epoch.records.popleft()[1])
                 epoch.dropped += 1
                 dropped += 1
         self._held -= dropped
@@ -111,12 +98,12 @@ class MemoryOutbox:
         return dropped
 
 
-def _batch(name: str, epoch: _Epoch) -> TelemetryBatch:
-    records: list[Record] = []
+def _batch(name: str, epoch: _Epoch) -> HeldRecords:
+    documents: list[bytes] = []
     total = 0
-    for sequence, size, body in islice(epoch.records, BATCH_RECORDS_MAX):
-        total += size
-        if records and total > BATCH_TARGET_BYTES:
+    for _, document in islice(epoch.records, BATCH_RECORDS_MAX):
+        total += len(document)
+        if documents and total > BATCH_TARGET_BYTES:
             break
-        records.append(Record(sequence=sequence, body=body))
-    return TelemetryBatch(epoch=name, base=records[0].sequence, records=tuple(records))
+        documents.append(document)
+    return HeldRecords(name, epoch.records[0][0], tuple(documents))

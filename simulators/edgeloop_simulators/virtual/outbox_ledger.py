@@ -7,8 +7,7 @@ as a failing disk makes it; counts every record that `append` returned for.
 from collections.abc import Callable, Sequence
 
 from edgeloop_agent.errors import OutboxUnavailableError
-from edgeloop_agent.ports import EpochCounts, Outbox, OutboxTotals
-from edgeloop_protocol.messages import RecordBody, TelemetryBatch
+from edgeloop_agent.ports import EpochCounts, HeldRecords, Outbox, OutboxTotals
 
 
 class OutboxLedger:
@@ -28,14 +27,14 @@ class OutboxLedger:
     def epoch(self) -> str:
         return self._outbox.epoch
 
-    def append(self, bodies: Sequence[RecordBody], budget_left_bytes: float | None = None) -> int:
+    def append(self, documents: Sequence[bytes], budget_left_bytes: float | None = None) -> int:
         self._check()
-        dropped = self._outbox.append(bodies, budget_left_bytes)
+        dropped = self._outbox.append(documents, budget_left_bytes)
         epoch = self._outbox.epoch
-        self.appended[epoch] = self.appended.get(epoch, 0) + len(bodies)
+        self.appended[epoch] = self.appended.get(epoch, 0) + len(documents)
         return dropped
 
-    def next_batch(self) -> TelemetryBatch | None:
+    def next_batch(self) -> HeldRecords | None:
         return self._outbox.next_batch()
 
     def acknowledge(self, epoch: str, through: int) -> int:
