@@ -59,7 +59,7 @@ def test_any_json_decodes_or_raises_a_message_error(message_type: type, document
 
 bodies = st.builds(
     DeviceEvent,
-    at=st.floats(),
+    at=st.floats(allow_nan=False, allow_infinity=False),
     name=st.text("abc", min_size=1, max_size=9),
     slot=st.none() | st.just("main"),
     detail=st.text(max_size=20),
