@@ -30,7 +30,9 @@ logger = logging.getLogger(__name__)
 
 KEEPALIVE_S: Final = 30
 INFLIGHT_MAX: Final = 100
-OUTGOING_MAX: Final = 1000
+OUTGOING_MAX: Final = 10_000
+"""Messages that wait in a client for the broker's acknowledgement. Enough for what a controller
+says at one moment: the acknowledgements of a few batches, or a wave's desired states."""
 CONNECT_TIMEOUT_S: Final = 10.0
 LOST_REACH_FAILURES: Final = 3
 """A lost connection counts as so many failures in a row before it: its first wait is up to 8 s."""

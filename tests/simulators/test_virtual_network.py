@@ -10,7 +10,6 @@ from dataclasses import replace
 import pytest
 
 from edgeloop_protocol.limits import PAYLOAD_MAX_BYTES
-from edgeloop_protocol.mqtt import OUTGOING_MAX
 from edgeloop_simulators.virtual.broker import SILENCE_S
 from edgeloop_simulators.virtual.broker_profiles import IDEAL, MOSQUITTO, BrokerProfile
 from edgeloop_simulators.virtual.client import VirtualClient
@@ -406,12 +405,15 @@ def test_a_radio_that_is_off_loses_the_connection_and_costs_nothing(bench: Bench
     assert bench.heard.payloads[-1] == b"yes"
 
 
-def test_a_client_takes_no_more_than_its_limit(bench: Bench) -> None:
+def test_a_client_takes_no_more_than_its_limit(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgeloop_simulators.virtual.client.OUTGOING_MAX", 20)
     bench.fault("partition")
-    taken = [bench.device.publish(UP, b"x") for _ in range(OUTGOING_MAX + 5)]
-    assert taken.count(True) == OUTGOING_MAX
+    taken = [bench.device.publish(UP, b"x") for _ in range(25)]
+    assert taken.count(True) == 20
     assert not taken[-1]
-    assert bench.network.queue_sizes() == {"from d1": OUTGOING_MAX}
+    assert bench.network.queue_sizes() == {"from d1": 20}
 
 
 def test_a_subscriber_that_takes_nothing_does_not_fill_the_broker() -> None:

@@ -5,6 +5,7 @@ with its own share of the ids and no word between them; `close` ends every devic
 """
 
 import asyncio
+import gc
 import math
 import platform
 import zlib
@@ -184,8 +185,10 @@ class LiveFleet:
             self.devices[device_id] = device
             self.standing.states[IDLE] += 1
             device.begin()
+        gc.freeze()  # they live as long as the fleet: a collection need not walk through them
 
     async def close(self) -> None:
+        gc.unfreeze()
         if self._running is not None:
             self._running.cancel()
             await asyncio.gather(self._running, return_exceptions=True)
