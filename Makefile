@@ -61,7 +61,7 @@ mutants: $(STAMP)  ## plant bugs in the real code; each must be found, JOBS=2
 
 schemas: $(STAMP)  ## write the JSON Schemas and the OpenAPI description in docs/spec
 	@$(BIN)/python -m edgeloop_protocol.schemas docs/spec/schemas
-	@$(BIN)/python -m edgeloop_simulators.virtual.schemas docs/spec/schemas
+	@$(BIN)/python -m edgeloop_simulators.virtual.scenario.schemas docs/spec/schemas
 	@$(BIN)/python -m edgeloop_controller.api.openapi docs/spec/openapi.json
 
 lock:  ## requirements.in -> requirements.txt (needs uv)

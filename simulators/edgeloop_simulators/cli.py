@@ -28,9 +28,9 @@ from edgeloop_simulators.story import play
 from edgeloop_simulators.summary import summarize
 from edgeloop_simulators.testbed import Interrupted, testbed
 from edgeloop_simulators.timeline import events_of
-from edgeloop_simulators.virtual import command
+from edgeloop_simulators.virtual import seeds_command
+from edgeloop_simulators.virtual.scenario.load import find_virtual, load_virtual, shipped_virtual
 from edgeloop_simulators.virtual.scenario_command import compare_reports, run_virtual
-from edgeloop_simulators.virtual.scenario_load import find_virtual, load_virtual, shipped_virtual
 from edgeloop_simulators.world import World
 
 OK: Final = 0
@@ -46,7 +46,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-command.register(app)
+seeds_command.register(app)
 app.command()(fleet)
 console = Console()
 errors = Console(stderr=True, soft_wrap=True)

@@ -22,11 +22,11 @@ from edgeloop_protocol.topics import Down, device_subscription, down_topic
 from edgeloop_simulators.twins.clock import SimulatedClock
 from edgeloop_simulators.twins.journal import MemoryJournal
 from edgeloop_simulators.twins.outbox import MemoryOutbox
-from edgeloop_simulators.virtual.broker_profiles import IDEAL
-from edgeloop_simulators.virtual.loop import EventLoop
-from edgeloop_simulators.virtual.network import Network
-from edgeloop_simulators.virtual.streams import Streams
-from edgeloop_simulators.virtual.wire import Place
+from edgeloop_simulators.virtual.kernel.loop import EventLoop
+from edgeloop_simulators.virtual.kernel.streams import Streams
+from edgeloop_simulators.virtual.network.broker_profiles import IDEAL
+from edgeloop_simulators.virtual.network.network import Network
+from edgeloop_simulators.virtual.network.wire import Place
 
 OFFER = Offer(
     name="m",

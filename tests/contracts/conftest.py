@@ -24,14 +24,14 @@ from edgeloop_controller.config import BrokerConfig
 from edgeloop_protocol import mqtt
 from edgeloop_protocol.mqtt import Broker, BrokerAddress, BrokerListener, PahoBroker
 from edgeloop_simulators.live.connections import Connections
-from edgeloop_simulators.virtual.broker_profiles import PROFILES, BrokerProfile
-from edgeloop_simulators.virtual.client import VirtualClient
-from edgeloop_simulators.virtual.faults import Fault, FaultKind
-from edgeloop_simulators.virtual.loop import EventLoop
-from edgeloop_simulators.virtual.network import Network
-from edgeloop_simulators.virtual.spec import Link
-from edgeloop_simulators.virtual.streams import Streams
-from edgeloop_simulators.virtual.wire import Packet, Place
+from edgeloop_simulators.virtual.kernel.loop import EventLoop
+from edgeloop_simulators.virtual.kernel.streams import Streams
+from edgeloop_simulators.virtual.network.broker_profiles import PROFILES, BrokerProfile
+from edgeloop_simulators.virtual.network.client import VirtualClient
+from edgeloop_simulators.virtual.network.network import Network
+from edgeloop_simulators.virtual.network.wire import Packet, Place
+from edgeloop_simulators.virtual.spec.faults import Fault, FaultKind
+from edgeloop_simulators.virtual.spec.world import Link
 
 VIRTUAL_TIMEOUT_S = 600.0
 

@@ -10,14 +10,14 @@ from edgeloop_agent.errors import FetchUnreachableError
 from edgeloop_agent.shell.http_source import HttpArtifactSource
 from edgeloop_protocol.limits import DOWNLOAD_CHUNK_BYTES
 from edgeloop_simulators.twins.artifact_source import MemoryArtifactSource
-from edgeloop_simulators.virtual.artifact_server import ArtifactServer
-from edgeloop_simulators.virtual.broker_profiles import PROFILES
-from edgeloop_simulators.virtual.faults import Fault, FaultKind
-from edgeloop_simulators.virtual.loop import EventLoop
-from edgeloop_simulators.virtual.network import Network
-from edgeloop_simulators.virtual.spec import Link
-from edgeloop_simulators.virtual.streams import Streams
-from edgeloop_simulators.virtual.wire import Place
+from edgeloop_simulators.virtual.device.artifact_server import ArtifactServer
+from edgeloop_simulators.virtual.kernel.loop import EventLoop
+from edgeloop_simulators.virtual.kernel.streams import Streams
+from edgeloop_simulators.virtual.network.broker_profiles import PROFILES
+from edgeloop_simulators.virtual.network.network import Network
+from edgeloop_simulators.virtual.network.wire import Place
+from edgeloop_simulators.virtual.spec.faults import Fault, FaultKind
+from edgeloop_simulators.virtual.spec.world import Link
 
 BIG = bytes(range(256)) * (DOWNLOAD_CHUNK_BYTES // 100)
 ARTIFACTS = {"a" * 64: BIG, "b" * 64: b"small", "c" * 64: b""}

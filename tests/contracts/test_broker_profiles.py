@@ -1,6 +1,6 @@
 """Where brokers differ: each real one, and the simulated one with its profile, do the same.
 
-The figures stand in edgeloop_simulators.virtual.broker_profiles, their sources in
+The figures stand in edgeloop_simulators.virtual.network.broker_profiles, their sources in
 docs/spec/brokers.md.
 """
 
@@ -10,7 +10,11 @@ from typing import Any
 import pytest
 
 from edgeloop_protocol.limits import KIB, MIB, PAYLOAD_MAX_BYTES
-from edgeloop_simulators.virtual.broker_profiles import PROFILES, BrokerProfile, TakeoverWill
+from edgeloop_simulators.virtual.network.broker_profiles import (
+    PROFILES,
+    BrokerProfile,
+    TakeoverWill,
+)
 
 UP = "edgeloop/v1/d1/up/telemetry"
 DOWN = "edgeloop/v1/d1/down/desired"

@@ -17,8 +17,8 @@ from edgeloop_protocol.messages import Inventory
 from edgeloop_simulators.live.downloads import Body, LoopFetcher
 from edgeloop_simulators.twins.artifact_source import MemoryArtifactSource
 from edgeloop_simulators.twins.disk import MemoryDisk
-from edgeloop_simulators.virtual.fetcher import VirtualFetcher
-from edgeloop_simulators.virtual.loop import EventLoop
+from edgeloop_simulators.virtual.device.fetcher import VirtualFetcher
+from edgeloop_simulators.virtual.kernel.loop import EventLoop
 
 INVENTORY = Inventory(
     agent_version="0", architecture="x", python="3", memory_bytes=1, disk_free_bytes=1, cpu_count=1

@@ -14,11 +14,11 @@ from edgeloop_agent.runner_protocol import ModelFiles
 from edgeloop_protocol.manifest import Binned
 from edgeloop_simulators.datasets.generator import GeneratorData
 from edgeloop_simulators.datasets.windows import Window as Example
-from edgeloop_simulators.virtual.behaviour import Surroundings
-from edgeloop_simulators.virtual.recorded import RecordedModel, draw
-from edgeloop_simulators.virtual.recorded_fleet import RecordedFleet, machine_fleet
-from edgeloop_simulators.virtual.recordings import Recordings, Scene, as_seen
-from edgeloop_simulators.virtual.spec import ModelSpec
+from edgeloop_simulators.virtual.models.recorded import RecordedModel, draw
+from edgeloop_simulators.virtual.models.recorded_fleet import RecordedFleet, machine_fleet
+from edgeloop_simulators.virtual.models.recordings import Recordings, Scene, as_seen
+from edgeloop_simulators.virtual.spec.behaviour import Surroundings
+from edgeloop_simulators.virtual.spec.world import ModelSpec
 
 MACHINES = GeneratorData(machines_to_train=4, machines=3, windows=6)
 GOOD, PERMUTED, NAN, BLIND = range(4)

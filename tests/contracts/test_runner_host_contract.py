@@ -27,12 +27,12 @@ from edgeloop_protocol.manifest import Golden
 from edgeloop_simulators.live.inference import SharedInference
 from edgeloop_simulators.live.runners import RunnerTerms, SharedRunners
 from edgeloop_simulators.twins.disk import MemoryDisk
-from edgeloop_simulators.virtual.clock import VirtualClock
-from edgeloop_simulators.virtual.loop import EventLoop
-from edgeloop_simulators.virtual.runners import RunnerWorld, VirtualRunners
-from edgeloop_simulators.virtual.spec import AgentTiming, DeviceSpec
-from edgeloop_simulators.virtual.streams import Streams
-from edgeloop_simulators.virtual.synthetic import SyntheticModel
+from edgeloop_simulators.virtual.device.runners import RunnerWorld, VirtualRunners
+from edgeloop_simulators.virtual.kernel.clock import VirtualClock
+from edgeloop_simulators.virtual.kernel.loop import EventLoop
+from edgeloop_simulators.virtual.kernel.streams import Streams
+from edgeloop_simulators.virtual.models.synthetic import SyntheticModel
+from edgeloop_simulators.virtual.spec.world import AgentTiming, DeviceSpec
 
 pytestmark = pytest.mark.e2e
 

@@ -13,13 +13,13 @@ from typer.testing import CliRunner
 
 from edgeloop_simulators.cli import app
 from edgeloop_simulators.errors import CaseError
-from edgeloop_simulators.virtual.case import case_of
-from edgeloop_simulators.virtual.case_play import play
-from edgeloop_simulators.virtual.explore import Findings, play_seed
-from edgeloop_simulators.virtual.mutants import planted
-from edgeloop_simulators.virtual.replay import Shown, StopAt, replay, stop_at
-from edgeloop_simulators.virtual.seen import Seen
-from edgeloop_simulators.virtual.shrink import fewest, shrink, story
+from edgeloop_simulators.virtual.kernel.seen import Seen
+from edgeloop_simulators.virtual.seeds.case import case_of
+from edgeloop_simulators.virtual.seeds.case_play import play
+from edgeloop_simulators.virtual.seeds.explore import Findings, play_seed
+from edgeloop_simulators.virtual.seeds.mutants import planted
+from edgeloop_simulators.virtual.seeds.replay import Shown, StopAt, replay, stop_at
+from edgeloop_simulators.virtual.seeds.shrink import fewest, shrink, story
 
 pytestmark = pytest.mark.timeout(300)
 

@@ -4,10 +4,10 @@ from collections import Counter
 
 import pytest
 
-from edgeloop_simulators.virtual.fleet_day import DRIFT_AT_S, fleet_day
-from edgeloop_simulators.virtual.outcome import Outcome
-from edgeloop_simulators.virtual.seen import Seen
-from edgeloop_simulators.virtual.world_in_parts import WorldInParts
+from edgeloop_simulators.virtual.kernel.seen import Seen
+from edgeloop_simulators.virtual.laws.outcome import Outcome
+from edgeloop_simulators.virtual.parts.fleet_day import DRIFT_AT_S, fleet_day
+from edgeloop_simulators.virtual.parts.world_in_parts import WorldInParts
 
 DEVICES = 200
 TICK_S = 600.0

@@ -6,10 +6,10 @@ import pytest
 
 from edgeloop_agent.core import device
 from edgeloop_simulators.errors import CaseError
-from edgeloop_simulators.virtual.case import case_of
-from edgeloop_simulators.virtual.case_play import SIMULATOR, play
-from edgeloop_simulators.virtual.mutants import MUTANTS, planted
-from edgeloop_simulators.virtual.mutation import Edit, Mutant, plant
+from edgeloop_simulators.virtual.seeds.case import case_of
+from edgeloop_simulators.virtual.seeds.case_play import SIMULATOR, play
+from edgeloop_simulators.virtual.seeds.mutants import MUTANTS, planted
+from edgeloop_simulators.virtual.seeds.mutation import Edit, Mutant, plant
 
 NO_LAW_OF_ITS_OWN = ("", SIMULATOR, "EL-INV-9")
 """A mutant that raises has found nothing: the words put in are wrong."""

@@ -10,16 +10,16 @@ from dataclasses import replace
 import pytest
 
 from edgeloop_protocol.limits import PAYLOAD_MAX_BYTES
-from edgeloop_simulators.virtual.broker import SILENCE_S
-from edgeloop_simulators.virtual.broker_profiles import IDEAL, MOSQUITTO, BrokerProfile
-from edgeloop_simulators.virtual.client import VirtualClient
-from edgeloop_simulators.virtual.faults import OF_THE_NETWORK, Fault, FaultKind
-from edgeloop_simulators.virtual.loop import EventLoop
-from edgeloop_simulators.virtual.network import Network
-from edgeloop_simulators.virtual.seen import Seen
-from edgeloop_simulators.virtual.spec import Link
-from edgeloop_simulators.virtual.streams import Streams
-from edgeloop_simulators.virtual.wire import Place
+from edgeloop_simulators.virtual.kernel.loop import EventLoop
+from edgeloop_simulators.virtual.kernel.seen import Seen
+from edgeloop_simulators.virtual.kernel.streams import Streams
+from edgeloop_simulators.virtual.network.broker import SILENCE_S
+from edgeloop_simulators.virtual.network.broker_profiles import IDEAL, MOSQUITTO, BrokerProfile
+from edgeloop_simulators.virtual.network.client import VirtualClient
+from edgeloop_simulators.virtual.network.network import Network
+from edgeloop_simulators.virtual.network.wire import Place
+from edgeloop_simulators.virtual.spec.faults import OF_THE_NETWORK, Fault, FaultKind
+from edgeloop_simulators.virtual.spec.world import Link
 
 UP = "edgeloop/v1/d1/up/telemetry"
 DOWN = "edgeloop/v1/d1/down/desired"
@@ -408,7 +408,7 @@ def test_a_radio_that_is_off_loses_the_connection_and_costs_nothing(bench: Bench
 def test_a_client_takes_no_more_than_its_limit(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edgeloop_simulators.virtual.client.OUTGOING_MAX", 20)
+    monkeypatch.setattr("edgeloop_simulators.virtual.network.client.OUTGOING_MAX", 20)
     bench.fault("partition")
     taken = [bench.device.publish(UP, b"x") for _ in range(25)]
     assert taken.count(True) == 20

@@ -8,10 +8,10 @@ import pytest
 from edgeloop_simulators.datasets.generator import GeneratorData, generate
 from edgeloop_simulators.errors import DatasetError
 from edgeloop_simulators.references import RowRanges
-from edgeloop_simulators.virtual.behaviour import Surroundings, added
-from edgeloop_simulators.virtual.recorded import draw
-from edgeloop_simulators.virtual.recorded_fleet import RecordedFleet, machine_fleet
-from edgeloop_simulators.virtual.recordings import Scene
+from edgeloop_simulators.virtual.models.recorded import draw
+from edgeloop_simulators.virtual.models.recorded_fleet import RecordedFleet, machine_fleet
+from edgeloop_simulators.virtual.models.recordings import Scene
+from edgeloop_simulators.virtual.spec.behaviour import Surroundings, added
 
 SEASONS = Surroundings("machine-1", phases=((100.0, "after"),), blend_s=100.0)
 

@@ -9,13 +9,13 @@ from typer.testing import CliRunner
 
 from edgeloop_simulators.cli import app
 from edgeloop_simulators.errors import RecordError
-from edgeloop_simulators.virtual.compare import compare, read_report
-from edgeloop_simulators.virtual.expectations import duration, judge
-from edgeloop_simulators.virtual.play import Run, play
-from edgeloop_simulators.virtual.report_document import document
-from edgeloop_simulators.virtual.scenario_file import ExpectTable
-from edgeloop_simulators.virtual.scenario_load import parse_virtual
-from edgeloop_simulators.virtual.virtual_report import render, verdict
+from edgeloop_simulators.virtual.report.compare import compare, read_report
+from edgeloop_simulators.virtual.report.document import document
+from edgeloop_simulators.virtual.report.page import render, verdict
+from edgeloop_simulators.virtual.run.expectations import duration, judge
+from edgeloop_simulators.virtual.run.play import Run, play
+from edgeloop_simulators.virtual.scenario.file import ExpectTable
+from edgeloop_simulators.virtual.scenario.load import parse_virtual
 
 MINI = (Path(__file__).parent / "mini.toml").read_text(encoding="utf-8")
 

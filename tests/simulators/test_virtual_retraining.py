@@ -14,14 +14,17 @@ import pytest
 
 from edgeloop_controller.core.retraining import Policy
 from edgeloop_simulators.scenario import Annotator
-from edgeloop_simulators.virtual.behaviour import Surroundings
-from edgeloop_simulators.virtual.explore_world import manifest_of
-from edgeloop_simulators.virtual.faults import Fault, FaultKind
-from edgeloop_simulators.virtual.outcome import Outcome
-from edgeloop_simulators.virtual.recorded_fleet import RecordedFleet, watch_fleet
-from edgeloop_simulators.virtual.retraining_spec import RetrainingSpec
-from edgeloop_simulators.virtual.seen import Seen
-from edgeloop_simulators.virtual.spec import (
+from edgeloop_simulators.virtual.kernel.seen import Seen
+from edgeloop_simulators.virtual.kernel.trace import canonical
+from edgeloop_simulators.virtual.laws.outcome import Outcome
+from edgeloop_simulators.virtual.models.recorded_fleet import RecordedFleet, watch_fleet
+from edgeloop_simulators.virtual.models.synthetic import SyntheticModel
+from edgeloop_simulators.virtual.models.training import ScriptedTraining, ScriptedVersion
+from edgeloop_simulators.virtual.seeds.explore_world import manifest_of
+from edgeloop_simulators.virtual.spec.behaviour import Surroundings
+from edgeloop_simulators.virtual.spec.faults import Fault, FaultKind
+from edgeloop_simulators.virtual.spec.retraining import RetrainingSpec
+from edgeloop_simulators.virtual.spec.world import (
     AgentTiming,
     ControllerTiming,
     DeviceSpec,
@@ -30,10 +33,7 @@ from edgeloop_simulators.virtual.spec import (
     StartRollout,
     WorldSpec,
 )
-from edgeloop_simulators.virtual.synthetic import SyntheticModel
-from edgeloop_simulators.virtual.trace import canonical
-from edgeloop_simulators.virtual.training import ScriptedTraining, ScriptedVersion
-from edgeloop_simulators.virtual.world import World
+from edgeloop_simulators.virtual.world.world import World
 
 CHANGED_S, BREAKS_S, TRAINS_S, END_S = 240.0, 120.0, 60.0, 840.0
 TERMS = {"soak_s": 10, "min_compared": 20, "probation": {"min_s": 10, "min_examples": 20}}

@@ -7,17 +7,17 @@ import pytest
 
 from edgeloop_protocol.schemas import schema_text
 from edgeloop_simulators.errors import ScenarioError
-from edgeloop_simulators.virtual.scenario_build import build
-from edgeloop_simulators.virtual.scenario_file import ClassTable, VirtualScenario
-from edgeloop_simulators.virtual.scenario_load import (
+from edgeloop_simulators.virtual.scenario.build import build
+from edgeloop_simulators.virtual.scenario.file import ClassTable, VirtualScenario
+from edgeloop_simulators.virtual.scenario.load import (
     find_virtual,
     load_virtual,
     parse_virtual,
     scenario_of,
     shipped_virtual,
 )
-from edgeloop_simulators.virtual.schemas import FILE
-from edgeloop_simulators.virtual.spec import DailyWindow, Publish, StartRollout
+from edgeloop_simulators.virtual.scenario.schemas import FILE
+from edgeloop_simulators.virtual.spec.world import DailyWindow, Publish, StartRollout
 
 ROOT = Path(__file__).parents[2]
 MINI = (Path(__file__).parent / "mini.toml").read_text(encoding="utf-8")

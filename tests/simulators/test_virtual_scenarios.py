@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from edgeloop_simulators.virtual.play import play
-from edgeloop_simulators.virtual.report_document import document
-from edgeloop_simulators.virtual.scenario_load import load_virtual, shipped_virtual
-from edgeloop_simulators.virtual.virtual_report import render
+from edgeloop_simulators.virtual.report.document import document
+from edgeloop_simulators.virtual.report.page import render
+from edgeloop_simulators.virtual.run.play import play
+from edgeloop_simulators.virtual.scenario.load import load_virtual, shipped_virtual
 
 ROOT = Path(__file__).parents[2]
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from edgeloop_simulators.virtual.explore import play_seed
-from edgeloop_simulators.virtual.shrink import shrink, story
+from edgeloop_simulators.virtual.seeds.explore import play_seed
+from edgeloop_simulators.virtual.seeds.shrink import shrink, story
 
 HALF = 0
 SHRUNK_BY_MAX = 60

@@ -2,12 +2,12 @@
 
 import pytest
 
-from edgeloop_simulators.virtual.clock import VirtualClock
-from edgeloop_simulators.virtual.duty import HOUR_S, Duty
-from edgeloop_simulators.virtual.loop import EventLoop
-from edgeloop_simulators.virtual.spec import DailyWindow
-from edgeloop_simulators.virtual.streams import LightStream, Streams
-from edgeloop_simulators.virtual.tasks import Task
+from edgeloop_simulators.virtual.device.duty import HOUR_S, Duty
+from edgeloop_simulators.virtual.kernel.clock import VirtualClock
+from edgeloop_simulators.virtual.kernel.loop import EventLoop
+from edgeloop_simulators.virtual.kernel.streams import LightStream, Streams
+from edgeloop_simulators.virtual.kernel.tasks import Task
+from edgeloop_simulators.virtual.spec.world import DailyWindow
 
 
 def run(loop, until_s):

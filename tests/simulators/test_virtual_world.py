@@ -8,9 +8,10 @@ from dataclasses import replace
 
 import pytest
 
-from edgeloop_simulators.virtual.explore_world import TERMS, draw_world, manifest_of
-from edgeloop_simulators.virtual.faults import Fault, FaultKind
-from edgeloop_simulators.virtual.spec import (
+from edgeloop_simulators.virtual.models.synthetic import SyntheticModel
+from edgeloop_simulators.virtual.seeds.explore_world import TERMS, draw_world, manifest_of
+from edgeloop_simulators.virtual.spec.faults import Fault, FaultKind
+from edgeloop_simulators.virtual.spec.world import (
     AgentTiming,
     ControllerTiming,
     DeviceSpec,
@@ -19,14 +20,13 @@ from edgeloop_simulators.virtual.spec import (
     StartRollout,
     WorldSpec,
 )
-from edgeloop_simulators.virtual.synthetic import SyntheticModel
-from edgeloop_simulators.virtual.world import World
+from edgeloop_simulators.virtual.world.world import World
 
 HASHES = """
 import json
 import logging
-from edgeloop_simulators.virtual.explore_world import draw_world
-from edgeloop_simulators.virtual.world import World
+from edgeloop_simulators.virtual.seeds.explore_world import draw_world
+from edgeloop_simulators.virtual.world.world import World
 
 logging.disable(logging.CRITICAL)
 worlds = [(seed, draw_world(seed)) for seed in (1, 2)]

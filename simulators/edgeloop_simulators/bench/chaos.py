@@ -22,8 +22,8 @@ from typing import Any, Final
 from rich.console import Console
 from rich.table import Table
 
-from edgeloop_simulators.virtual.play import Run, play
-from edgeloop_simulators.virtual.scenario_load import scenario_of
+from edgeloop_simulators.virtual.run.play import Run, play
+from edgeloop_simulators.virtual.scenario.load import scenario_of
 
 SITES: Final = 10
 HOUR_S: Final = 3600.0

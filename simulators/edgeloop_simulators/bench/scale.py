@@ -1,7 +1,7 @@
 """`make bench-scale`: a day of large fleets in virtual time, what it costs a device.
 
 Each size runs in a process of its own, so that one's memory is not the other's. The day is
-`virtual.fleet_day`; the parts of the world run at once (`virtual.world_in_parts`).
+`parts.fleet_day`; the parts of the world run at once (`parts.world_in_parts`).
 """
 
 import argparse
@@ -16,9 +16,9 @@ from typing import Final
 from rich.console import Console
 from rich.table import Table
 
-from edgeloop_simulators.virtual.fleet_day import DRIFT_AT_S, HOUR_S, fleet_day
-from edgeloop_simulators.virtual.seen import Seen
-from edgeloop_simulators.virtual.world_in_parts import WorldInParts
+from edgeloop_simulators.virtual.kernel.seen import Seen
+from edgeloop_simulators.virtual.parts.fleet_day import DRIFT_AT_S, HOUR_S, fleet_day
+from edgeloop_simulators.virtual.parts.world_in_parts import WorldInParts
 
 SIZES: Final = "1000,10000,100000"
 SEED: Final = 1

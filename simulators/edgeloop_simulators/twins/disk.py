@@ -16,7 +16,7 @@ from functools import lru_cache
 from typing import Final, Literal
 
 from edgeloop_agent.shell.durable_files import directory_of
-from edgeloop_simulators.virtual.streams import Luck
+from edgeloop_simulators.virtual.kernel.streams import Luck
 
 Operation = Literal[
     "open", "write", "sync", "read", "rename", "remove", "make_directory", "sync_directory"

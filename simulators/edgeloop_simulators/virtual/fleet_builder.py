@@ -10,19 +10,19 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from edgeloop_simulators.virtual.function_model import Scores
-from edgeloop_simulators.virtual.play import Run, play
-from edgeloop_simulators.virtual.recording import Alarm, RolloutRecord
-from edgeloop_simulators.virtual.scenario_command import write_report
-from edgeloop_simulators.virtual.scenario_file import (
+from edgeloop_simulators.virtual.models.function import Scores
+from edgeloop_simulators.virtual.run.play import Run, play
+from edgeloop_simulators.virtual.run.recording import Alarm, RolloutRecord
+from edgeloop_simulators.virtual.scenario.file import (
     FunctionTable,
     OnnxTable,
     SyntheticTable,
     TrainedTable,
     VirtualScenario,
 )
-from edgeloop_simulators.virtual.scenario_load import scenario_of
-from edgeloop_simulators.virtual.scenario_values import seconds
+from edgeloop_simulators.virtual.scenario.load import scenario_of
+from edgeloop_simulators.virtual.scenario.values import seconds
+from edgeloop_simulators.virtual.scenario_command import write_report
 
 Time = float | str
 """Seconds, or a text such as "2 h" or "1 d 6 h"."""

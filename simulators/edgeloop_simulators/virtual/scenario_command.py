@@ -12,17 +12,17 @@ from rich.console import Console
 from rich.text import Text
 
 from edgeloop_simulators.output import output_directory
-from edgeloop_simulators.virtual.compare import (
+from edgeloop_simulators.virtual.report.compare import (
     FILE,
     Row,
     compare,
     comparison_document,
     read_report,
 )
-from edgeloop_simulators.virtual.play import Run, play
-from edgeloop_simulators.virtual.report_document import document
-from edgeloop_simulators.virtual.scenario_load import load_virtual
-from edgeloop_simulators.virtual.virtual_report import render, verdict
+from edgeloop_simulators.virtual.report.document import document
+from edgeloop_simulators.virtual.report.page import render, verdict
+from edgeloop_simulators.virtual.run.play import Run, play
+from edgeloop_simulators.virtual.scenario.load import load_virtual
 
 PAGE: Final = "report.html"
 
