@@ -27,7 +27,8 @@ from edgeloop_protocol.manifest import Golden
 from edgeloop_simulators.live.inference import SharedInference
 from edgeloop_simulators.live.runners import RunnerTerms, SharedRunners
 from edgeloop_simulators.twins.disk import MemoryDisk
-from edgeloop_simulators.virtual.device.runners import RunnerWorld, VirtualRunners
+from edgeloop_simulators.virtual.device.runner import RunnerWorld
+from edgeloop_simulators.virtual.device.runners import VirtualRunners
 from edgeloop_simulators.virtual.kernel.clock import VirtualClock
 from edgeloop_simulators.virtual.kernel.loop import EventLoop
 from edgeloop_simulators.virtual.kernel.streams import Streams

@@ -44,12 +44,9 @@ from edgeloop_simulators.virtual.device.artifact_server import ArtifactServer
 from edgeloop_simulators.virtual.device.disk import Death, DeviceDisk, How
 from edgeloop_simulators.virtual.device.fetcher import VirtualFetcher
 from edgeloop_simulators.virtual.device.outbox_ledger import OutboxLedger
-from edgeloop_simulators.virtual.device.runners import (
-    RunnerWorld,
-    VirtualRunner,
-    VirtualRunners,
-    Window,
-)
+from edgeloop_simulators.virtual.device.runner import RunnerWorld, VirtualRunner
+from edgeloop_simulators.virtual.device.runners import VirtualRunners
+from edgeloop_simulators.virtual.device.window import Window
 from edgeloop_simulators.virtual.kernel.clock import VirtualClock
 from edgeloop_simulators.virtual.kernel.loop import EventLoop, Timer
 from edgeloop_simulators.virtual.kernel.seen import Observe, Seen

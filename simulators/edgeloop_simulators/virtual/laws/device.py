@@ -19,7 +19,7 @@ from edgeloop_protocol.messages import VersionRef
 from edgeloop_simulators.virtual.device.disk import How
 from edgeloop_simulators.virtual.device.host import DeviceHost
 from edgeloop_simulators.virtual.device.known import parse_known
-from edgeloop_simulators.virtual.device.runners import VirtualRunner
+from edgeloop_simulators.virtual.device.runner import VirtualRunner
 from edgeloop_simulators.virtual.kernel.loop import EventLoop
 from edgeloop_simulators.virtual.laws.breaches import Breaches
 
