@@ -284,7 +284,7 @@ class DeviceLaws:
             self._tell("EL-INV-8", host, f"{host.fetches_waiting} fetches wait")
         if host.outbox is not None:
             totals = host.outbox.totals()
-            if totals.held > 1 and totals.held_bytes > host.outbox_max_bytes:
+            if totals.held > 1 and totals.held_bytes > host.config.telemetry.outbox_max_bytes:
                 self._tell("EL-INV-8", host, f"{totals.held_bytes} bytes in the outbox")
             if not totals.held:
                 host.emptied_at = self._loop.now_s

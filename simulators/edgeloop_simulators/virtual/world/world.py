@@ -24,7 +24,8 @@ from edgeloop_simulators.virtual.controller.retraining import RetrainingHost, Re
 from edgeloop_simulators.virtual.device import artifact_server
 from edgeloop_simulators.virtual.device.artifact_server import ArtifactServer
 from edgeloop_simulators.virtual.device.duty import HOUR_S, Duty
-from edgeloop_simulators.virtual.device.host import DeviceHost, DeviceWorld
+from edgeloop_simulators.virtual.device.host import DeviceHost
+from edgeloop_simulators.virtual.device.machine import DeviceWorld
 from edgeloop_simulators.virtual.device.runner import VirtualRunner
 from edgeloop_simulators.virtual.kernel.loop import EventLoop
 from edgeloop_simulators.virtual.kernel.seen import Observe, Seen
