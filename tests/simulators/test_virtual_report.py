@@ -14,7 +14,7 @@ from edgeloop_simulators.virtual.report.document import document
 from edgeloop_simulators.virtual.report.page import render, verdict
 from edgeloop_simulators.virtual.run.expectations import duration, judge
 from edgeloop_simulators.virtual.run.play import Run, play
-from edgeloop_simulators.virtual.scenario.file import ExpectTable
+from edgeloop_simulators.virtual.scenario.expect_tables import ExpectTable
 from edgeloop_simulators.virtual.scenario.load import parse_virtual
 
 MINI = (Path(__file__).parent / "mini.toml").read_text(encoding="utf-8")

@@ -8,7 +8,8 @@ import pytest
 from edgeloop_protocol.schemas import schema_text
 from edgeloop_simulators.errors import ScenarioError
 from edgeloop_simulators.virtual.scenario.build import build
-from edgeloop_simulators.virtual.scenario.file import ClassTable, VirtualScenario
+from edgeloop_simulators.virtual.scenario.file import VirtualScenario
+from edgeloop_simulators.virtual.scenario.fleet_tables import ClassTable
 from edgeloop_simulators.virtual.scenario.load import (
     find_virtual,
     load_virtual,

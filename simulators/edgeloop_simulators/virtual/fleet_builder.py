@@ -13,14 +13,14 @@ from pydantic import Field
 from edgeloop_simulators.virtual.models.function import Scores
 from edgeloop_simulators.virtual.run.play import Run, play
 from edgeloop_simulators.virtual.run.recording import Alarm, RolloutRecord
-from edgeloop_simulators.virtual.scenario.file import (
+from edgeloop_simulators.virtual.scenario.file import VirtualScenario
+from edgeloop_simulators.virtual.scenario.load import scenario_of
+from edgeloop_simulators.virtual.scenario.model_tables import (
     FunctionTable,
     OnnxTable,
     SyntheticTable,
     TrainedTable,
-    VirtualScenario,
 )
-from edgeloop_simulators.virtual.scenario.load import scenario_of
 from edgeloop_simulators.virtual.scenario.values import seconds
 from edgeloop_simulators.virtual.scenario_command import write_report
 

@@ -1,5 +1,5 @@
 """What must hold in the controller, whatever happens to it: EL-INV-4, 5, 6, 8 and 9 (and by
-`rollout_laws` 12 and 13).
+`laws.rollout` 12 and 13).
 
 Invariants: reads what is committed; a message is judged before it leaves.
 """

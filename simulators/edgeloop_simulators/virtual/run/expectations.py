@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from edgeloop_simulators.virtual.run.recording import Alarm, Recording, RolloutRecord
-from edgeloop_simulators.virtual.scenario.file import (
+from edgeloop_simulators.virtual.scenario.expect_tables import (
     ExpectAccuracy,
     ExpectChampion,
     ExpectDrift,

@@ -14,22 +14,23 @@ from typing import Final, Protocol
 from edgeloop_protocol.manifest import Artifact, Requirements
 from edgeloop_simulators.virtual.kernel.streams import Streams
 from edgeloop_simulators.virtual.models.generated import GeneratedModel, Sensors, manifest_of
-from edgeloop_simulators.virtual.scenario.file import (
-    ClassTable,
-    FaultTable,
+from edgeloop_simulators.virtual.scenario.file import VirtualScenario
+from edgeloop_simulators.virtual.scenario.fleet_tables import ClassTable, SiteTable
+from edgeloop_simulators.virtual.scenario.load import LoadedVirtual
+from edgeloop_simulators.virtual.scenario.model_tables import (
     FunctionTable,
-    LabelStep,
     ModelTable,
     OnnxTable,
-    OperatorStep,
-    RollOutStep,
-    SiteTable,
     SyntheticData,
     SyntheticTable,
     TrainedTable,
-    VirtualScenario,
 )
-from edgeloop_simulators.virtual.scenario.load import LoadedVirtual
+from edgeloop_simulators.virtual.scenario.step_tables import (
+    FaultTable,
+    LabelStep,
+    OperatorStep,
+    RollOutStep,
+)
 from edgeloop_simulators.virtual.spec.behaviour import Surroundings
 from edgeloop_simulators.virtual.spec.faults import (
     OF_THE_BROKER,
@@ -222,7 +223,7 @@ class SyntheticSource:
         return None
 
     def _model(self, table: ModelTable) -> ModelSpec:
-        assert isinstance(table, SyntheticTable)  # scenario_references refuses the others
+        assert isinstance(table, SyntheticTable)  # `references` refuses the others
         name, _, version = table.name.partition("@")
         artifact = random.Random(table.name).randbytes(table.size)  # noqa: S311 - filling
         manifest = manifest_of(

@@ -29,13 +29,13 @@ from edgeloop_simulators.virtual.models.recorded import RecordedModel
 from edgeloop_simulators.virtual.models.recorded_fleet import RecordedFleet, recorded_fleet
 from edgeloop_simulators.virtual.models.recordings import Recordings, recordings_of
 from edgeloop_simulators.virtual.models.training import run_here
-from edgeloop_simulators.virtual.scenario.file import (
+from edgeloop_simulators.virtual.scenario.load import LoadedVirtual
+from edgeloop_simulators.virtual.scenario.model_tables import (
     FunctionTable,
     MachinesData,
     OnnxTable,
     TrainedTable,
 )
-from edgeloop_simulators.virtual.scenario.load import LoadedVirtual
 from edgeloop_simulators.virtual.spec.retraining import RetrainingSpec
 from edgeloop_simulators.virtual.spec.world import ModelSpec
 
@@ -76,7 +76,7 @@ class RecordedSource:
         table = self._loaded.scenario.retraining
         if table is None:
             return None
-        assert self._fleet is not None  # scenario_references asks for a trained model
+        assert self._fleet is not None  # `references` asks for a trained model
         try:
             return self._fleet.retraining(
                 {"timeout_s": TIMEOUT_TIMES * table.takes} | table.policy,

@@ -11,8 +11,9 @@ from typing import Any, Final, NamedTuple
 from pydantic import TypeAdapter, ValidationError
 
 from edgeloop_simulators.toml_lines import Path
-from edgeloop_simulators.virtual.scenario.file import DEVICES_MAX, EVERY_DEVICE, SyntheticData
-from edgeloop_simulators.virtual.scenario.values import Duration
+from edgeloop_simulators.virtual.scenario.fleet_tables import DEVICES_MAX
+from edgeloop_simulators.virtual.scenario.model_tables import SyntheticData
+from edgeloop_simulators.virtual.scenario.values import EVERY_DEVICE, Duration
 from edgeloop_simulators.virtual.spec.faults import OF_A_MODEL, OF_THE_BROKER, OF_THE_CONTROLLER
 
 BEFORE: Final = "before"

@@ -1,4 +1,4 @@
-"""What people write in a scenario file for times, sizes and shares, and what it means.
+"""What people write in a scenario file for times, sizes, shares and versions, and what it means.
 
 Invariant: each reads a number in the unit that its docstring names, or a text that carries its
 unit; the JSON Schema of each says the same.
@@ -123,3 +123,11 @@ Hours = Annotated[
     ),
 ]
 """A DailyWindow."""
+
+VersionName = Annotated[
+    str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*@[A-Za-z0-9][A-Za-z0-9_.+-]*$")
+]
+"""`name@version`."""
+
+EVERY_DEVICE: Final = "*"
+"""As a target."""
