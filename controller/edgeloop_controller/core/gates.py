@@ -11,10 +11,16 @@ first appear in it, on no other order; it states its figures in words.
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Final, Literal
+from dataclasses import dataclass
+from typing import Final
 
-from edgeloop_controller.core.rollout_types import Evidence, Member, MemberPhase, RolloutSpec
+from edgeloop_controller.core.rollout_types import (
+    Evidence,
+    Member,
+    MemberPhase,
+    RolloutSpec,
+    Verdict,
+)
 from edgeloop_controller.core.sequential import (
     interval,
     log_evidence_above,
@@ -22,8 +28,6 @@ from edgeloop_controller.core.sequential import (
     threshold,
 )
 from edgeloop_protocol.messages import VersionRef
-
-GateName = Literal["failures", "disagreement", "accuracy"]
 
 SAMPLED_GATES: Final = 2
 """Gates that spend of the false-halt rate."""
@@ -34,17 +38,6 @@ DISAGREEMENT_BOUND_MAX: Final = 0.9
 CAUSES_SHOWN_MAX: Final = 3
 
 _ANSWERED: Final = (MemberPhase.OFFERED, MemberPhase.COMMITTED, MemberPhase.FAILED)
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What one gate says. `looked` is how many members or examples it has seen."""
-
-    gate: GateName
-    halted: bool
-    sentence: str
-    looked: int
-    evidence: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

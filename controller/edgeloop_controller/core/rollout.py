@@ -57,6 +57,7 @@ from edgeloop_controller.core.rollout_types import (
     RolloutStatus,
     RolloutTerms,
     Step,
+    Verdict,
     Wave,
     WithdrawFrom,
 )
@@ -78,6 +79,7 @@ __all__ = [
     "RolloutStatus",
     "RolloutTerms",
     "Step",
+    "Verdict",
     "Wave",
     "WithdrawFrom",
     "abort",
@@ -126,7 +128,7 @@ def step(
         compared = next(verdict.looked for verdict in verdicts if verdict.gate == "disagreement")
         turn.go_on(compared)
         turn.explain(compared)
-    return turn.result()
+    return replace(turn.result(), verdicts=verdicts)
 
 
 def asks_again_at(spec: RolloutSpec, state: RolloutState, now: float) -> float | None:

@@ -5,9 +5,9 @@ module.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Self
+from typing import Any, Literal, Self
 
 from pydantic import ConfigDict, Field, model_validator
 
@@ -151,6 +151,20 @@ class Evidence:
     pairs: Sequence[LabelledPair] = ()
 
 
+GateName = Literal["failures", "disagreement", "accuracy"]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What one gate says. `looked` is how many members or examples it has seen."""
+
+    gate: GateName
+    halted: bool
+    sentence: str
+    looked: int
+    evidence: Mapping[str, Any] = field(default_factory=dict)
+
+
 @dataclass(frozen=True)
 class OfferTo:
     device_id: str
@@ -181,3 +195,5 @@ Effect = OfferTo | WithdrawFrom | Note
 class Step:
     state: RolloutState
     effects: tuple[Effect, ...]
+    verdicts: tuple[Verdict, ...] = field(default=(), compare=False)
+    """What the gates said, where they were asked: why, not what is to be done."""

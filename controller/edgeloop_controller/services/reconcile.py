@@ -19,7 +19,7 @@ from edgeloop_controller.services.desired import DesiredPublisher
 from edgeloop_controller.services.failure_log import FailureLog
 from edgeloop_controller.services.fleet import Fleet
 from edgeloop_controller.services.registry import Registry
-from edgeloop_controller.services.rollout_memory import RolloutMemory
+from edgeloop_controller.services.rollout_memory import Judged, RolloutMemory
 from edgeloop_controller.services.silence import Silence
 from edgeloop_controller.services.unheard import Unheard
 from edgeloop_controller.store import rollouts
@@ -69,6 +69,11 @@ class Reconciler:
             self._publisher.publish(touched)
         self._publisher.say_again()
         self._unheard.ask_again()
+
+    def judged(self) -> list[Judged]:
+        """What the gates of each rollout said when they were asked last; it waits for nothing and
+        changes nothing."""
+        return [memory.judged for memory in self._memories.values() if memory.judged]
 
     def _due(self) -> list[int]:
         """Rollouts that a step may change: active ones first, then finished ones."""

@@ -17,6 +17,7 @@ from edgeloop_controller.core.rollout import (
     RolloutSpec,
     RolloutState,
     Step,
+    Verdict,
     asks_again_at,
 )
 from edgeloop_controller.core.selector import Selector
@@ -27,6 +28,14 @@ from edgeloop_controller.store.tables import Rollout
 
 HOLDING = (MemberPhase.OFFERED, MemberPhase.COMMITTED)
 """Phases of members that an active rollout keeps others from."""
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What the gates of a rollout said when they were asked last."""
+
+    spec: RolloutSpec
+    verdicts: tuple[Verdict, ...]
 
 
 @dataclass
@@ -52,6 +61,8 @@ class RolloutMemory:
     """Counts what entered and left `matching`."""
     views: dict[str, DeviceView] = field(default_factory=dict)
     """Of devices that match or are members, and that no newer finished rollout speaks for."""
+    judged: Judged | None = None
+    """None before the first step."""
     _state: RolloutState | None = None
     _change: int = -1
     _holds: frozenset[str] | None = None
@@ -124,6 +135,8 @@ class RolloutMemory:
 
     def stepped(self, spec: RolloutSpec, result: Step, change: int, now: float) -> None:
         """What a step came to, once it is committed."""
+        if result.verdicts:
+            self.judged = Judged(spec, result.verdicts)
         rests = self._state is not None and not result.effects and result.state == self._state
         if not rests:
             self._put(result.state, change)

@@ -33,6 +33,13 @@ def play(loaded: LoadedVirtual, seed: int | None = None) -> Run:
     with TemporaryDirectory(prefix="edgeloop-scenario-") as directory:
         built = build(loaded, seed, Path(directory))
         recorder = Recorder()
-        world = World(built.spec, built.faults, seed, (recorder,), trace_messages=False)
+        world = World(
+            built.spec,
+            built.faults,
+            seed,
+            (recorder,),
+            trace_messages=False,
+            sees_controller=recorder.evidence.see,
+        )
         recording = Recording(built, recorder, world.run())
     return Run(loaded, recording, judge(loaded.scenario.expect, recording))

@@ -1,7 +1,8 @@
 """A virtual world, written down as it goes by: what a report and expectations are made of.
 
-Invariants: told of everything by `Seen` alone; keeps what changed, not what stayed; decides
-nothing (`recording` reads it back).
+Invariants: told of everything by `Seen`, but for what the controller judges by, which is no part of
+a trace (`evidence`); keeps what changed, not what stayed; decides nothing (`recording` reads it
+back).
 """
 
 from collections import defaultdict
@@ -10,6 +11,7 @@ from typing import Any, Final, NamedTuple
 
 from edgeloop_protocol.lifecycle import SlotState
 from edgeloop_simulators.virtual.kernel.seen import Seen
+from edgeloop_simulators.virtual.run.evidence import EvidenceRecord
 
 _RUNS_CANDIDATE: Final = frozenset({SlotState.ACTIVATING.value, SlotState.PROBATION.value})
 WITHDRAWN: Final = "withdrawn"
@@ -86,6 +88,7 @@ class Recorder:
         self.faults: list[Span] = []
         self.controller: list[tuple[float, bool]] = []
         """(at_s, whether it is up)."""
+        self.evidence = EvidenceRecord()
         self._open_faults: dict[str, float] = {}
         self._on = {
             "slot.state": self._slot,
@@ -182,6 +185,7 @@ class Recorder:
 
     def _controller_died(self, seen: Seen) -> None:
         self.controller.append((seen.at_s, False))
+        self.evidence.controller_died(seen.at_s)
 
     def _fault_begins(self, seen: Seen) -> None:
         self._open_faults[seen.data["fault"]] = seen.at_s

@@ -15,6 +15,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Final, Protocol
 
+from edgeloop_controller.composition import Parts
 from edgeloop_controller.store.engine import Database
 from edgeloop_simulators.virtual.controller import host as controller_host
 from edgeloop_simulators.virtual.controller.host import ControllerHost
@@ -52,6 +53,8 @@ LOOK_S: Final = 20.0
 """How often it is looked whether a world has settled."""
 
 Until = Callable[[Seen], bool]
+SeesController = Callable[[float, Parts], None]
+"""Virtual seconds, and a controller that is up."""
 
 
 class ControllerEnd(Protocol):
@@ -76,7 +79,8 @@ class ControllerEnd(Protocol):
 
 class World:
     """`observers` are told everything that is seen; `trace_messages=False` leaves out messages
-    that came as they should, for fleets that are too large to look at each."""
+    that came as they should, for fleets that are too large to look at each. `sees_controller` is
+    shown the controller after all that it does; it reads, and what it reads is in no trace."""
 
     def __init__(
         self,
@@ -86,6 +90,7 @@ class World:
         observers: Sequence[Observe] = (),
         *,
         trace_messages: bool = True,
+        sees_controller: SeesController | None = None,
     ) -> None:
         self.spec = spec
         self.faults = tuple(faults)
@@ -99,6 +104,7 @@ class World:
         self.artifacts: ArtifactServer
         self.operator: Operator | None = None
         self._trace_messages = trace_messages
+        self._sees_controller = sees_controller
         self._hash = TraceHash()
         self._observers: tuple[Observe, ...] = (self._hash, *observers)
         self._breaches = Breaches(self.loop)
@@ -158,6 +164,8 @@ class World:
 
     def controller_touched(self, host: ControllerHost) -> None:
         self._controller_laws.touched(host)
+        if self._sees_controller is not None and host.parts is not None:
+            self._sees_controller(self.loop.now_s, host.parts)
 
     # ---- building -------------------------------------------------------------------------------
 
