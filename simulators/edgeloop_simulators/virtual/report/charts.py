@@ -4,89 +4,29 @@ Invariants: drawn from the report's document alone; what stands above each other
 same time; a colour never stands alone, a name or a mark says the same.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from html import escape
-from itertools import pairwise
-from typing import Any, Final
+from typing import Final
 
 from edgeloop_simulators.charts import lanes, line, text
-from edgeloop_simulators.virtual.run.expectations import duration
-
-HEIGHT: Final = 190
-LANE: Final = 20
-ROW: Final = 17
-CHAR: Final = 6.4
-"""Pixels a character takes at 12 px, about."""
-STYLES: Final = 6
-WAVE_LANES: Final = 3
-
-Document = Mapping[str, Any]
-YOf = Callable[[float], float]
-_STEPS_S: Final = (
-    *(1, 2, 5, 10, 15, 30),
-    *(60 * n for n in (1, 2, 5, 10, 15, 20, 30)),
-    *(3600 * n for n in (1, 2, 3, 4, 6, 8, 12)),
-    *(86_400 * n for n in (1, 2, 3, 5, 7, 10, 15, 30, 60, 90, 180, 365)),
+from edgeloop_simulators.virtual.report.chart_parts import (
+    CHAR,
+    LANE,
+    Axis,
+    Document,
+    cut,
+    grid,
+    names_at_end,
+    polyline,
+    rect,
+    steps,
+    stretches,
+    svg,
 )
 
-
-@dataclass(frozen=True)
-class Shape:
-    """Pixels: the width of all, and what is left beside the plot. `names`: whether there is room
-    for the names of lines at their right end."""
-
-    width: int
-    left: int
-    right: int
-    ticks_max: int
-    names: bool
-
-
-DESKTOP: Final = Shape(width=1080, left=124, right=104, ticks_max=9, names=True)
-PHONE: Final = Shape(width=400, left=76, right=14, ticks_max=4, names=False)
-
-
-class Axis:
-    """Virtual seconds to pixels, with the report's faults and colours at hand."""
-
-    def __init__(self, document: Document, shape: Shape = DESKTOP) -> None:
-        self.document = document
-        self.shape = shape
-        self.left = shape.left
-        self.right = shape.width - shape.right
-        self.ends_s: float = max(document["ends_s"], 1.0)
-        names = [version["name"] for version in document["versions"]]
-        self._styles = {name: f"v{number % STYLES + 1}" for number, name in enumerate(names)}
-        self.bad = {version["name"] for version in document["versions"] if version["bad"]}
-
-    def x(self, at_s: float) -> float:
-        share = min(max(at_s, 0.0), self.ends_s) / self.ends_s
-        return round(self.left + share * (self.right - self.left), 1)
-
-    def style(self, version: str) -> str:
-        return self._styles.get(version, "none")
-
-    def shown(self, version: str) -> str:
-        return f"{version} (bad)" if version in self.bad else version
-
-    def time(self, bottom: float) -> Iterator[str]:
-        """The line, its ticks and their names."""
-        step = next((s for s in _STEPS_S if self.ends_s / s <= self.shape.ticks_max), _STEPS_S[-1])
-        yield line(self.left, bottom, self.right, bottom, "axis")
-        for tick in range(0, int(self.ends_s) + 1, step):
-            yield line(self.x(tick), bottom, self.x(tick), bottom + 5, "axis")
-            yield text(self.x(tick), bottom + 19, duration(tick), "tick middle")
-
-    def faults(self, top: float, bottom: float) -> Iterator[str]:
-        """Bands over the height of a chart."""
-        for fault in self.document["faults"]:
-            yield _rect(self, fault["from_s"], fault["to_s"], top, bottom - top, "fault", 1.0)
-        for from_s, to_s in self.document["controller_down"]:
-            yield _rect(self, from_s, to_s, top, bottom - top, "fault", 1.0)
-        for change in self.document["world"]:
-            x = self.x(change["at_s"])
-            yield line(x, top, x, bottom, "event world")
+HEIGHT: Final = 190
+ROW: Final = 17
+WAVE_LANES: Final = 3
 
 
 def fault_chart(axis: Axis) -> str:
@@ -101,12 +41,12 @@ def fault_chart(axis: Axis) -> str:
     parts = []
     for (begin, end, name, tone), row in zip(bars, rows, strict=True):
         y = 8 + row * LANE
-        parts.append(_rect(axis, begin, end, y, LANE - 8, f"fill {tone}", 4.0, name))
+        parts.append(rect(axis, begin, end, y, LANE - 8, f"fill {tone}", 4.0, name))
         x, style = _beside(axis, begin, end, name)
         parts.append(text(x, y + 10, name, style))
     bottom = 12 + (max(rows, default=0) + 1) * LANE
     parts += axis.time(bottom)
-    return _svg(axis, bottom + 30, parts, "Faults and changes of the world over time")
+    return svg(axis, bottom + 30, parts, "Faults and changes of the world over time")
 
 
 def _named(fault: Document) -> str:
@@ -156,12 +96,12 @@ def fleet_chart(axis: Axis) -> str:
         return round(bottom - count / total * HEIGHT, 1)
 
     levels = [(float(count), f"{count}") for count in (0, total // 2, total)]
-    parts = list(_levels(axis, levels, y_of))
+    parts = list(grid(axis, levels, y_of))
     below = [0] * len(times)
     names = []
     for version, counts in running.items():
         above = [a + b for a, b in zip(below, counts, strict=True)]
-        points = [*_steps(axis, times, above, y_of), *reversed(_steps(axis, times, below, y_of))]
+        points = [*steps(axis, times, above, y_of), *reversed(steps(axis, times, below, y_of))]
         title = f"<title>{escape(axis.shown(version))}</title>"
         listed = " ".join(f"{x},{y}" for x, y in points)
         style = f"area {axis.style(version)}"
@@ -171,11 +111,11 @@ def fleet_chart(axis: Axis) -> str:
             names.append((middle, axis.shown(version), axis.style(version)))
         below = above
     parts += axis.faults(top, bottom)
-    connected = _steps(axis, times, document["series"]["connected"], y_of)
-    parts.append(_polyline(connected, "line connected"))
-    parts += _names(axis, names, top, bottom)
+    connected = steps(axis, times, document["series"]["connected"], y_of)
+    parts.append(polyline(connected, "line connected"))
+    parts += names_at_end(axis, names, top, bottom)
     parts += axis.time(bottom)
-    return _svg(axis, bottom + 30, parts, "Devices by the version that they run, over time")
+    return svg(axis, bottom + 30, parts, "Devices by the version that they run, over time")
 
 
 def exposure_chart(axis: Axis) -> str:
@@ -185,7 +125,7 @@ def exposure_chart(axis: Axis) -> str:
     def y_of(share: float) -> float:
         return round(bottom - share * HEIGHT, 1)
 
-    parts = list(_levels(axis, [(0, "0%"), (0.5, "50%"), (1, "100%")], y_of))
+    parts = list(grid(axis, [(0, "0%"), (0.5, "50%"), (1, "100%")], y_of))
     parts += axis.faults(top, bottom)
     names, marks = [], []
     for rollout in axis.document["rollouts"]:
@@ -195,7 +135,7 @@ def exposure_chart(axis: Axis) -> str:
         for number, at_s in enumerate(rollout["exposed"], start=1):
             points += [(axis.x(at_s), points[-1][1]), (axis.x(at_s), y_of(number / matching))]
         points.append((max(axis.x(end_s), points[-1][0]), points[-1][1]))
-        parts.append(_polyline(points, f"line {style}"))
+        parts.append(polyline(points, f"line {style}"))
         names.append((points[-1][0] + 12, points[-1][1] + 4, rollout, style))
         wave = "wave " if axis.shape.names else ""
         marks += [(axis.x(at), f"{wave}{n}") for n, at in enumerate(rollout["waves_at_s"], 1)]
@@ -210,7 +150,7 @@ def exposure_chart(axis: Axis) -> str:
         name = f"{axis.shown(rollout['version'])}: {rollout['status']}"
         parts.append(text(x, y, name, f"name {style}"))
     parts += axis.time(bottom)
-    return _svg(axis, bottom + 30, parts, "Share of devices that ever ran each version, over time")
+    return svg(axis, bottom + 30, parts, "Share of devices that ever ran each version, over time")
 
 
 def _end_mark(at: tuple[float, float], status: str) -> str:
@@ -237,56 +177,19 @@ def accuracy_chart(axis: Axis) -> str:
         return round(bottom - (share - low) / (1 - low) * HEIGHT, 1)
 
     levels = [percent / 100 for percent in range(round(low * 100), 101, step)]
-    parts = list(_levels(axis, [(level, f"{level:.0%}") for level in levels], y_of))
+    parts = list(grid(axis, [(level, f"{level:.0%}") for level in levels], y_of))
     parts += axis.faults(top, bottom)
     names = []
     for version, values in sorted(series.items(), key=lambda one: one[0] != "all"):
         style = "whole" if version == "all" else axis.style(version)
-        for stretch in _stretches(axis, times, values, y_of):
-            parts.append(_polyline(stretch, f"line {style}"))
+        for stretch in stretches(axis, times, values, y_of):
+            parts.append(polyline(stretch, f"line {style}"))
         last = next((value for value in reversed(values) if value is not None), None)
         if values[-1] is not None and last is not None:
             names.append((y_of(last), "all devices" if version == "all" else version, style))
-    parts += _names(axis, names, top, bottom)
+    parts += names_at_end(axis, names, top, bottom)
     parts += axis.time(bottom)
-    return _svg(
-        axis, bottom + 30, parts, "Accuracy of each version against ground truth, over time"
-    )
-
-
-def _stretches(
-    axis: Axis, times: Sequence[float], values: Sequence[float | None], y_of: YOf
-) -> Iterator[list[tuple[float, float]]]:
-    stretch: list[tuple[float, float]] = []
-    for at_s, value in zip(times, values, strict=True):
-        if value is None:
-            if stretch:
-                yield stretch
-            stretch = []
-        else:
-            stretch.append((axis.x(at_s), y_of(value)))
-    if stretch:
-        yield stretch
-
-
-def drift_chart(axis: Axis) -> str:
-    """One bar an alarm, from when it was raised until it was cleared."""
-    parts = list(axis.faults(4, 12 + len(axis.document["drift"]) * LANE))
-    for row, alarm in enumerate(axis.document["drift"]):
-        y = 8 + row * LANE
-        ends_s = alarm["cleared_s"] if alarm["cleared_s"] is not None else axis.ends_s
-        of = "fleet" if alarm["scope"] == "fleet" else alarm["key"]
-        sensor = f" ({alarm['sensor']})" if alarm["sensor"] else ""
-        name = f"{alarm['cause'].replace('_', ' ')}{sensor}"
-        parts.append(text(axis.left - 10, y + 10, _cut(axis, of), "tick end"))
-        parts.append(_rect(axis, alarm["raised_s"], ends_s, y, LANE - 8, "fill alarm", 4.0, name))
-        x, style = axis.x(alarm["raised_s"]) - 6, "lane end"
-        if x - len(name) * CHAR < axis.left:
-            x, style = axis.x(ends_s) + 6, "lane"
-        parts.append(text(x, y + 10, name, style))
-    bottom = 12 + len(axis.document["drift"]) * LANE
-    parts += axis.time(bottom)
-    return _svg(axis, bottom + 30, parts, "Drift alarms over time")
+    return svg(axis, bottom + 30, parts, "Accuracy of each version against ground truth, over time")
 
 
 def strip_chart(axis: Axis) -> str:
@@ -298,82 +201,18 @@ def strip_chart(axis: Axis) -> str:
     parts += axis.faults(6, bottom)
     for row, device in enumerate(devices):
         y = 10 + row * ROW
-        parts.append(text(axis.left - 10, y + 11, _cut(axis, device["id"]), "tick end"))
+        parts.append(text(axis.left - 10, y + 11, cut(axis, device["id"]), "tick end"))
         for span in device["spans"]:
             style = f"fill {axis.style(span['version'])}{' trial' if span['trial'] else ''}"
             title = f"{device['id']}: {axis.shown(span['version'])}"
             title += " on trial" if span["trial"] else ""
-            parts.append(_rect(axis, span["from_s"], span["to_s"], y, ROW - 4, style, 0.6, title))
+            parts.append(rect(axis, span["from_s"], span["to_s"], y, ROW - 4, style, 0.6, title))
         for from_s, to_s in device["unconnected"]:
-            parts.append(_rect(axis, from_s, to_s, y + 4, ROW - 12, "hollow", 0.4, "not connected"))
+            parts.append(rect(axis, from_s, to_s, y + 4, ROW - 12, "hollow", 0.4, "not connected"))
         for from_s, to_s in device["off"]:
-            parts.append(_rect(axis, from_s, to_s, y, ROW - 4, "off", 0.6, "off"))
+            parts.append(rect(axis, from_s, to_s, y, ROW - 4, "off", 0.6, "off"))
         for at_s in device["rolled_back_s"]:
             x, middle = axis.x(at_s), y + (ROW - 4) / 2
             parts.append(f'<path class="mark bad" d="M{x - 4},{middle - 4} l8,8 m0,-8 l-8,8"/>')
     parts += axis.time(bottom)
-    return _svg(axis, bottom + 30, parts, "The version that each device runs, over time")
-
-
-# ---- pieces -------------------------------------------------------------------------------------
-
-
-def _svg(axis: Axis, height: float, parts: Iterable[str], label: str) -> str:
-    return (
-        f'<svg viewBox="0 0 {axis.shape.width} {height:.0f}" role="img" '
-        f'aria-label="{escape(label)}">{"".join(parts)}</svg>'
-    )
-
-
-def _steps(
-    axis: Axis, times: Sequence[float], counts: Sequence[float], y_of: YOf
-) -> list[tuple[float, float]]:
-    points = [(axis.x(times[0]), y_of(counts[0]))]
-    for (_, before), (at_s, after) in pairwise(zip(times, counts, strict=True)):
-        if after != before:
-            points += [(axis.x(at_s), y_of(before)), (axis.x(at_s), y_of(after))]
-    return [*points, (axis.x(times[-1]), y_of(counts[-1]))]
-
-
-def _polyline(points: Sequence[tuple[float, float]], style: str) -> str:
-    return f'<polyline class="{style}" points="{" ".join(f"{x},{y}" for x, y in points)}"/>'
-
-
-def _levels(axis: Axis, levels: Sequence[tuple[float, str]], y_of: YOf) -> Iterator[str]:
-    for level, name in levels:
-        yield line(axis.left, y_of(level), axis.right, y_of(level), "grid")
-        yield text(axis.left - 10, y_of(level) + 4, name, "tick end")
-
-
-def _names(
-    axis: Axis, names: Sequence[tuple[float, str, str]], top: float, bottom: float
-) -> Iterator[str]:
-    """At the right end, pushed apart where two would touch."""
-    lowest = top - 4
-    if not axis.shape.names:
-        return
-    for y, name, style in sorted(names):
-        lowest = max(y + 4, lowest + 14)
-        yield text(axis.right + 8, min(lowest, bottom + 8), name, f"name {style}")
-
-
-def _rect(
-    axis: Axis,
-    from_s: float,
-    to_s: float,
-    y: float,
-    height: float,
-    style: str,
-    width_min: float,
-    title: str = "",
-) -> str:
-    x = axis.x(from_s)
-    width = max(axis.x(to_s) - x, width_min)
-    inner = f"<title>{escape(title)}</title>" if title else ""
-    place = f'x="{x}" y="{y}" width="{width:.1f}" height="{height}"'
-    return f'<rect class="{style}" {place}>{inner}</rect>'
-
-
-def _cut(axis: Axis, name: str) -> str:
-    most = int((axis.left - 14) / CHAR)
-    return name if len(name) <= most else f"{name[: most - 1]}…"
+    return svg(axis, bottom + 30, parts, "The version that each device runs, over time")

@@ -8,6 +8,12 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
+from edgeloop_simulators.virtual.report.evidence_document import (
+    drift_figures,
+    drift_scores,
+    gate_figures,
+    gates,
+)
 from edgeloop_simulators.virtual.run.play import Run
 from edgeloop_simulators.virtual.run.recorder import DeviceTrack, Window
 from edgeloop_simulators.virtual.run.recording import (
@@ -17,7 +23,7 @@ from edgeloop_simulators.virtual.run.recording import (
     share_right,
 )
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 STEPS: Final = 300
 """Points of each series."""
 STRIPS_MAX: Final = 60
@@ -38,6 +44,8 @@ def document(run: Run) -> Document:
     outcome = recording.outcome
     step_s = recording.ends_s / STEPS
     times = [round(number * step_s, 3) for number in range(STEPS + 1)]
+    rollouts = [_rollout(rollout, recording) for rollout in recording.rollouts]
+    scores = drift_scores(recording, times)
     return {
         "format": FORMAT,
         "title": scenario.title,
@@ -52,9 +60,10 @@ def document(run: Run) -> Document:
         "violations": [str(violation) for violation in outcome.violations],
         "sites": [_site(site.name, recording) for site in scenario.sites],
         "versions": list(_versions(recording)),
-        "figures": _figures(recording),
-        "rollouts": [_rollout(rollout, recording) for rollout in recording.rollouts],
+        "figures": _figures(recording) | _evidence_figures(rollouts, scores),
+        "rollouts": rollouts,
         "drift": [dict(alarm.__dict__) for alarm in recording.alarms],
+        "drift_scores": scores,
         "faults": [
             {"from_s": span.from_s, "to_s": span.to_s, "text": span.text}
             for span in sorted(recording.recorder.faults)
@@ -136,6 +145,19 @@ def _figures(recording: Recording) -> dict[str, Document]:
     return figures
 
 
+def _evidence_figures(
+    rollouts: Sequence[Document], scores: Sequence[Document]
+) -> dict[str, Document]:
+    """What gates and the drift watch stood before."""
+    figures = {}
+    for rollout in rollouts:
+        for name, value, unit in gate_figures(rollout["gates"], rollout["status"]):
+            figures[f"rollout {rollout['id']} ({rollout['version']}): {name}"] = _figure(
+                value, unit
+            )
+    return figures | {name: _figure(value, unit) for name, value, unit in drift_figures(scores)}
+
+
 def _figure(value: Any, unit: str) -> Document:
     return {"value": round(value, 6) if isinstance(value, float) else value, "unit": unit}
 
@@ -191,6 +213,7 @@ def _rollout(rollout: RolloutRecord, recording: Recording) -> Document:
             }
             for at_s, row in rollout.points
         ],
+        "gates": gates(rollout, recording),
     }
 
 

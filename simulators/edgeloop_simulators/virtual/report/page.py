@@ -10,6 +10,8 @@ from importlib.resources import files
 from typing import Any, Final
 
 from edgeloop_simulators.virtual.report import charts
+from edgeloop_simulators.virtual.report.chart_parts import Axis, both
+from edgeloop_simulators.virtual.report.evidence_page import drift_content, gates_content
 from edgeloop_simulators.virtual.run.expectations import duration
 
 BYTES_SHOWN_MAX: Final = 24
@@ -19,7 +21,7 @@ Document = Mapping[str, Any]
 
 def render(document: Document) -> str:
     """The whole page."""
-    axis = charts.Axis(document)
+    axis = Axis(document)
     page = (files("edgeloop_simulators") / "report_page.html").read_text(encoding="utf-8")
     body = "\n".join(_sections(document, axis))
     return (
@@ -43,7 +45,7 @@ def verdict(document: Document) -> str:
     )
 
 
-def _sections(document: Document, axis: charts.Axis) -> Iterable[str]:
+def _sections(document: Document, axis: Axis) -> Iterable[str]:
     yield _banner(document)
     yield _tiles(document)
     yield _section("What was expected, and what came", "", _expectations(document))
@@ -56,24 +58,35 @@ def _sections(document: Document, axis: charts.Axis) -> Iterable[str]:
     yield _section(
         "Versions over the fleet",
         "How many devices run which version, new ones from their first answer on trial. "
-        f"{_key('connected', 'devices that are connected')}{_legend(axis)}",
+        f"{_keys(_key('connected', 'devices that are connected'), _legend(axis))}",
         _both(document, charts.fleet_chart),
     )
     yield _section(
-        "Exposure and gates",
+        "Exposure",
         "The share of a rollout's devices that ever ran its version. A tick: done; a cross: halted "
         "by a gate.",
         _both(document, charts.exposure_chart) + _rollouts(document),
     )
     yield _section(
+        "What the gates saw",
+        "Each rollout over its own time: what was measured, against what it must keep. "
+        f"{_gate_legend(axis)}",
+        gates_content(document),
+    )
+    yield _section(
         "Accuracy against ground truth",
         "Share of right answers, rolling over two telemetry windows; known to the simulation "
-        f"alone. {_key('whole', 'all devices')}{_legend(axis)}",
+        f"alone. {_keys(_key('whole', 'all devices'), _legend(axis))}",
         _both(document, charts.accuracy_chart),
     )
-    if document["drift"]:
-        text = "From when each alarm was raised until it was cleared; by sketches alone."
-        yield _section("Drift alarms", text, _both(document, charts.drift_chart))
+    yield _section(
+        "Drift",
+        "How far what devices see lies from what it is compared with, by sketches alone. An alarm "
+        "of the fleet also needs half of its devices above their own threshold, and every alarm a "
+        "finding that lasts. "
+        f"{_drift_legend(axis)}",
+        drift_content(document),
+    )
     if any("spans" in device for device in document["devices"]):
         yield _section("Devices", _device_legend(axis), _both(document, charts.strip_chart))
     yield _section("Bytes a device", _bytes_text(document), _bytes(document))
@@ -82,10 +95,8 @@ def _sections(document: Document, axis: charts.Axis) -> Iterable[str]:
     yield _section("The world", "", _world(document))
 
 
-def _both(document: Document, chart: Callable[[charts.Axis], str]) -> str:
-    """For a wide window and for a narrow one; the page shows the one that fits."""
-    wide, narrow = (chart(charts.Axis(document, s)) for s in (charts.DESKTOP, charts.PHONE))
-    return f'<div class="desktop">{wide}</div><div class="phone">{narrow}</div>'
+def _both(document: Document, chart: Callable[[Axis], str]) -> str:
+    return both(lambda shape: chart(Axis(document, shape)))
 
 
 def _banner(document: Document) -> str:
@@ -127,6 +138,8 @@ def shown(figure: Mapping[str, Any]) -> str:
         return f"{value:.1%}"
     if unit == "seconds":
         return duration(value)
+    if unit == "thresholds":
+        return f"{value:.2f} times its threshold"
     if unit == "bytes":
         return f"{value / 1000:.1f} kB"
     return f"{value:,}".replace(",", "\u202f") if isinstance(value, int) else str(value)
@@ -148,19 +161,38 @@ def _expectations(document: Document) -> str:
     return f'<table class="checks"><thead>{head}</thead><tbody>{rows}</tbody></table>'
 
 
-def _legend(axis: charts.Axis) -> str:
+def _legend(axis: Axis) -> str:
     return "".join(
         _key(axis.style(version["name"]), axis.shown(version["name"]))
         for version in axis.document["versions"]
     )
 
 
-def _device_legend(axis: charts.Axis) -> str:
+def _gate_legend(axis: Axis) -> str:
+    return _keys(
+        _legend(axis),
+        _key("dashed", "bound"),
+        _key("dashed goal", "examples needed"),
+        _key("pale", "confidence bounds; devices offered"),
+    )
+
+
+def _drift_legend(axis: Axis) -> str:
+    return _keys(
+        _legend(axis), _key("dashed", "threshold"), _key("circle alarm", "an alarm is raised")
+    )
+
+
+def _device_legend(axis: Axis) -> str:
     return (
         f"One row a device. {_legend(axis)}{_key('pale', 'on trial')}"
         f"{_key('hollow', 'not connected')}{_key('off', 'off')}"
         '<span class="named">&ensp;✗ rolled back by the device</span>'
     )
+
+
+def _keys(*keys: str) -> str:
+    return f'<span class="legend">{"".join(keys)}</span>'
 
 
 def _key(style: str, name: str) -> str:
