@@ -175,6 +175,23 @@ def test_a_canary_that_fails_halts_it_and_goes_back(
     assert "rollout.halted" in kinds
 
 
+def test_it_can_be_asked_what_its_gates_judged_by(
+    controller: Any, database: Database, make_device: Any
+) -> None:
+    devices = _join(controller, make_device, "d1")
+    controller.publish("1")
+    rollout = _start(controller)
+    assert controller.parts.reconciler.judged() == []
+    halted = []
+    for _ in range(2):
+        _turn(controller, devices, refuse="NaN in its answers")
+        (judged,) = controller.parts.reconciler.judged()
+        halted.append([verdict.gate for verdict in judged.verdicts if verdict.halted])
+    assert judged.spec.id == rollout
+    assert halted == [[], ["failures"]]
+    assert _status(database, rollout) == "halted"
+
+
 def test_a_version_that_was_halted_can_be_rolled_out_again(
     controller: Any, database: Database, make_device: Any
 ) -> None:

@@ -11,18 +11,33 @@ from edgeloop_simulators.cli import app
 from edgeloop_simulators.errors import RecordError
 from edgeloop_simulators.virtual.report.compare import compare, read_report
 from edgeloop_simulators.virtual.report.document import document
+from edgeloop_simulators.virtual.report.evidence_document import (
+    GATE_POINTS_MAX,
+    drift_scores,
+    gates,
+)
 from edgeloop_simulators.virtual.report.page import render, verdict
+from edgeloop_simulators.virtual.run.evidence import GatePoint
 from edgeloop_simulators.virtual.run.expectations import duration, judge
 from edgeloop_simulators.virtual.run.play import Run, play
-from edgeloop_simulators.virtual.scenario.expect_tables import ExpectTable
-from edgeloop_simulators.virtual.scenario.load import parse_virtual
+from edgeloop_simulators.virtual.scenario_build import build
+from edgeloop_simulators.virtual.scenario_file import ExpectTable
+from edgeloop_simulators.virtual.scenario_load import parse_virtual
+from edgeloop_simulators.virtual.world import World
 
 MINI = (Path(__file__).parent / "mini.toml").read_text(encoding="utf-8")
+DRIFTING = (Path(__file__).parent / "drifting.toml").read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
 def run() -> Run:
     return play(parse_virtual(MINI, "mini.toml", Path()))
+
+
+@pytest.fixture(scope="module")
+def drifting() -> Run:
+    """A wrong version, halted; then the controller is killed; then a sensor breaks."""
+    return play(parse_virtual(DRIFTING, "drifting.toml", Path()))
 
 
 def test_what_the_recorder_saw(run: Run) -> None:
@@ -95,7 +110,7 @@ def test_the_page_stands_alone_and_escapes_what_people_write(run: Run) -> None:
     assert "As expected: all 5 expectations are met." in page
     for name in ("m@1", "m@2 (bad)", "hall-1", "yard-2", "partition of hall-1", "wave 1"):
         assert name in page, name
-    assert page.count("<svg") == 10, "five charts, for wide windows and for narrow ones"
+    assert page.count("<svg") == 14, "seven charts, for wide windows and for narrow ones"
 
 
 def test_series_and_spans_tell_of_each_device(run: Run) -> None:
@@ -182,4 +197,134 @@ def test_durations_are_read_by_people() -> None:
         "1 h",
         "1 d 2 h",
         "3 d",
+    ]
+
+
+# ---- evidence -----------------------------------------------------------------------------------
+
+
+def test_a_world_that_is_recorded_goes_the_same_way(drifting: Run, tmp_path: Path) -> None:
+    loaded = parse_virtual(DRIFTING, "drifting.toml", Path())
+    built = build(loaded, loaded.scenario.seed, tmp_path)
+    outcome = World(built.spec, built.faults, loaded.scenario.seed, trace_messages=False).run()
+    assert outcome == drifting.recording.outcome
+
+
+def test_gates_are_told_by_what_they_measured_until_the_verdict(drifting: Run) -> None:
+    first, bad = (rollout["gates"] for rollout in document(drifting)["rollouts"])
+    assert (first["replaces"], bad["replaces"]) == ([], ["m@1"])
+    assert all("disagreement" not in point for point in first["points"])
+    assert [one["gate"] for one in bad["said"] if one["halted"]] == ["disagreement"]
+    compared = [point["compared"] for point in bad["points"]]
+    assert compared == sorted(compared)
+    assert compared[0] < bad["terms"]["min_compared"] <= compared[-1]
+    last = bad["points"][-1]
+    assert last["bound"] < last["low"] < last["disagreement"] < last["high"]
+    assert last["against"] == "m@1"
+    assert (last["failed"], last["members"], last["allowed"]) == (0, 1, 0)
+
+
+def test_failures_are_told_against_those_that_may(run: Run) -> None:
+    (_, bad) = (rollout["gates"] for rollout in document(run)["rollouts"])
+    last = bad["points"][-1]
+    assert (last["failed"], last["members"], last["allowed"]) == (2, 4, 0)
+    assert bad["said"][0]["sentence"].startswith("2 of 4 devices rolled m@2 back")
+
+
+def test_of_many_points_so_many_are_kept_and_the_ends(
+    drifting: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recording, rollout = drifting.recording, drifting.recording.rollouts[1]
+    recorded = recording.recorder.evidence.gates
+    last = recorded[rollout.id][-1]
+    many = [GatePoint(float(at_s), last.verdicts) for at_s in range(10 * GATE_POINTS_MAX)]
+    monkeypatch.setitem(recorded, rollout.id, many)
+    kept = [point["at_s"] for point in gates(rollout, recording)["points"]]
+    assert len(kept) == len(set(kept)) == GATE_POINTS_MAX
+    assert (kept[0], kept[-1]) == (many[0].at_s, many[-1].at_s)
+
+
+def test_drift_scores_stand_against_their_thresholds(drifting: Run) -> None:
+    report = document(drifting)
+    scores = next(one for one in report["drift_scores"] if one["version"] == "m@1")
+    (alarm,) = report["drift"]
+    by_time = dict(zip(report["times"], scores["series"]["sensor"], strict=True))
+    limit, broken_s = scores["thresholds"]["sensor"], 7200.0
+    assert all((v or 0.0) < limit for at, v in by_time.items() if at < broken_s)
+    assert by_time[max(at for at in by_time if at <= alarm["raised_s"])] > limit
+    assert scores["highest"]["sensor"]["of"] == "hall-3: vibration"
+    assert scores["highest"]["device"]["of"] == "hall-3"
+    assert scores["highest"]["fleet"]["value"] < scores["thresholds"]["fleet"]
+    assert by_time[5436.0] is None, "the controller was down, and nobody looked"
+    assert by_time[5328.0] is not None
+
+
+def test_a_series_keeps_the_highest_of_each_step_and_what_was_found_last(
+    drifting: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    track = next(iter(drifting.recording.recorder.evidence.drift.values()))
+    looks = ((10.0, 1.0), (12.0, 3.0), (14.0, 2.0), (30.0, 4.0), (31.0, None))
+    points = [track.points[0]._replace(at_s=at_s, fleet=value) for at_s, value in looks]
+    monkeypatch.setattr(track, "points", points)
+    monkeypatch.setattr(track, "left_s", [22.0])
+    found = drift_scores(drifting.recording, [5.0, 15.0, 20.0, 25.0, 35.0, 40.0])[0]
+    assert found["series"]["fleet"] == [None, 3.0, 2.0, None, 4.0, None]
+    assert found["highest"]["fleet"] == {"at_s": 30.0, "value": 4.0, "of": "the fleet"}
+
+
+def test_the_page_charts_what_was_judged(drifting: Run) -> None:
+    page = render(document(drifting))
+    for words in (
+        "Disagreement with m@1",
+        "Examples compared: 600 of 50 needed",
+        "bound 50%",
+        "halted by disagreement",
+        "by the disagreement gate.",
+        "disagrees with m@1 on 84% to 95% of 600 examples",
+        "m@1, the first version here",
+        "Highest sensor, beyond the others (PSI)",
+        "threshold 0.5",
+        "sensor hall-3: vibration",
+    ):
+        assert words in page, words
+    assert "KS distance" not in page
+    assert "Right on labelled examples" not in page
+
+
+def test_the_page_charts_labels_and_sketches_where_there_are_some(drifting: Run) -> None:
+    report = document(drifting)
+    report["rollouts"][1]["gates"]["points"][-1] |= {
+        "labelled": 70,
+        "right": 0.5,
+        "old_right": 0.9,
+        "allowed_drop": 0.02,
+    }
+    scores = report["drift_scores"][0]
+    scores["series"]["fleet_ks"] = [0.25] * len(report["times"])
+    page = render(report)
+    for words in ("Right on labelled examples: 70", "least 88%", "Fleet, KS distance"):
+        assert words in page, words
+
+
+def test_the_page_says_what_it_has_no_chart_for(run: Run) -> None:
+    report = document(run)
+    assert "Nothing was scored" in render(report)
+    report["rollouts"][1]["gates"] |= {"points": [], "said": []}
+    assert "No gate was asked" in render(report)
+    report["rollouts"] *= 5
+    assert "The last 8 of 10 rollouts" in render(report)
+    report["rollouts"] = []
+    assert "No rollout was started" in render(report)
+
+
+def test_compare_tells_of_gates_and_scores(drifting: Run) -> None:
+    a, b = document(drifting), document(drifting)
+    rows = {row.name: row for row in compare(a, b)}
+    assert rows["rollout 2 (m@2): halted by"].a == "disagreement"
+    assert rows["rollout 2 (m@2): examples compared"].a == "600"
+    assert rows["rollout 2 (m@2): disagreed with the old version"].a == "90.0%"
+    assert rows["drift of m@1: sensor, highest score"].a == "12.66 times its threshold"
+    b["figures"]["drift of m@1: sensor, highest score"]["value"] = 0.5
+    assert [row.name for row in compare(a, b) if row.changed] == [
+        "drift of m@1: sensor, highest score"
     ]

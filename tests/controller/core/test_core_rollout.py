@@ -254,6 +254,8 @@ def test_disagreement_halts_and_committed_members_go_back() -> None:
     assert withdrawn(result) == {canary: OLD.manifest_digest}
     assert result.state.members[canary].phase is MemberPhase.WITHDRAWN
     assert "the bound is 50%" in result.state.verdict
+    assert [verdict.gate for verdict in result.verdicts if verdict.halted] == ["disagreement"]
+    assert fleet.turn().verdicts == (), "a halted rollout asks no gate"
 
 
 def test_late_labels_halt_a_later_wave() -> None:

@@ -144,7 +144,7 @@ def drift_figures(scores: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, An
             highest = one["highest"].get(scope)
             if highest is not None:
                 value = highest["value"] / one["thresholds"][scope]
-                yield f"drift of {one['version']}: highest of a {scope}", value, "thresholds"
+                yield f"drift of {one['version']}: {scope}, highest score", value, "thresholds"
 
 
 def _track(track: DriftTrack, times: Sequence[float]) -> Document:

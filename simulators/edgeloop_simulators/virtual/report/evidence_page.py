@@ -58,14 +58,15 @@ def _heading(document: Document, rollout: Document) -> str:
 def _verdict(rollout: Document) -> str:
     """Its words, where no gate says them below."""
     started, status = duration(rollout["started_s"]), rollout["status"]
+    words = f": {rollout['verdict']}" if rollout["verdict"] else ""
     if rollout["ended_s"] is None:
-        return f"Started at {started}; {status}: {rollout['verdict']}."
+        return f"Started at {started}; {status}{words}."
     took = duration(rollout["ended_s"] - rollout["started_s"])
     told = f"Started at {started}; {status} after {took}"
     gate = halting_gate(rollout["gates"], status)
     if any(one["halted"] for one in rollout["gates"]["said"]):
         return f"{told} by the {gate} gate."
-    return f"{told}: {rollout['verdict']}."
+    return f"{told}{words}."
 
 
 def _said(gates: Document) -> str:
@@ -84,11 +85,15 @@ def _mark(said: Document) -> tuple[str, str]:
     return ("✓", "met") if said["looked"] else ("·", "work")
 
 
+def is_scored(document: Document) -> bool:
+    return any(one["series"] for one in document["drift_scores"])
+
+
 def drift_content(document: Document) -> str:
-    if not document["drift_scores"]:
+    if not is_scored(document):
         return (
-            '<p class="empty">Nothing was scored: the drift watch is off in this world, or no '
-            "version has a baseline.</p>"
+            '<p class="empty">Nothing was scored: the drift watch is off in this world, no version '
+            "has a baseline, or too few examples came.</p>"
         )
     chart = both(lambda shape: drift_chart(Axis(document, shape)))
     return chart + _highest(document)

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from edgeloop_simulators.virtual.report import charts
 from edgeloop_simulators.virtual.report.chart_parts import Axis, both
-from edgeloop_simulators.virtual.report.evidence_page import drift_content, gates_content
+from edgeloop_simulators.virtual.report.evidence_page import drift_content, gates_content, is_scored
 from edgeloop_simulators.virtual.run.expectations import duration
 
 BYTES_SHOWN_MAX: Final = 24
@@ -84,7 +84,7 @@ def _sections(document: Document, axis: Axis) -> Iterable[str]:
         "How far what devices see lies from what it is compared with, by sketches alone. An alarm "
         "of the fleet also needs half of its devices above their own threshold, and every alarm a "
         "finding that lasts. "
-        f"{_drift_legend(axis)}",
+        f"{_drift_legend(axis) if is_scored(document) else ''}",
         drift_content(document),
     )
     if any("spans" in device for device in document["devices"]):
