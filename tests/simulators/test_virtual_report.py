@@ -20,10 +20,10 @@ from edgeloop_simulators.virtual.report.page import render, verdict
 from edgeloop_simulators.virtual.run.evidence import GatePoint
 from edgeloop_simulators.virtual.run.expectations import duration, judge
 from edgeloop_simulators.virtual.run.play import Run, play
-from edgeloop_simulators.virtual.scenario_build import build
-from edgeloop_simulators.virtual.scenario_file import ExpectTable
-from edgeloop_simulators.virtual.scenario_load import parse_virtual
-from edgeloop_simulators.virtual.world import World
+from edgeloop_simulators.virtual.scenario.build import build
+from edgeloop_simulators.virtual.scenario.expect_tables import ExpectTable
+from edgeloop_simulators.virtual.scenario.load import parse_virtual
+from edgeloop_simulators.virtual.world.world import World
 
 MINI = (Path(__file__).parent / "mini.toml").read_text(encoding="utf-8")
 DRIFTING = (Path(__file__).parent / "drifting.toml").read_text(encoding="utf-8")
