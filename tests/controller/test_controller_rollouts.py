@@ -442,6 +442,27 @@ def test_a_device_that_counts_as_offline_and_lags_behind_is_asked_seldom(
     assert asked_at[-1] - asked_at[-2] == 300
 
 
+def test_of_many_that_are_offline_and_lag_behind_each_has_its_turn(
+    controller: Any, make_device: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgeloop_controller.services.desired.OFFLINE_ASKED_MAX", 2)
+    devices = _join(controller, make_device, "d1", "d2", "d3")
+    controller.publish("1")
+    _start(controller, waves=("100%",))
+    controller.parts.reconciler.tick()
+    for device in devices:
+        gone = Presence(epoch=device.epoch, online=False)
+        controller.takes(Inbound(up_topic(device.id, Up.PRESENCE), encode(gone)))
+    controller.broker.said.clear()
+    asked = []
+    for _ in range(3):
+        controller.clock.advance(300)
+        controller.parts.reconciler.tick()
+        asked.append([parse_down_topic(topic).device_id for topic, _ in controller.broker.said])
+        controller.broker.said.clear()
+    assert asked == [["d1", "d2"], ["d3"], ["d1", "d2"]]
+
+
 def test_what_a_full_inbox_refused_is_asked_for(controller: Any, make_device: Any) -> None:
     (device,) = _join(controller, make_device, "d1")
     controller.publish("1")

@@ -8,6 +8,7 @@ device, which answers every desired state with what it runs (EL-STATE-5): saying
 import threading
 from collections import deque
 from collections.abc import Collection, Iterable, Sequence
+from itertools import islice
 from typing import Any, Final, Protocol
 
 from sqlalchemy.orm import Session
@@ -30,7 +31,9 @@ RECENTLY_SEEN_S: Final = 86_400.0
 """A device that counts as offline is asked too when it was heard within this: it may be back."""
 
 OFFLINE_ASKED_EVERY_S: Final = 300.0
-"""How often those of them that lag behind are: one whose hello a broker lost counts as offline."""
+OFFLINE_ASKED_MAX: Final = 1000
+"""How often how many of those that lag behind are, in turn: one whose hello a broker lost counts as
+offline."""
 
 SAID_AGAIN_MAX: Final = 100
 """Devices told again, and as many asked, a second: their answers must not come as a storm."""
@@ -124,6 +127,7 @@ class DesiredPublisher:
         self._ask_all = threading.Event()
         self._to_ask: deque[str] = deque()
         self._shared_at = self._offline_asked_at = clock.monotonic()
+        self._offline_asked_last = ""
 
     def publish(self, device_ids: Iterable[str]) -> None:
         """Say the committed desired state of each device, if it has one."""
@@ -175,9 +179,10 @@ class DesiredPublisher:
     def _ask_some(self, session: Session, share: int) -> None:
         if not self._to_ask:
             self._to_ask.extend(self._due_to_ask(session))
-        for _ in range(min(share, len(self._to_ask))):
-            device = session.get(Device, self._to_ask[0])
-            if device is not None and not self._say(device):
+        ids = list(islice(self._to_ask, share))
+        found = {device.id: device for device in devices.of_ids(session, ids)}
+        for device_id in ids:
+            if device_id in found and not self._say(found[device_id]):
                 return  # no broker: the same one next time
             self._to_ask.popleft()
 
@@ -188,8 +193,14 @@ class DesiredPublisher:
             return devices.ids_to_ask(session, seen_since)
         if now - self._offline_asked_at >= OFFLINE_ASKED_EVERY_S:
             self._offline_asked_at = now
-            return devices.behind_while_offline(session, seen_since)
+            return self._offline(session, seen_since)
         return ()
+
+    def _offline(self, session: Session, seen_since: float) -> Sequence[str]:
+        after = self._offline_asked_last
+        ids = devices.behind_while_offline(session, seen_since, after, OFFLINE_ASKED_MAX)
+        self._offline_asked_last = ids[-1] if len(ids) == OFFLINE_ASKED_MAX else ""
+        return ids
 
     def _say(self, device: Device) -> bool:
         message = encode(desired_message(device))

@@ -190,15 +190,18 @@ def behind(session: Session) -> Sequence[str]:
     return session.scalars(query.order_by(Device.id)).all()
 
 
-def behind_while_offline(session: Session, seen_since: float) -> Sequence[str]:
-    """The same of those that count as offline and were heard since then."""
+def behind_while_offline(
+    session: Session, seen_since: float, after_id: str, limit: int
+) -> Sequence[str]:
+    """The same of those that count as offline and were heard since then; the next `limit`."""
     query = select(Device.id).where(
         not_(Device.online),
         Device.desired_revision > 0,
         Device.revision_seen != Device.desired_revision,
         Device.last_seen_at >= seen_since,
+        Device.id > after_id,
     )
-    return session.scalars(query.order_by(Device.id)).all()
+    return session.scalars(query.order_by(Device.id).limit(limit)).all()
 
 
 def silent(session: Session, seen_before: float) -> Sequence[tuple[str, float]]:
