@@ -12,6 +12,7 @@ import base64
 import binascii
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean, median
 from typing import Final
 
 import numpy as np
@@ -111,6 +112,18 @@ def psi(counts: Counts, reference: Counts) -> float:
     return float(((p - q) * np.log(p / q)).sum())
 
 
+def psi_of_each(counts: Sequence[Counts], references: Sequence[Counts]) -> list[float]:
+    """`psi` of each pair; at once where all have as many bins, which is several times faster."""
+    if len({len(one) for one in counts}) != 1:
+        return [psi(one, other) for one, other in zip(counts, references, strict=True)]
+    current, reference = np.array(counts), np.array(references)
+    smoothing = PSI_SMOOTHING * current.shape[1]
+    p = (current + PSI_SMOOTHING) / (current.sum(axis=1, keepdims=True) + smoothing)
+    q = (reference + PSI_SMOOTHING) / (reference.sum(axis=1, keepdims=True) + smoothing)
+    distances: list[float] = ((p - q) * np.log(p / q)).sum(axis=1).tolist()
+    return distances
+
+
 def ks(one: kll_floats_sketch, other: kll_floats_sketch) -> float | None:
     """Kolmogorov-Smirnov distance of two sketches, in [0, 1]; None when either is empty."""
     if one.is_empty() or other.is_empty():
@@ -204,10 +217,7 @@ def observed_baseline(baseline: Baseline) -> Observed:
 
 def score(current: Observed, reference: Observed, manifest: Manifest) -> Score:
     """How far `current` lies from `reference`; both over the manifest's baseline bins."""
-    distances = [
-        psi(counts, before)
-        for counts, before in zip(current.features, reference.features, strict=True)
-    ]
+    distances = psi_of_each(current.features, reference.features)
     sketched = len(current.sketches) == len(reference.sketches) == len(manifest.features) + 1
     features = tuple(
         FeatureDrift(
@@ -244,7 +254,7 @@ def sensor_drift(
     if len(means) < 2:
         return {}, None
     excesses = {
-        sensor: mean - float(np.median([m for other, m in means.items() if other != sensor]))
+        sensor: mean - median([m for other, m in means.items() if other != sensor])
         for sensor, mean in means.items()
     }
     first, second = sorted(means, key=lambda sensor: means[sensor], reverse=True)[:2]
@@ -262,7 +272,7 @@ def _spread_by_sensor(features: Sequence[FeatureDrift], manifest: Manifest) -> M
     for feature in features:
         if not windowed or feature.name.endswith(suffixes):
             by_sensor.setdefault(feature.sensor, []).append(feature.psi)
-    return {sensor: float(np.mean(found)) for sensor, found in by_sensor.items()}
+    return {sensor: fmean(found) for sensor, found in by_sensor.items()}
 
 
 def _merge_sketches(
@@ -281,4 +291,4 @@ def _merge_sketches(
 
 
 def _mean_of_largest(values: Sequence[float]) -> float:
-    return float(np.mean(sorted(values)[-LARGEST_FEATURES:]))
+    return fmean(sorted(values)[-LARGEST_FEATURES:])

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Sequence
 from typing import Any, Final
 
-from sqlalchemy import BindParameter, and_, bindparam, delete, insert, or_, select, update
+from sqlalchemy import BindParameter, Float, and_, bindparam, delete, insert, or_, select, update
 from sqlalchemy.orm import Session
 
 from edgeloop_controller.core.rollout import (
@@ -62,37 +62,41 @@ def members_of(session: Session, rollout_id: int) -> dict[str, RolloutMember]:
     return {row.device_id: row for row in session.scalars(query)}
 
 
+# Written out, so that the index of offered members serves.
+_OFFERED: Final[BindParameter[str]] = bindparam(
+    "offered", MemberPhase.OFFERED.value, literal_execute=True
+)
+_HEARD_BEFORE: Final[BindParameter[float]] = bindparam("heard_before", type_=Float)
+_SILENT_ABOUT_OFFER: Final = (
+    select(Device.id)
+    .join(RolloutMember, RolloutMember.device_id == Device.id)
+    .join(
+        Assignment,
+        and_(
+            Assignment.device_id == RolloutMember.device_id,
+            Assignment.rollout_id == RolloutMember.rollout_id,
+        ),
+    )
+    .outerjoin(
+        DeviceSlot,
+        and_(DeviceSlot.device_id == Assignment.device_id, DeviceSlot.slot == Assignment.slot),
+    )
+    .where(
+        RolloutMember.phase == _OFFERED,
+        or_(DeviceSlot.updated_at.is_(None), DeviceSlot.updated_at < _HEARD_BEFORE),
+        Device.online,
+        Device.desired_revision > 0,
+    )
+    .distinct()
+    .order_by(Device.id)
+)
+"""Made once: it is asked at every tick, and making it costs more than running it."""
+
+
 def silent_about_offer(session: Session, heard_before: float) -> Sequence[str]:
     """Online devices that hold an offer that they have not settled, and whose slot was last heard
     of before that time."""
-    # Written out, so that the index of offered members serves.
-    offered: BindParameter[str] = bindparam(
-        "offered", MemberPhase.OFFERED.value, literal_execute=True
-    )
-    query = (
-        select(Device.id)
-        .join(RolloutMember, RolloutMember.device_id == Device.id)
-        .join(
-            Assignment,
-            and_(
-                Assignment.device_id == RolloutMember.device_id,
-                Assignment.rollout_id == RolloutMember.rollout_id,
-            ),
-        )
-        .outerjoin(
-            DeviceSlot,
-            and_(DeviceSlot.device_id == Assignment.device_id, DeviceSlot.slot == Assignment.slot),
-        )
-        .where(
-            RolloutMember.phase == offered,
-            or_(DeviceSlot.updated_at.is_(None), DeviceSlot.updated_at < heard_before),
-            Device.online,
-            Device.desired_revision > 0,
-        )
-        .distinct()
-        .order_by(Device.id)
-    )
-    return session.scalars(query).all()
+    return session.scalars(_SILENT_ABOUT_OFFER, {"heard_before": heard_before}).all()
 
 
 def terms_of(rollout: Rollout) -> RolloutTerms:

@@ -128,7 +128,7 @@ class DeviceLaws:
     def _check_journal(self, host: DeviceHost, known: _Known, document: bytes | None) -> None:
         damaged = JOURNAL in host.power.damaged
         try:
-            journal = decode_journal(document) if document is not None else DeviceSnapshot()
+            journal = decode_known(document) if document is not None else DeviceSnapshot()
         except JournalDamagedError as error:
             if not damaged:
                 self._tell("EL-INV-1", host, f"the journal is damaged: {error}")
