@@ -21,7 +21,7 @@ from edgeloop_simulators.virtual.parts.devices_part import DevicesPart
 from edgeloop_simulators.virtual.parts.exchange import Answer, Asked, Ending, Message
 from edgeloop_simulators.virtual.parts.part_process import PartRun, RunForked, RunHere
 from edgeloop_simulators.virtual.spec.world import WorldSpec
-from edgeloop_simulators.virtual.world.world import database_directory
+from edgeloop_simulators.virtual.world.database import database_directory
 
 LINK_S: Final = 3.0
 DEVICE_PARTS: Final = 2

@@ -7,22 +7,15 @@ Invariants: nothing in here reads a real clock, a real random source or the orde
 laws are checked after every event, and the world ends at the first breach.
 """
 
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from functools import lru_cache
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final, Protocol
 
 from edgeloop_controller.composition import Parts
-from edgeloop_controller.store.engine import Database
-from edgeloop_simulators.virtual.controller import host as controller_host
 from edgeloop_simulators.virtual.controller.host import ControllerHost
 from edgeloop_simulators.virtual.controller.operator import Operator
 from edgeloop_simulators.virtual.controller.record import ControllerRecord
 from edgeloop_simulators.virtual.controller.retraining import RetrainingHost, RetrainingWorld
-from edgeloop_simulators.virtual.device import artifact_server
 from edgeloop_simulators.virtual.device.artifact_server import ArtifactServer
 from edgeloop_simulators.virtual.device.duty import HOUR_S, Duty
 from edgeloop_simulators.virtual.device.host import DeviceHost
@@ -41,8 +34,10 @@ from edgeloop_simulators.virtual.models import faults as model_faults
 from edgeloop_simulators.virtual.network.broker_profiles import PROFILES
 from edgeloop_simulators.virtual.network.network import Network
 from edgeloop_simulators.virtual.spec.behaviour import Behaviour
-from edgeloop_simulators.virtual.spec.faults import OF_THE_NETWORK, Fault
+from edgeloop_simulators.virtual.spec.faults import Fault
 from edgeloop_simulators.virtual.spec.world import WorldSpec
+from edgeloop_simulators.virtual.world.database import database_directory
+from edgeloop_simulators.virtual.world.fault_plan import FaultPlan, Faulty
 
 QUIET_WINDOWS: Final = 4
 """An outbox must have been empty once within so many windows before the end."""
@@ -57,7 +52,7 @@ SeesController = Callable[[float, Parts], None]
 """Virtual seconds, and a controller that is up."""
 
 
-class ControllerEnd(Protocol):
+class ControllerEnd(Faulty, Protocol):
     """What a world needs of its controller, wherever that runs."""
 
     record: ControllerRecord
@@ -69,10 +64,6 @@ class ControllerEnd(Protocol):
         """An artifact; None: there is no such, or nobody who serves it."""
 
     def start(self) -> None: ...
-
-    def begin(self, fault: Fault) -> None: ...
-
-    def end(self, fault: Fault) -> None: ...
 
     def close(self) -> None: ...
 
@@ -243,11 +234,10 @@ class World:
         for host in self.hosts.values():
             luck = streams.light(f"joins/{host.spec.id}")  # so that a device less moves no other
             self._plan_device(host, luck.random() * spec.joins_over_s)
-        for fault in self.faults:
-            if fault.kind not in model_faults.KINDS:
-                loop.call_at(fault.at_s, lambda fault=fault: self._begin(fault))  # type: ignore[misc]
-                ends_s = fault.at_s + fault.duration_s
-                loop.call_at(ends_s, lambda fault=fault: self._end(fault))  # type: ignore[misc]
+        fault_plan = FaultPlan(
+            loop, self.observe, self.network, self.artifacts, self.controller, self.hosts
+        )
+        fault_plan.plan(self.faults)
 
     def _plan_device(self, host: DeviceHost, joins_at_s: float) -> None:
         device, kind = host.spec, host.spec.kind
@@ -261,35 +251,6 @@ class World:
         radio = Duty(self.loop, kind.connected, local_h, host.radio)
         self.loop.call_at(joins_at_s, power.begin)
         self.loop.call_at(joins_at_s, radio.begin)
-
-    def _begin(self, fault: Fault) -> None:
-        self.observe(Seen(self.loop.now_s, "world", "fault.begins", {"fault": str(fault)}))
-        if fault.kind in OF_THE_NETWORK:
-            self.network.begin(fault)
-        elif fault.kind in artifact_server.KINDS:
-            self.artifacts.begin(fault)
-        elif fault.kind in controller_host.KINDS:
-            self.controller.begin(fault)
-        else:
-            for host in self._hit(fault):
-                host.begin(fault)
-
-    def _end(self, fault: Fault) -> None:
-        self.observe(Seen(self.loop.now_s, "world", "fault.ends", {"fault": str(fault)}))
-        if fault.kind in OF_THE_NETWORK:
-            self.network.end(fault)
-        elif fault.kind in artifact_server.KINDS:
-            self.artifacts.end(fault)
-        elif fault.kind in controller_host.KINDS:
-            self.controller.end(fault)
-        else:
-            for host in self._hit(fault):
-                host.end(fault)
-
-    def _hit(self, fault: Fault) -> Iterator[DeviceHost]:
-        for host in self.hosts.values():
-            if fault.hits(host.place.name, host.place.site, host.place.kind):
-                yield host
 
     # ---- playing --------------------------------------------------------------------------------
 
@@ -356,27 +317,3 @@ class World:
             telemetry_lost=counted.lost if counted else 0,
             telemetry_duplicated=counted.duplicated if counted else 0,
         )
-
-
-@contextmanager
-def database_directory() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="edgeloop-world-", dir=_fast_directory()) as made:
-        directory = Path(made)
-        (directory / "edgeloop.sqlite").write_bytes(_empty_database())
-        yield directory
-
-
-def _fast_directory() -> str | None:
-    """In memory where there is such a place: worlds are thrown away."""
-    return "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108 - made by tempfile
-
-
-@lru_cache(maxsize=1)
-def _empty_database() -> bytes:
-    """At this release's schema; migrating takes longer than many a world."""
-    directory = Path(tempfile.mkdtemp(prefix="edgeloop-schema-"))
-    try:
-        Database(f"sqlite:///{directory / 'edgeloop.sqlite'}", durable=False).close()
-        return (directory / "edgeloop.sqlite").read_bytes()
-    finally:
-        shutil.rmtree(directory)
