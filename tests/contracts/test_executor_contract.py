@@ -9,8 +9,8 @@ import pytest
 
 from edgeloop_controller.training.dataset import write_training_input
 from edgeloop_controller.training.executor import Ending, Executor, LocalExecutor, TrainingJob
+from edgeloop_simulators.virtual.controller.executor import VirtualExecutor
 from edgeloop_simulators.virtual.models.training import FunctionExecutor, RememberingExecutor
-from edgeloop_simulators.virtual.spec.retraining import VirtualExecutor
 
 HEAD = "import pathlib, sys, time\nout = pathlib.Path(sys.argv[4])\n"
 WRITES = '(out / "model.onnx").write_bytes(b"a model")\n'

@@ -20,6 +20,7 @@ from edgeloop_controller.store.engine import Database
 from edgeloop_protocol.mqtt import BrokerListener
 from edgeloop_protocol.topics import EVERY_DEVICE_UP
 from edgeloop_simulators.twins.artifact_store import MemoryArtifactStore
+from edgeloop_simulators.virtual.controller.executor import NO_TRAINING
 from edgeloop_simulators.virtual.controller.record import ControllerRecord
 from edgeloop_simulators.virtual.controller.retraining import RetrainingHost
 from edgeloop_simulators.virtual.kernel.clock import VirtualClock
@@ -27,7 +28,6 @@ from edgeloop_simulators.virtual.kernel.loop import EventLoop, Timer
 from edgeloop_simulators.virtual.kernel.seen import Observe, Seen
 from edgeloop_simulators.virtual.network.wire import Place
 from edgeloop_simulators.virtual.spec.faults import Fault, FaultKind
-from edgeloop_simulators.virtual.spec.retraining import NO_TRAINING
 from edgeloop_simulators.virtual.spec.world import ControllerTiming
 
 logger = logging.getLogger(__name__)

@@ -27,11 +27,12 @@ from edgeloop_controller.training.executor import Outcome
 from edgeloop_protocol.manifest import Manifest
 from edgeloop_simulators.annotator import Annotator
 from edgeloop_simulators.toml_text import toml_text
+from edgeloop_simulators.virtual.controller.executor import VirtualExecutor
 from edgeloop_simulators.virtual.kernel.loop import EventLoop
 from edgeloop_simulators.virtual.kernel.seen import Observe, Seen
 from edgeloop_simulators.virtual.kernel.tasks import Task
 from edgeloop_simulators.virtual.spec.behaviour import Behaviour
-from edgeloop_simulators.virtual.spec.retraining import RetrainingSpec, VirtualExecutor
+from edgeloop_simulators.virtual.spec.retraining import RetrainingSpec
 
 PART: Final = "controller"
 
