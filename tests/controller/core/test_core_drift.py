@@ -22,6 +22,7 @@ from edgeloop_controller.core.drift_scores import (
     FeatureDrift,
     ks,
     psi,
+    psi_of_each,
     read_sketch,
     sensor_drift,
     write_sketch,
@@ -291,6 +292,18 @@ def test_psi_is_symmetric_and_never_negative(one: np.ndarray, other: np.ndarray)
     assert psi(one, other) == pytest.approx(psi(other, one))
     assert psi(one, other) >= 0
     assert psi(one, one) == 0
+
+
+@given(st.lists(st.tuples(counts, counts), min_size=1, max_size=5))
+def test_psi_of_each_is_the_psi_of_each(pairs: list[tuple[np.ndarray, np.ndarray]]) -> None:
+    ones, others = zip(*pairs, strict=True)
+    assert psi_of_each(ones, others) == pytest.approx([psi(*pair) for pair in pairs])
+
+
+def test_psi_of_each_takes_features_with_different_bins() -> None:
+    ones, others = [np.array([1.0, 2.0]), np.array([4.0, 5.0, 6.0])], [np.ones(2), np.ones(3)]
+    each = [psi(one, other) for one, other in zip(ones, others, strict=True)]
+    assert psi_of_each(ones, others) == each
 
 
 def test_psi_by_hand() -> None:
