@@ -6,6 +6,7 @@ Times are seconds since 1970 by the *device's* clock and are evidence, never an 
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Annotated, Final, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -26,6 +27,7 @@ from edgeloop_protocol.limits import (
 )
 
 WIRE_VERSION: Final = 1
+REFS_KEPT_MAX: Final = 64
 
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", description="SHA-256, lower-case hex")]
 NAME_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$"
@@ -61,9 +63,12 @@ class Offer(VersionRef):
 
     @property
     def ref(self) -> VersionRef:
-        return VersionRef(
-            name=self.name, version=self.version, manifest_digest=self.manifest_digest
-        )
+        return _ref(self.name, self.version, self.manifest_digest)
+
+
+@lru_cache(maxsize=REFS_KEPT_MAX)
+def _ref(name: str, version: str, manifest_digest: str) -> VersionRef:
+    return VersionRef(name=name, version=version, manifest_digest=manifest_digest)
 
 
 class Probation(Wire):
