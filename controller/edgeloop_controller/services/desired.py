@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 from edgeloop_controller.store import devices, rollouts, versions
 from edgeloop_controller.store.engine import Database
 from edgeloop_controller.store.json_text import encode_column
-from edgeloop_controller.store.tables import Assignment, Device, Version
+from edgeloop_controller.store.tables import Assignment, Version
 from edgeloop_protocol.clock import Clock
 from edgeloop_protocol.messages import Desired, Offer, Probation, SlotDesired, encode
 from edgeloop_protocol.topics import Down, down_topic
@@ -47,6 +47,14 @@ class Outbound(Protocol):
 
     def publish(self, topic: str, payload: bytes) -> bool:
         """False: not sent, say it again later."""
+
+
+class Told(Protocol):
+    """What a device is told: its row, in whatever shape it is at hand."""
+
+    id: str
+    desired: list[dict[str, Any]]
+    desired_revision: int
 
 
 class Revised(Protocol):
@@ -87,7 +95,7 @@ def refresh(session: Session, ids: Collection[str]) -> set[str]:
     return {row["key"] for row in changed}
 
 
-def desired_message(device: Device) -> Desired:
+def desired_message(device: Told) -> Desired:
     slots = tuple(SlotDesired.model_validate(slot) for slot in device.desired)
     return Desired(revision=device.desired_revision, slots=slots)
 
@@ -135,9 +143,9 @@ class DesiredPublisher:
         if not wanted:
             return
         with self._database.reading() as session:
-            for device in devices.of_ids(session, wanted):
-                if device.desired_revision > 0:
-                    self._say(device)
+            for row in devices.desired_of(session, wanted):
+                if row.desired_revision > 0:
+                    self._say(row)
 
     def ask_all(self) -> None:
         """What devices reported may have been lost: the coming `say_again`s ask them all."""
@@ -153,7 +161,7 @@ class DesiredPublisher:
         share = self._share()
         with self._database.reading() as session:
             due = self._due(session)[:share]
-            found = {device.id: device for device in devices.of_ids(session, due)}
+            found = {row.id: row for row in devices.desired_of(session, due)}
             for device_id in due:
                 self._say(found[device_id])
             self._ask_some(session, share)
@@ -180,7 +188,7 @@ class DesiredPublisher:
         if not self._to_ask:
             self._to_ask.extend(self._due_to_ask(session))
         ids = list(islice(self._to_ask, share))
-        found = {device.id: device for device in devices.of_ids(session, ids)}
+        found = {row.id: row for row in devices.desired_of(session, ids)}
         for device_id in ids:
             if device_id in found and not self._say(found[device_id]):
                 return  # no broker: the same one next time
@@ -202,7 +210,7 @@ class DesiredPublisher:
         self._offline_asked_last = ids[-1] if len(ids) == OFFLINE_ASKED_MAX else ""
         return ids
 
-    def _say(self, device: Device) -> bool:
+    def _say(self, device: Told) -> bool:
         message = encode(desired_message(device))
         if not self._outbound.publish(down_topic(device.id, Down.DESIRED), message):
             return False

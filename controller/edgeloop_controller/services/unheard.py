@@ -75,7 +75,7 @@ class Unheard:
         if not device_ids:
             return
         with self._database.reading() as session:
-            known = {device.id: device for device in devices.of_ids(session, device_ids)}
+            known = {row.id: row for row in devices.desired_of(session, device_ids)}
         for device_id in device_ids:
             device = known.get(device_id)
             desired = desired_message(device) if device is not None else Desired(revision=0)

@@ -20,6 +20,11 @@ IDS_A_QUERY: Final = 1000
 # Asked at every tick, and made once: making a statement costs more than running these.
 _LAST_CHANGE: Final = select(func.max(Device.change))
 _EARLIEST_SEEN: Final = select(func.min(Device.last_seen_at)).where(Device.online)
+_DESIRED_OF: Final = (
+    select(Device.id, Device.desired, Device.desired_revision, Device.revision_seen)
+    .where(Device.id.in_(bindparam("ids", expanding=True)))
+    .order_by(Device.id)
+)
 _BEHIND: Final = (
     select(Device.id)
     .where(
@@ -48,12 +53,6 @@ def require(session: Session, device_id: str) -> Device:
 
 def every(session: Session) -> Sequence[Device]:
     return session.scalars(select(Device).order_by(Device.id)).all()
-
-
-def of_ids(session: Session, ids: Collection[str]) -> Iterator[Device]:
-    """Those of `ids` that there are, in their order."""
-    for some in _portions(sorted(ids)):
-        yield from session.scalars(select(Device).where(Device.id.in_(some)).order_by(Device.id))
 
 
 def count(session: Session) -> tuple[int, int]:
@@ -143,10 +142,9 @@ def assignments_among(session: Session, ids: Collection[str]) -> Iterator[Assign
 
 
 def desired_of(session: Session, ids: Collection[str]) -> Iterator[Any]:
-    """Rows of id, desired, desired_revision and revision_seen."""
-    query = select(Device.id, Device.desired, Device.desired_revision, Device.revision_seen)
+    """Rows of id, desired, desired_revision and revision_seen of those that there are, by id."""
     for some in _portions(sorted(ids)):
-        yield from session.execute(query.where(Device.id.in_(some)))
+        yield from session.execute(_DESIRED_OF, {"ids": some})
 
 
 def save_desired(session: Session, rows: Sequence[dict[str, Any]]) -> None:

@@ -98,6 +98,7 @@ class ControllerHost:
         self._config = ControllerConfig(
             data_dir=directory,
             offline_after_s=timing.offline_after_s,
+            limits=timing.limits,
             drift=DriftConfig(enabled=timing.drift_s is not None),
             retraining=retraining.config(directory) if retraining else RetrainingConfig(),
         )

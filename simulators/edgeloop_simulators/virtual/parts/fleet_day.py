@@ -20,8 +20,10 @@ from collections.abc import Mapping
 from importlib.resources import files
 from typing import Any, Final
 
+from edgeloop_controller.config import LimitsConfig
 from edgeloop_controller.core.retraining import Acceptance, Policy, RolloutPlan
 from edgeloop_controller.core.rollout import RolloutTerms
+from edgeloop_protocol.limits import KIB
 from edgeloop_protocol.manifest import Artifact, Requirements
 from edgeloop_simulators.scenario import Annotator
 from edgeloop_simulators.virtual.models.generated import GeneratedModel, Sensors, manifest_of
@@ -54,6 +56,8 @@ SAMPLES_A_DAY: Final = 600
 """Of the whole fleet, for people to label."""
 WINDOW_S: Final = 4 * HOUR_S
 EXAMPLES_PER_S: Final = 1.0
+MESSAGES_AT_ONCE: Final = 12
+MESSAGES_AT_ONCE_MIN: Final = 20_000
 FIRST_PROGRESS_S: Final = 25.0
 """By when a new version has had its 20 examples."""
 WAVES: Final = ("1%", "10%", "100%")
@@ -96,12 +100,23 @@ def fleet_day(devices: int, tick_s: float = 10.0) -> WorldSpec:
             cheap_outbox=True,
         ),
         controller=ControllerTiming(
-            ingest_s=2.0, tick_s=tick_s, drift_s=300.0, retrain_s=300.0, laws_every_s=1800.0
+            ingest_s=2.0,
+            tick_s=tick_s,
+            drift_s=300.0,
+            retrain_s=300.0,
+            laws_every_s=1800.0,
+            limits=_limits(devices),
         ),
         joins_over_s=JOINED_BY_S,
         chunks_a_file=1,
         retraining=_retraining(),
     )
+
+
+def _limits(devices: int) -> LimitsConfig:
+    """A world's messages come a step at a time; a controller takes them as they come."""
+    messages = max(MESSAGES_AT_ONCE_MIN, devices * MESSAGES_AT_ONCE)
+    return LimitsConfig(inbox_max_messages=messages, inbox_max_bytes=messages * KIB)
 
 
 def _device(number: int) -> DeviceSpec:

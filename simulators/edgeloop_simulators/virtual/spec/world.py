@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from edgeloop_controller.config import LimitsConfig
 from edgeloop_protocol.manifest import Manifest
 from edgeloop_simulators.virtual.spec.behaviour import Behaviour, Surroundings
 from edgeloop_simulators.virtual.spec.retraining import RetrainingSpec
@@ -98,6 +99,7 @@ class ControllerTiming:
     laws_every_s: float = 0.0
     """How often the whole database is held against the laws; 0: after every commit. Each message
     is, whatever this says."""
+    limits: LimitsConfig = field(default_factory=LimitsConfig)
 
 
 @dataclass(frozen=True)
