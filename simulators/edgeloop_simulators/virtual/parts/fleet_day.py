@@ -104,7 +104,7 @@ def fleet_day(devices: int, tick_s: float = 10.0) -> WorldSpec:
             tick_s=tick_s,
             drift_s=300.0,
             retrain_s=300.0,
-            laws_every_s=1800.0,
+            laws_every_s=7200.0,
             limits=_limits(devices),
         ),
         joins_over_s=JOINED_BY_S,
