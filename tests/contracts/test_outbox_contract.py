@@ -7,9 +7,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgeloop_agent.errors import OutboxUnavailableError, RecordTooLargeError
-from edgeloop_agent.shell.outbox import SqliteOutbox, make_schema, open_outbox
+from edgeloop_agent.shell.outbox import DAMAGED, SqliteOutbox, make_schema, open_outbox
 from edgeloop_protocol.limits import BATCH_RECORDS_MAX, BATCH_TARGET_BYTES, PAYLOAD_MAX_BYTES
-from edgeloop_protocol.messages import DeviceEvent, Sample, VersionRef
+from edgeloop_protocol.messages import (
+    DeviceEvent,
+    Sample,
+    TelemetryBatch,
+    VersionRef,
+    decode,
+    encode_telemetry,
+)
 from edgeloop_simulators.twins.outbox import MemoryOutbox
 
 VERSION = VersionRef(name="m", version="1", manifest_digest="1" * 64)
@@ -283,4 +290,18 @@ def test_a_full_disk_raises_and_changes_nothing(tmp_path):
     outbox._database.execute("PRAGMA max_page_count=100000")
     outbox.append([event(2)])
     assert sequences(outbox.next_batch()) == [1, 2], "and without a hole"
+    outbox.close()
+
+
+def test_a_record_that_the_disk_damaged_holds_up_no_other(tmp_path):
+    outbox = open_outbox(tmp_path, 10**6)
+    outbox.append([event(1), event(2), event(3)])
+    outbox._database.execute(
+        "UPDATE records SET document = ? WHERE sequence = 2", (event(2)[:9] + b"\xff",)
+    )
+    batch = outbox.next_batch()
+    assert (batch.base, batch.documents) == (1, (event(1), DAMAGED, event(3)))
+    payload = encode_telemetry(batch.epoch, batch.base, batch.documents)
+    names = [record.body.name for record in decode(TelemetryBatch, payload).records]
+    assert names == ["e1", "record_damaged", "e3"]
     outbox.close()

@@ -3,8 +3,9 @@
 Invariants: what `append` returned for survives a power cut; sequences of an epoch start at 1 and
 have no holes; only an acknowledgement or the byte bound removes a record, and the bound counts what
 it removes: the oldest, but an epoch's last only after all others; what is held of an epoch has no
-holes; the counts of the newest EPOCHS_KEPT_MAX epochs stay. A disk that is full or failing raises
-OutboxUnavailableError and changes nothing; a file that is no database is kept aside.
+holes, and a record that the medium damaged has a stand-in; the counts of the newest EPOCHS_KEPT_MAX
+epochs stay. A disk that is full or failing raises OutboxUnavailableError and changes nothing; a
+file that is no database is kept aside.
 """
 
 import logging
@@ -15,6 +16,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
+from pydantic_core import from_json
+
 from edgeloop_agent.errors import OutboxUnavailableError, RecordTooLargeError
 from edgeloop_agent.ports import EpochCounts, HeldRecords, OutboxTotals
 from edgeloop_protocol.limits import (
@@ -23,6 +26,7 @@ from edgeloop_protocol.limits import (
     KIB,
     PAYLOAD_MAX_BYTES,
 )
+from edgeloop_protocol.messages import DeviceEvent
 
 logger = logging.getLogger(__name__)
 
@@ -30,6 +34,12 @@ FILE_NAME: Final = "outbox.sqlite"
 RECORD_MAX_BYTES: Final = PAYLOAD_MAX_BYTES - 1 * KIB
 """What is left of a message beside the batch's own keys."""
 EPOCHS_KEPT_MAX: Final = 10_000
+DAMAGED: Final = (
+    DeviceEvent(at=0.0, name="record_damaged", detail="the disk changed what was stored")
+    .model_dump_json()
+    .encode()
+)
+"""Sent in the place of a record that can no longer be read: it would hold up all behind it."""
 
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS epochs (
@@ -122,7 +132,7 @@ class SqliteOutbox:
             size += len(document)
             if epoch_id != first_epoch_id or (documents and size > BATCH_TARGET_BYTES):
                 break
-            documents.append(document)
+            documents.append(document if _is_whole(document) else DAMAGED)
         ((epoch,),) = self._query("SELECT epoch FROM epochs WHERE id = ?", (first_epoch_id,))
         return HeldRecords(epoch, base, tuple(documents))
 
@@ -249,6 +259,14 @@ def _keep_aside(state_dir: Path) -> str:
     for suffix in ("-wal", "-shm"):
         (state_dir / f"{FILE_NAME}{suffix}").unlink(missing_ok=True)
     return aside.name
+
+
+def _is_whole(document: bytes) -> bool:
+    try:
+        from_json(document)
+    except ValueError:
+        return False
+    return True
 
 
 def check_sizes(documents: Sequence[bytes]) -> None:
