@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 import numpy as np
-from sqlalchemy import bindparam, func, insert, select, tuple_, update
+from sqlalchemy import bindparam, func, insert, select, update
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
@@ -32,6 +32,7 @@ STORE_ERRORS: Final = (SQLAlchemyError, ValueError, OverflowError)
 """What values that no column holds raise, an OperationalError (try again later) apart."""
 
 READ_ROWS: Final = 1000
+CURSORS_A_QUERY: Final = 1000
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
@@ -169,17 +170,29 @@ def insert_rows(session: Session, rows: Rows) -> None:
         session.execute(insert(table_of(Event)), rows.events)
 
 
+_CURSOR: Final = table_of(TelemetryCursor).c
+_CURSORS: Final = select(
+    _CURSOR.device_id, _CURSOR.epoch, _CURSOR.through, _CURSOR.lost, _CURSOR.duplicates
+).where(
+    _CURSOR.device_id.in_(bindparam("ids", expanding=True)),
+    _CURSOR.epoch.concat("").in_(bindparam("epochs", expanding=True)),
+)
+"""A little more than is asked for. SQLite scans the whole table for pairs, and probes each id with
+each epoch where both could be looked up; an expression cannot be."""
+
+
 def load_cursors(
     session: Session, boots: Collection[tuple[str, str]]
 ) -> dict[tuple[str, str], Cursor]:
     """Of (device, epoch) pairs; a boot that was never heard of gets a new one."""
     cursors = {boot: Cursor(*boot) for boot in boots}
-    table = table_of(TelemetryCursor).c
-    query = select(table.device_id, table.epoch, table.through, table.lost, table.duplicates).where(
-        tuple_(table.device_id, table.epoch).in_(boots)
-    )
-    for row in session.execute(query):
-        cursors[row[0], row[1]] = Cursor(*row, is_new=False)
+    ordered = sorted(boots)
+    for first in range(0, len(ordered), CURSORS_A_QUERY):
+        some = ordered[first : first + CURSORS_A_QUERY]
+        named = {"ids": [boot[0] for boot in some], "epochs": [boot[1] for boot in some]}
+        for row in session.execute(_CURSORS, named):
+            if (row[0], row[1]) in cursors:
+                cursors[row[0], row[1]] = Cursor(*row, is_new=False)
     return cursors
 
 
