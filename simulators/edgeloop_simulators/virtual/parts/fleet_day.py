@@ -79,7 +79,7 @@ CLASSES: Final = (
 )
 
 
-def fleet_day(devices: int, tick_s: float = 10.0) -> WorldSpec:
+def fleet_day(devices: int, tick_s: float = 30.0) -> WorldSpec:
     """`tick_s`: of the controller's reconciler."""
     return WorldSpec(
         devices=tuple(_device(number) for number in range(devices)),
