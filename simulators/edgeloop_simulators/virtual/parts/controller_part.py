@@ -4,6 +4,7 @@ Invariants: as every part's (`parts.exchange`); production's own `composition.bu
 it, as in any world.
 """
 
+from collections import deque
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
@@ -24,6 +25,9 @@ from edgeloop_simulators.virtual.parts.exchange import Answer, Asked, Message
 from edgeloop_simulators.virtual.spec.behaviour import Behaviour
 from edgeloop_simulators.virtual.spec.world import WorldSpec
 
+CARRIED_A_STEP: Final = 900
+"""Three hundred a second: a wave comes to its devices one after the other, so that the parts work
+at the same time and not in turn."""
 ACK_ENDING: Final = f"/{Down.ACK}"
 
 
@@ -128,19 +132,20 @@ class ControllerPart:
 
 
 class _Client:
-    """The controller's end of the link. Of what it says at one moment, OUTGOING_MAX messages are
-    taken, as by the real client, which forwards acknowledgements between two commits."""
+    """The controller's end of the link. It takes at most OUTGOING_MAX messages to wait, as the real
+    one does, and carries CARRIED_A_STEP of them a step; acknowledgements go at once."""
 
     def __init__(self, loop: EventLoop) -> None:
         self._loop = loop
         self._listener: BrokerListener | None = None
-        self._messages: list[Message] = []
-        self._moment_s = 0.0
-        self._taken = 0
+        self._acks: list[Message] = []
+        self._waiting: deque[Message] = deque()
 
     def said(self) -> list[Message]:
-        """Since this was asked last."""
-        messages, self._messages = self._messages, []
+        """Since this was asked last, as far as the link carries it."""
+        messages, self._acks = self._acks, []
+        for _ in range(min(CARRIED_A_STEP, len(self._waiting))):
+            messages.append(self._waiting.popleft())
         return messages
 
     def start(self, listener: BrokerListener) -> None:
@@ -148,13 +153,12 @@ class _Client:
         self._loop.call_in(0.0, listener.connected)
 
     def publish(self, topic: str, payload: bytes) -> bool:
-        if not topic.endswith(ACK_ENDING):
-            if self._loop.now_s != self._moment_s:
-                self._moment_s, self._taken = self._loop.now_s, 0
-            if self._taken >= OUTGOING_MAX:
-                return False
-            self._taken += 1
-        self._messages.append((topic, payload))
+        if topic.endswith(ACK_ENDING):
+            self._acks.append((topic, payload))
+            return True
+        if len(self._waiting) >= OUTGOING_MAX:
+            return False
+        self._waiting.append((topic, payload))
         return True
 
     def crash(self) -> None:
