@@ -43,8 +43,8 @@ MESSAGES_MIN: Final = 20_000
 TIMEOUT_S: Final = 900.0
 LOOK_S: Final = 0.05
 TURN_A_DEVICE_S: Final = 0.000_02
-"""How seldom all devices are looked through for those that can say more: looking costs the fleet's
-own process a tenth of that."""
+"""How seldom all devices are looked through for those that can say more: looking is the benchmark's
+own cost, in the fleet's process, and must stay small beside what it measures."""
 QUIET_WINDOW_S: Final = 3600.0
 """The devices' own windows are kept out of the way: the benchmark makes its own."""
 KIB: Final = 1024
