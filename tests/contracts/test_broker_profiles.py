@@ -21,6 +21,8 @@ DOWN = "edgeloop/v1/d1/down/desired"
 PRESENCE = "edgeloop/v1/d1/up/presence"
 ALL_UP = "edgeloop/v1/+/up/+"
 
+WITNESS_BEHIND_MAX = 20  # messages: far from the bytes at which any broker drops a client's own
+
 Started = Callable[[Any], tuple[Any, Any]]
 Connect = Callable[..., tuple[Any, Any]]
 
@@ -85,8 +87,12 @@ def _through_a_slow_subscriber(
     controller, heard = started(world.slow_client("controller", ALL_UP))
     _, witness = connect("witness", "edgeloop/v1/d1/up/+")
     device, _ = connect("d1")
-    for _ in range(count):
+    for sent in range(1, count + 1):
         world.wait_until(lambda: device.publish(UP, payload), what="it is taken")
+        world.wait_until(
+            lambda sent=sent: sent - len(witness.messages) < WITNESS_BEHIND_MAX,
+            what="the witness keeps up",
+        )
     world.wait_until(lambda: len(witness.messages) == count, what="all were sent")
     controller.catch_up()
     for number in range(10_000):
