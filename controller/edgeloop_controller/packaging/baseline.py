@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeloop_controller.core.drift_scores import SKETCH_K, write_sketch
+from edgeloop_controller.core.drift_sketches import SKETCH_K, write_sketch
 from edgeloop_protocol.manifest import Baseline, Binned, DriftThresholds
 from edgeloop_protocol.scoring import answers
 

@@ -19,7 +19,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeloop_controller.core.drift_scores import Observed, Score, score
+from edgeloop_controller.core.drift_scores import Bins, Observed, Score, score
 from edgeloop_controller.packaging.baseline import bin_counts, inner_edges
 from edgeloop_protocol.manifest import DriftThresholds, Manifest
 
@@ -112,15 +112,15 @@ def _score(
     edges: list[tuple[float, ...]],
     manifest: Manifest,
 ) -> Score:
+    bins = Bins((*(len(of_column) + 1 for of_column in edges), 1, 1))
     return score(
-        _observed(features[current], edges), _observed(features[reference], edges), manifest
+        _observed(features[current], edges), _observed(features[reference], edges), bins, manifest
     )
 
 
 def _observed(features: Floats, edges: list[tuple[float, ...]]) -> Observed:
-    nothing = np.zeros(1)
-    counts = tuple(
-        bin_counts(column, of_column).astype(np.float64)
-        for column, of_column in zip(features.T, edges, strict=True)
-    )
-    return Observed(len(features), counts, predictions=nothing, confidence=nothing)
+    """With nothing in the bins of predictions and confidence."""
+    counts = [
+        bin_counts(column, of_column) for column, of_column in zip(features.T, edges, strict=True)
+    ]
+    return Observed(len(features), np.concatenate([*counts, [0, 0]]).astype(np.float64))

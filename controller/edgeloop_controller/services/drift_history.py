@@ -10,9 +10,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from edgeloop_controller.core.drift import DeviceHistory, DriftWindow
-from edgeloop_controller.core.drift_scores import fits
+from edgeloop_controller.core.drift_scores import Bins
 from edgeloop_controller.store.tables import Window
-from edgeloop_protocol.manifest import Baseline
 from edgeloop_protocol.messages import Sketches
 
 
@@ -23,8 +22,11 @@ class _Device:
     last: deque[DriftWindow] = field(default_factory=deque)
     last_examples: int = 0
     heard_at: float = 0.0
+    history: DeviceHistory | None = None
+    """As it was handed out; None once there is more."""
 
     def add(self, window: DriftWindow, needed: int) -> None:
+        self.history = None
         if self.first_examples < needed:
             self.first.append(window)
             self.first_examples += window.count
@@ -41,7 +43,7 @@ class VersionHistory:
     Windows that are not over the baseline's bins are passed over."""
 
     needed: int
-    baseline: Baseline
+    bins: Bins
     read_through: int = 0
     _devices: dict[str, _Device] = field(default_factory=dict)
 
@@ -54,8 +56,8 @@ class VersionHistory:
         served = 0
         for row in rows:
             self.read_through = row.id
-            window = _drift_window(row)
-            if window.count > 0 and fits(window, self.baseline):
+            window = self._window(row)
+            if window is not None:
                 device = self._devices.setdefault(row.device_id, _Device())
                 device.add(window, self.needed)
                 device.heard_at = row.received_at
@@ -71,30 +73,31 @@ class VersionHistory:
         """Histories of the devices in `labels` (id → effective labels); others are forgotten.
 
         A device that said nothing since `heard_since` is left out: it is not judged by its past.
+        What is as it was is the same object as before.
         """
         for gone in set(self._devices) - set(labels):
             del self._devices[gone]
         broken = set(faulty)
         return [
-            DeviceHistory(
-                device_id=device_id,
-                labels=labels[device_id],
-                first=tuple(device.first),
-                last=tuple(device.last),
-                sensor_fault_open=device_id in broken,
-            )
+            _history(device_id, device, labels[device_id], device_id in broken)
             for device_id, device in sorted(self._devices.items())
             if device.heard_at >= heard_since
         ]
 
+    def _window(self, row: Window) -> DriftWindow | None:
+        body: dict[str, Any] = row.body
+        counts = self.bins.row([*body["features"], body["predictions"], body["confidence"]])
+        if counts is None or row.count <= 0:
+            return None
+        sketches = Sketches.model_validate(row.sketches) if row.sketches else None
+        return DriftWindow(row.id, row.count, counts, sketches)
 
-def _drift_window(row: Window) -> DriftWindow:
-    body: dict[str, Any] = row.body
-    return DriftWindow(
-        id=row.id,
-        count=row.count,
-        features=tuple(tuple(counts) for counts in body["features"]),
-        predictions=tuple(body["predictions"]),
-        confidence=tuple(body["confidence"]),
-        sketches=Sketches.model_validate(row.sketches) if row.sketches else None,
-    )
+
+def _history(
+    device_id: str, device: _Device, labels: Mapping[str, str], broken: bool
+) -> DeviceHistory:
+    known = device.history
+    if known is None or known.labels != labels or known.sensor_fault_open != broken:
+        known = DeviceHistory(device_id, labels, tuple(device.first), tuple(device.last), broken)
+        device.history = known
+    return known

@@ -57,8 +57,8 @@ class Look:
 
 @dataclass
 class _Memory:
+    judgements: Judgements
     history: VersionHistory
-    judgements: Judgements = field(default_factory=Judgements)
     streaks: Mapping[AlarmKey, Streak] = field(default_factory=dict)
 
 
@@ -141,9 +141,11 @@ class DriftWatch:
         manifest = self._registry.manifest(watched.manifest_digest)
         if manifest.baseline is None:
             return
-        memory = self._memory.setdefault(
-            watched, _Memory(VersionHistory(examples_needed(manifest), manifest.baseline))
-        )
+        memory = self._memory.get(watched)
+        if memory is None:
+            judgements = Judgements(manifest)
+            history = VersionHistory(examples_needed(manifest), judgements.bins)
+            memory = self._memory[watched] = _Memory(judgements, history)
         now = self._clock.wall()
         with self._database.reading() as session:
             fresh = memory.history.add(

@@ -1,12 +1,16 @@
 """Alarms ring late and stop late, once each."""
 
+import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeloop_controller.core.alarms import AlarmKey, Change, Streak, advance
 from edgeloop_controller.core.drift import Cause, Finding, Scope, Score
+from edgeloop_controller.core.drift_scores import Observed
+from edgeloop_protocol.manifest import Manifest
 
-SCORE = Score(1.0, 100, (), 0.0, 0.0, {})
+NOTHING = Observed(100, np.zeros(2))
+SCORE = Score(1.0, (0.0, 0.0), NOTHING, NOTHING, Manifest.model_construct())
 FLEET = AlarmKey(Scope.FLEET, "*", Cause.WORLD_CHANGED)
 
 
