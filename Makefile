@@ -8,8 +8,8 @@ STAMP := $(VENV)/.installed
 PACKAGES := protocol agent controller simulators
 PYTEST_JOBS ?= 2
 
-.PHONY: help setup demo test check bench bench-fleet bench-chaos bench-scale explore mutants lock schemas \
-	clean test-packages
+.PHONY: help setup demo test check bench bench-fleet bench-chaos bench-scale explore mutants torture lock \
+	schemas clean test-packages
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -29,7 +29,7 @@ demo: $(STAMP)  ## the whole loop on real recordings; DATA=scenario.toml runs yo
 	@$(BIN)/edgeloop-sim run $(or $(DATA),watch) --out $(or $(OUT),demo-out)
 
 test-packages:
-	@tools/ensure_debian.sh mosquitto
+	@tools/ensure_debian.sh mosquitto strace
 
 test: $(STAMP) test-packages  ## every test
 	@$(BIN)/pytest -n $(PYTEST_JOBS) --dist loadfile $(ARGS)
@@ -58,6 +58,9 @@ explore: $(STAMP)  ## play SEEDS=100000 virtual worlds on JOBS=2 processes
 
 mutants: $(STAMP)  ## plant bugs in the real code; each must be found, JOBS=2
 	@$(BIN)/edgeloop-sim mutants --seeds $(or $(SEEDS),1000) --jobs $(or $(JOBS),2) $(ARGS)
+
+torture: $(STAMP) test-packages  ## an agent killed and starved at every step of an update, CUTS=2000
+	@$(BIN)/python -m edgeloop_simulators.torture --cuts $(or $(CUTS),2000) --jobs $(or $(JOBS),2) $(ARGS)
 
 schemas: $(STAMP)  ## write the JSON Schemas and the OpenAPI description in docs/spec
 	@$(BIN)/python -m edgeloop_protocol.schemas docs/spec/schemas

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs the Debian packages that a target needs, only where they are absent and only as root.
-# Usage: ensure_debian.sh python-venv|mosquitto ...
+# Usage: ensure_debian.sh python-venv|mosquitto|strace ...
 set -euo pipefail
 
 absent=()
@@ -10,6 +10,8 @@ for need in "$@"; do
       "${PYTHON:-python3}" -c 'import ensurepip, venv' 2>/dev/null || absent+=(python3-venv) ;;
     mosquitto)
       PATH="$PATH:/usr/sbin" command -v mosquitto >/dev/null || absent+=(mosquitto) ;;
+    strace)
+      command -v strace >/dev/null || absent+=(strace) ;;
     *)
       echo "ensure_debian.sh: unknown need '$need'" >&2; exit 2 ;;
   esac
@@ -18,7 +20,7 @@ done
 
 if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then
   echo "not installed: ${absent[*]}. Install with: sudo apt-get install ${absent[*]}" >&2
-  # The tests that need mosquitto skip and say so; without venv nothing works.
+  # The tests that need them skip and say so; without venv nothing works.
   case " ${absent[*]} " in *" python3-venv "*) exit 1 ;; *) exit 0 ;; esac
 fi
 echo "installing Debian packages: ${absent[*]}"

@@ -16,7 +16,8 @@ from edgeloop_agent.shell.journal import FileJournal
 from edgeloop_agent.shell.lock import StateDirLock
 from edgeloop_agent.shell.model_store import ModelStore
 from edgeloop_agent.shell.os_disk import OsDisk
-from edgeloop_agent.shell.outbox import SqliteOutbox, open_outbox
+from edgeloop_agent.shell.outbox import new_epoch, open_outbox
+from edgeloop_agent.shell.patient_outbox import PatientOutbox
 from edgeloop_agent.shell.run_loop import RunLoop
 from edgeloop_agent.shell.runner_process import RunnerProcesses
 from edgeloop_agent.shell.status import StatusFile
@@ -35,7 +36,11 @@ def run_agent(config: AgentConfig) -> None:
     state_dir = Path(config.state_dir)
     disk = OsDisk(state_dir)
     lock = StateDirLock(state_dir)
-    outbox = open_outbox(state_dir, config.telemetry.outbox_max_bytes)
+    outbox = PatientOutbox(
+        lambda epoch: open_outbox(state_dir, config.telemetry.outbox_max_bytes, epoch),
+        new_epoch(),
+        SystemClock(),
+    )
     try:
         inbox = Inbox()
         parts = _parts(config, disk, outbox, inbox)
@@ -49,7 +54,7 @@ def run_agent(config: AgentConfig) -> None:
         lock.release()
 
 
-def _parts(config: AgentConfig, disk: OsDisk, outbox: SqliteOutbox, inbox: Inbox) -> Parts:
+def _parts(config: AgentConfig, disk: OsDisk, outbox: PatientOutbox, inbox: Inbox) -> Parts:
     clock, state_dir = SystemClock(), disk.root
     store = ModelStore(disk)
     budget = ByteBudget(

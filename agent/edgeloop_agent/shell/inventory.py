@@ -54,7 +54,7 @@ def _runtimes(state_dir: Path) -> tuple[RuntimeInfo, ...]:
     if known.get("version") != version:
         known = _probe()
         if known:
-            write_durably(OsDisk(state_dir), CACHE_NAME, json.dumps(known).encode())
+            _remember(state_dir, known)
     if not known:
         return ()
     return (
@@ -65,6 +65,14 @@ def _runtimes(state_dir: Path) -> tuple[RuntimeInfo, ...]:
             max_ir_version=known.get("max_ir_version"),
         ),
     )
+
+
+def _remember(state_dir: Path, known: dict[str, Any]) -> None:
+    """Where the disk takes nothing, they are asked for again at the next start."""
+    try:
+        write_durably(OsDisk(state_dir), CACHE_NAME, json.dumps(known).encode())
+    except OSError as error:
+        logger.warning("the runtimes' versions are not remembered: %s", error)
 
 
 def _probe() -> dict[str, Any]:

@@ -42,6 +42,5 @@ class FileJournal:
         while self._disk.size(f"{CORRUPT_PREFIX}{number}") is not None:
             number += 1
         aside = f"{CORRUPT_PREFIX}{number}"
-        self._disk.rename(FILE_NAME, aside)
-        self._disk.sync_directory("")
+        self._disk.rename(FILE_NAME, aside)  # durable with the next save; else it is found again
         return aside

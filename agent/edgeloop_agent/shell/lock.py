@@ -1,5 +1,6 @@
 """One agent a state directory, held by a lock that the kernel releases when the agent dies."""
 
+import contextlib
 import fcntl
 import os
 from pathlib import Path
@@ -26,9 +27,9 @@ class StateDirLock:
                 f"another agent (pid {holder}) runs on {state_dir}: stop it, or give this one "
                 "another state_dir"
             ) from error
-        self._file.truncate(0)
-        self._file.write(str(os.getpid()))
-        self._file.flush()
+        with contextlib.suppress(OSError):  # the lock is what counts, not who is named in it
+            os.ftruncate(self._file.fileno(), 0)
+            os.write(self._file.fileno(), str(os.getpid()).encode())
 
     def release(self) -> None:
         self._file.close()

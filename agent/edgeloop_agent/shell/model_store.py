@@ -5,6 +5,7 @@ Invariants: a file under its final name was verified and synced; a partial downl
 """
 
 from collections.abc import Set as AbstractSet
+from contextlib import suppress
 from typing import Final
 
 from edgeloop_agent.ports import Disk
@@ -27,10 +28,13 @@ def part_path(artifact_digest: str) -> str:
 
 
 class ModelStore:
+    """That `models` itself survives a power cut is the journal's doing, which stands beside it and
+    is saved before any version counts."""
+
     def __init__(self, disk: Disk) -> None:
         self.disk = disk
-        disk.make_directory(DIRECTORY)
-        disk.sync_directory("")
+        with suppress(OSError):  # a full disk: there is nothing to keep yet
+            disk.make_directory(DIRECTORY)
 
     def put_manifest(self, manifest_digest: str, document: bytes) -> None:
         self._make_place(manifest_digest)
@@ -45,10 +49,13 @@ class ModelStore:
     def sync_names(self, manifest_digest: str) -> None:
         """Of a version's files; also of those found in place, whose sync may have failed then."""
         self.disk.sync_directory(f"{DIRECTORY}/{manifest_digest}")
-        self.disk.sync_directory(DIRECTORY)
 
     def collect_garbage(self, manifests: AbstractSet[str], artifacts: AbstractSet[str]) -> None:
-        for name in self.disk.list(DIRECTORY):
+        try:
+            names = self.disk.list(DIRECTORY)
+        except FileNotFoundError:
+            return
+        for name in names:
             if name.endswith("/"):
                 if name[:-1] not in manifests:
                     self.disk.remove_tree(f"{DIRECTORY}/{name[:-1]}")
@@ -56,5 +63,6 @@ class ModelStore:
                 self.disk.remove(f"{DIRECTORY}/{name}")
 
     def _make_place(self, manifest_digest: str) -> None:
+        self.disk.make_directory(DIRECTORY)
         self.disk.make_directory(f"{DIRECTORY}/{manifest_digest}")
         self.disk.sync_directory(DIRECTORY)

@@ -219,8 +219,9 @@ class SqliteOutbox:
         )
 
 
-def open_outbox(state_dir: Path, max_bytes: int) -> SqliteOutbox:
-    """Raises OutboxUnavailableError when there can be none."""
+def open_outbox(state_dir: Path, max_bytes: int, epoch: str = "") -> SqliteOutbox:
+    """`epoch`: of this boot, by default a new one. Raises OutboxUnavailableError when there can be
+    none."""
     problem = ""
     try:
         database = _open(state_dir / FILE_NAME)
@@ -231,7 +232,11 @@ def open_outbox(state_dir: Path, max_bytes: int) -> SqliteOutbox:
         problem = f"the outbox could not be read and is kept as {kept}: {error}"
         logger.error("%s", problem)
         database = _open(state_dir / FILE_NAME)
-    return SqliteOutbox(database, new_epoch(), max_bytes, problem)
+    try:
+        return SqliteOutbox(database, epoch or new_epoch(), max_bytes, problem)
+    except OutboxUnavailableError:
+        database.close()
+        raise
 
 
 def _open(path: Path) -> sqlite3.Connection:

@@ -216,6 +216,14 @@ class MemoryDisk:
     def durable(self, path: str) -> bytes | None:
         """What a power cut now would certainly leave of a file."""
         inode = self._durable.get(path)
+        if inode is None or not _has_parents(path, self._durable):
+            return None
+        return inode.synced
+
+    def if_names_survive(self, path: str) -> bytes | None:
+        """What a power cut now leaves of a file if all names survive, and of contents only what was
+        synced."""
+        inode = self._names.get(path)
         return inode.synced if inode is not None else None
 
     def used_bytes(self) -> int:

@@ -1,0 +1,122 @@
+"""`make torture`: how an agent bears a fault at every step of an update, and power cuts by thousands.
+
+Four parts, each with what it found: every operation on a strict disk; every system call under
+strace, with quick runners and then, for kills, with real ones; power cuts on ext4; and each fsync
+left out, which must be found.
+"""
+
+import argparse
+import logging
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Final
+
+from rich.console import Console
+
+from edgeloop_simulators.torture import ext4_image, strict_disk, syscalls
+from edgeloop_simulators.torture.fsyncs import FSYNCS, By, prove
+from edgeloop_simulators.torture.power import PowerCuts
+from edgeloop_simulators.torture.shelf import fill
+from edgeloop_simulators.torture.syscalls import Fault, Syscalls
+from edgeloop_simulators.torture.versions import Shelf
+
+CUTS: Final = 2000
+SEED: Final = 1
+PROBLEMS_SHOWN_MAX: Final = 5
+FAILED: Final = 1
+
+
+class Torture:
+    def __init__(self, shelf: Path, cuts: int, jobs: int, seed: int, console: Console) -> None:
+        self._shelf = shelf
+        self._cuts, self._jobs, self._seed = cuts, jobs, seed
+        self._console = console
+        self.failures = 0
+
+    def run(self) -> None:
+        for part, why_not, play in (
+            ("every operation on a strict disk", "", self._strict_disk),
+            ("every system call, quick runners", syscalls.why_not(), self._quick_calls),
+            ("a kill at every system call, real runners", syscalls.why_not(), self._real_calls),
+            (f"{self._cuts:,} power cuts on ext4", ext4_image.why_not(), self._power_cuts),
+            ("each fsync left out", "", self._fsyncs),
+        ):
+            self._part(part, why_not, play)
+
+    def _part(self, part: str, why_not: str, play: Callable[[], Iterator[str]]) -> None:
+        if why_not:
+            self._console.print(f"[yellow]skipped[/]  {part}: {why_not}")
+            return
+        tried, problems = 0, []
+        for problem in play():
+            tried += 1
+            if problem:
+                problems.append(problem)
+        verdict = "[red]failed[/]" if problems else "[green]held[/]"
+        self._console.print(f"{verdict:>20}  {part}: {tried:,} tried, {len(problems)} failed")
+        for problem in problems[:PROBLEMS_SHOWN_MAX]:
+            self._console.print(f"          {problem}", markup=False, soft_wrap=True)
+        self.failures += len(problems)
+
+    def _strict_disk(self) -> Iterator[str]:
+        for struck in strict_disk.play(Shelf(self._shelf)):
+            where = f"{struck.fault.name} at {struck.operation}: "
+            yield where + "; ".join(struck.problems) if struck.problems else ""
+
+    def _quick_calls(self) -> Iterator[str]:
+        yield from self._calls(quick=True, faults=tuple(Fault))
+
+    def _real_calls(self) -> Iterator[str]:
+        yield from self._calls(quick=False, faults=(Fault.KILL,))
+
+    def _calls(self, quick: bool, faults: tuple[Fault, ...]) -> Iterator[str]:
+        tortured = Syscalls(self._shelf, quick=quick)
+        try:
+            for struck in tortured.strike_all(tortured.points(), faults, self._jobs):
+                where = f"{struck.fault.name} at {struck.point}: "
+                yield where + "; ".join(struck.problems) if struck.problems else ""
+        finally:
+            tortured.close()
+
+    def _power_cuts(self) -> Iterator[str]:
+        cuts = PowerCuts(self._shelf, self._seed)
+        try:
+            for cut in cuts.play(self._cuts):
+                yield f"cut {cut.number}: {'; '.join(cut.problems)}" if cut.problems else ""
+        finally:
+            cuts.close()
+
+    def _fsyncs(self) -> Iterator[str]:
+        for name, fsync in FSYNCS.items():
+            if fsync.found_by is By.POWER_CUTS and ext4_image.why_not():
+                continue
+            proof = prove(name, self._shelf, self._seed)
+            if proof.found:
+                self._console.print(
+                    f"             without {name} ({fsync.says}), by {fsync.found_by.value}, "
+                    f"after {proof.tried}: {proof.found}",
+                    markup=False,
+                    soft_wrap=True,
+                )
+            yield "" if proof.found else f"nothing is lost without {name}: {fsync.says}"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--cuts", type=int, default=CUTS, help=f"power cuts (default: {CUTS})")
+    parser.add_argument("--jobs", type=int, default=2, help="agents under strace at once")
+    parser.add_argument("--seed", type=int, default=SEED)
+    options = parser.parse_args()
+    logging.disable(logging.CRITICAL)  # an agent under torture complains at each step
+    with tempfile.TemporaryDirectory(prefix="edgeloop-shelf-") as directory:
+        shelf = Path(directory)
+        fill(shelf)
+        torture = Torture(shelf, options.cuts, options.jobs, options.seed, Console())
+        torture.run()
+    return FAILED if torture.failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
