@@ -62,8 +62,9 @@ mutants: $(STAMP)  ## plant bugs in the real code; each must be found, JOBS=2
 torture: $(STAMP) test-packages  ## an agent killed and starved at every step of an update, CUTS=2000
 	@$(BIN)/python -m edgeloop_simulators.torture --cuts $(or $(CUTS),2000) --jobs $(or $(JOBS),2) $(ARGS)
 
-schemas: $(STAMP)  ## write the JSON Schemas and the OpenAPI description in docs/spec
+schemas: $(STAMP)  ## write the JSON Schemas, the OpenAPI description and the lifecycle in docs/spec
 	@$(BIN)/python -m edgeloop_protocol.schemas docs/spec/schemas
+	@$(BIN)/python -m edgeloop_agent.lifecycle_diagram docs/spec/lifecycle.md
 	@$(BIN)/python -m edgeloop_simulators.virtual.scenario.schemas docs/spec/schemas
 	@$(BIN)/python -m edgeloop_controller.api.openapi docs/spec/openapi.json
 

@@ -1,9 +1,12 @@
 """The transition table: each pair is decided, and the moves are these."""
 
+from pathlib import Path
+
 import pytest
 
-from edgeloop_agent.core.lifecycle import TABLE, Signal, after
+from edgeloop_agent.core.lifecycle import TABLE, Signal, after, transitions_max
 from edgeloop_agent.errors import LifecycleError
+from edgeloop_agent.lifecycle_diagram import page
 from edgeloop_protocol.lifecycle import RESTING, SlotState
 
 MOVES = {
@@ -40,3 +43,28 @@ def test_every_pair_is_a_move_or_an_explicit_rejection(state, signal):
 def test_every_state_can_be_left_for_rest():
     for state in SlotState:
         assert after(state, Signal.FAILED) in RESTING
+
+
+@pytest.mark.parametrize("attempts_max", [1, 2, 3, 7])
+def test_an_offer_leads_to_a_bounded_number_of_transitions(attempts_max):
+    """The longest way through the table on which tries are counted."""
+
+    def longest(state, attempts, is_first):
+        if state in RESTING and not is_first:
+            return 0
+        ways = []
+        for signal in Signal:
+            target = TABLE[state, signal]
+            tries = attempts + (signal is Signal.TRYING)
+            if target is not None and tries <= attempts_max:
+                ways.append(1 + longest(target, tries, False))
+        return max(ways)
+
+    for state in RESTING:
+        assert longest(state, 0, True) == transitions_max(attempts_max)
+
+
+def test_the_page_shows_the_table():
+    """`make schemas` writes it."""
+    written = Path(__file__).parents[2] / "docs" / "spec" / "lifecycle.md"
+    assert written.read_text(encoding="utf-8") == page()

@@ -62,3 +62,10 @@ def after(state: SlotState, signal: Signal) -> SlotState:
     if target is None:
         raise LifecycleError(f"{signal.name} is not possible in state {state}")
     return target
+
+
+def transitions_max(attempts_max: int) -> int:
+    """How many transitions one offer can lead to: three until it is staged, four a try (of which
+    the last leads back), and one to its end. A step back must have been preceded by a try, and
+    tries are counted; so no fault, however often it comes, keeps a slot busy for ever."""
+    return 3 + 4 * attempts_max + 1

@@ -1,4 +1,4 @@
-"""`make torture`: how an agent bears a fault at every step of an update, and power cuts by thousands.
+"""`make torture`: faults at every step of an update, and power cuts by the thousand.
 
 Four parts, each with what it found: every operation on a strict disk; every system call under
 strace, with quick runners and then, for kills, with real ones; power cuts on ext4; and each fsync

@@ -1,0 +1,149 @@
+"""Torture in small: the whole of it is `make torture`."""
+
+import ast
+import inspect
+import logging
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import edgeloop_agent.shell
+from edgeloop_agent.shell import os_disk
+from edgeloop_simulators.torture import ext4_image, strict_disk, syscalls
+from edgeloop_simulators.torture.fsyncs import FSYNCS, By, prove
+from edgeloop_simulators.torture.power import PowerCuts
+from edgeloop_simulators.torture.promises import Ledger
+from edgeloop_simulators.torture.shelf import fill
+from edgeloop_simulators.torture.syscalls import Fault, Syscalls
+from edgeloop_simulators.torture.verdict import broken
+from edgeloop_simulators.torture.versions import Shelf
+
+needs_ext4 = pytest.mark.skipif(bool(ext4_image.why_not()), reason=ext4_image.why_not())
+needs_strace = pytest.mark.skipif(bool(syscalls.why_not()), reason=syscalls.why_not())
+SYNCS = {"sync", "sync_directory", "sync_names", "fsync", "_sync_directory"}
+
+
+@pytest.fixture(scope="module")
+def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("shelf")
+    fill(directory)
+    return directory
+
+
+@pytest.fixture(autouse=True)
+def quiet() -> Iterator[None]:
+    """An agent under torture complains at each step."""
+    logging.disable(logging.CRITICAL)
+    yield
+    logging.disable(logging.NOTSET)
+
+
+def test_a_fault_at_every_operation_leaves_an_old_version_or_a_new_one(shelf: Path) -> None:
+    struck = list(strict_disk.play(Shelf(shelf)))
+    assert len(struck) > 100
+    assert {one.fault for one in struck} == set(strict_disk.Fault)
+    assert [one for one in struck if one.problems] == []
+
+
+@pytest.mark.parametrize("name", [n for n, f in FSYNCS.items() if f.found_by is By.STRICT_DISK])
+def test_without_an_fsync_a_power_cut_costs_something(shelf: Path, name: str) -> None:
+    assert prove(name, shelf, seed=1).found
+
+
+@needs_ext4
+@pytest.mark.parametrize("name", [n for n, f in FSYNCS.items() if f.found_by is By.POWER_CUTS])
+def test_without_the_real_disks_fsync_a_power_cut_costs_something(shelf: Path, name: str) -> None:
+    assert prove(name, shelf, seed=1).found
+
+
+def test_every_fsync_of_the_agent_is_on_the_list() -> None:
+    """But for the one that makes the state directory itself, which has a test of its own."""
+    directory = Path(inspect.getfile(edgeloop_agent.shell)).parent
+    found = Counter(
+        f"{path.stem}:{function}" for path in directory.glob("*.py") for function in _syncs(path)
+    )
+    listed = Counter(
+        fsync.edit.function.removeprefix("edgeloop_agent.shell.")
+        for name, fsync in FSYNCS.items()
+        if name != "outbox"
+    )
+    passed_on = Counter({"os_disk:OsDisk.sync_directory": 1, "os_disk:_make_durably": 1})
+    assert found == listed + passed_on
+
+
+def _syncs(path: Path) -> Iterator[str]:
+    """The functions that sync, once for each call."""
+    for outer in ast.parse(path.read_text()).body:
+        functions = outer.body if isinstance(outer, ast.ClassDef) else [outer]
+        prefix = f"{outer.name}." if isinstance(outer, ast.ClassDef) else ""
+        for function in functions:
+            if not isinstance(function, ast.FunctionDef):
+                continue
+            for node in ast.walk(function):
+                called = node.func if isinstance(node, ast.Call) else None
+                name = getattr(called, "attr", getattr(called, "id", ""))
+                if name in SYNCS:
+                    yield prefix + function.name
+
+
+def test_a_state_directory_is_made_durably(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is synced in it would else be lost with it."""
+    synced: list[Path] = []
+    monkeypatch.setattr(os_disk, "_sync_directory", synced.append)
+    os_disk.OsDisk(tmp_path / "a" / "b")
+    assert synced == [tmp_path, tmp_path / "a"]
+    os_disk.OsDisk(tmp_path / "a" / "b")
+    assert len(synced) == 2
+
+
+@needs_ext4
+@pytest.mark.timeout(300)
+def test_power_cuts_on_ext4(shelf: Path) -> None:
+    cuts = PowerCuts(shelf, seed=7)
+    try:
+        played = list(cuts.play(60))
+    finally:
+        cuts.close()
+    assert len(played) == 60
+    assert [cut for cut in played if cut.problems] == []
+
+
+@needs_strace
+@pytest.mark.timeout(300)
+def test_faults_at_system_calls(shelf: Path) -> None:
+    """Every fsync and rename of the journal and of the versions, each with one of the faults, and a
+    kill; and one refusal of each kind at each start of the outbox."""
+    tortured = Syscalls(shelf)
+    try:
+        points = tortured.points()
+        kinds = {(point.call, point.path) for point in points}
+        assert ("rename", "journal.json.tmp") in kinds
+        assert ("fsync", "models") in kinds
+        chosen = [p for p in points if p.call in ("fsync", "rename") and "status" not in p.path]
+        struck = [
+            *tortured.strike_all(chosen[::3], [Fault.KILL], jobs=1),
+            *tortured.strike_all(chosen[1::3], [Fault.BROKEN], jobs=1),
+            *tortured.strike_all(chosen[2::3], [Fault.FULL], jobs=1),
+            *tortured.strike_all(
+                [p for p in points if p.path.startswith(("outbox", "agent.lock")) and p.place == 1],
+                [Fault.FULL],
+                jobs=1,
+            ),
+        ]
+    finally:
+        tortured.close()
+    assert sum(one.was_reached for one in struck) > 0.8 * len(struck)
+    assert [one for one in struck if one.problems] == []
+    assert all(one.starts == 1 for one in struck if one.fault is not Fault.KILL)
+
+
+def test_what_was_promised_is_looked_for(tmp_path: Path) -> None:
+    """The judge itself: a disk with nothing on it keeps no promise."""
+    assert broken(tmp_path, Ledger()) == []
+    ledger = Ledger(revision=3, champions={"default": "1" * 64}, appended={"e": 2})
+    ledger.received["e"] = {1}
+    laws = [problem.partition(":")[0] for problem in broken(tmp_path, ledger)]
+    assert laws == ["EL-INV-4", "EL-INV-1", "EL-TEL-3"]
+    assert ledger.missing() == ["e"]
