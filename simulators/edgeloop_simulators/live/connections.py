@@ -11,8 +11,7 @@ import socket
 from collections import Counter
 from typing import Any, Final
 
-from paho.mqtt import client as paho
-
+from edgeloop_protocol.limits import PAYLOAD_MAX_BYTES
 from edgeloop_protocol.mqtt import (
     CONNECT_TIMEOUT_S,
     KEEPALIVE_S,
@@ -20,22 +19,12 @@ from edgeloop_protocol.mqtt import (
     BrokerListener,
     PahoConnection,
 )
+from edgeloop_simulators.live.paho_on_loop import LoopClient
+from edgeloop_simulators.live.turns import Turns
 
 CONNECTING_MAX: Final = 256
 SWEEP_S: Final = 5.0
 """How often every client looks after its keepalive; well below KEEPALIVE_S."""
-
-
-class _Client(paho.Client):
-    """paho that is given its connected socket, because its own connect blocks."""
-
-    connected_socket: socket.socket | None = None
-
-    def _create_socket(self) -> socket.socket:
-        given, self.connected_socket = self.connected_socket, None
-        if given is None:
-            raise OSError("paho wants a socket that nobody connected")
-        return given
 
 
 class Connections:
@@ -43,6 +32,7 @@ class Connections:
 
     def __init__(self, address: BrokerAddress) -> None:
         self.loop = asyncio.get_running_loop()
+        self.turns = Turns(self.loop)
         self.address = address
         self.connecting = asyncio.Semaphore(CONNECTING_MAX)
         self.connects = 0
@@ -92,17 +82,19 @@ class LoopBroker(PahoConnection):
         subscriptions: tuple[str, ...],
         will: tuple[str, bytes] | None,
     ) -> None:
-        super().__init__(connections.address, client_id, subscriptions, will, _Client)
+        super().__init__(connections.address, client_id, subscriptions, will, LoopClient)
         self._connections = connections
         self._loop = connections.loop
         self._timer: asyncio.TimerHandle | None = None
         self._connecting: asyncio.Task[None] | None = None
         self._writing = False
         client = self._client
+        assert isinstance(client, LoopClient)
+        self._paho = client
         client.on_socket_open = lambda _c, _u, sock: self._read(sock)
         client.on_socket_close = lambda _c, _u, sock: self._forget_socket(sock)
-        client.on_socket_register_write = lambda _c, _u, _s: self._write_soon()
-        client.on_socket_unregister_write = lambda _c, _u, sock: self._stop_writing(sock)
+        client.write_soon = self._write_soon
+        client.hear = self._hear
 
     def start(self, listener: BrokerListener) -> None:
         self._listener = listener
@@ -127,13 +119,17 @@ class LoopBroker(PahoConnection):
             left.close()
 
     def publish(self, topic: str, payload: bytes) -> bool:
-        sent = super().publish(topic, payload)
+        client = self._paho
+        if len(payload) > PAYLOAD_MAX_BYTES or not client.is_connected():
+            return False
+        sent = client.say(topic, payload)
         self._connections.published += sent
         return sent
 
-    def _on_message(self, client: paho.Client, userdata: Any, message: paho.MQTTMessage) -> None:
+    def _hear(self, topic: str, payload: bytes) -> None:
         self._connections.received += 1
-        super()._on_message(client, userdata, message)
+        if self._listener is not None:
+            self._listener.message(topic, payload)
 
     def keep_alive(self) -> None:
         self._client.loop_misc()
@@ -163,25 +159,30 @@ class LoopBroker(PahoConnection):
                 raise
         connections.connects += 1
         connections.connects_in[int(self._loop.time())] += 1
-        client = self._client
-        assert isinstance(client, _Client)
-        client.connected_socket = made
-        client.reconnect()
+        self._paho.connected_socket = made
+        self._paho.reconnect()
 
     def _read(self, sock: Any) -> None:
         self._loop.add_reader(sock, self._client.loop_read)
 
     def _write_soon(self) -> None:
-        self._loop.call_soon(self._flush)
+        self._connections.turns.soon(self._flush)
 
     def _flush(self) -> None:
         """Usually the kernel takes all at once; only a full socket is watched."""
-        client = self._client
+        if self._stopping.is_set():
+            return
+        client = self._paho
         client.loop_write()
-        sock: Any = client.socket()
-        if sock is not None and client.want_write() and not self._writing:
+        if client.want_write():
+            self._watch_writing(client.socket())
+        elif self._writing:
+            self._stop_writing(client.socket())
+
+    def _watch_writing(self, sock: Any) -> None:
+        if sock is not None and not self._writing:
             self._writing = True
-            self._loop.add_writer(sock, client.loop_write)
+            self._loop.add_writer(sock, self._flush)
 
     def _stop_writing(self, sock: Any) -> None:
         if self._writing:

@@ -67,6 +67,7 @@ class LiveDevice:
         "_planned",
         "_snapshot",
         "_timer",
+        "_turns",
         "connected_now",
         "device_id",
         "disk",
@@ -80,6 +81,7 @@ class LiveDevice:
     ) -> None:
         self._around = around
         self._loop = around.connections.loop
+        self._turns = around.connections.turns
         self._items: deque[Item] = deque()
         self._planned = False
         self._timer: asyncio.TimerHandle | None = None
@@ -172,7 +174,7 @@ class LiveDevice:
     def _work_soon(self) -> None:
         if not self._planned:
             self._planned = True
-            self._loop.call_soon(self._work)
+            self._turns.soon(self._work)
 
     def _work(self) -> None:
         self._planned = False
