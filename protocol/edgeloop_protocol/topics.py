@@ -34,6 +34,10 @@ class Down(StrEnum):
     ACK = "ack"
 
 
+_UP_KINDS: Final = {kind.value: kind for kind in Up}
+_DOWN_KINDS: Final = {kind.value: kind for kind in Down}
+
+
 class UpTopic(NamedTuple):
     device_id: str
     kind: Up
@@ -69,22 +73,24 @@ def device_subscription(device_id: str) -> str:
 
 def _parts(topic: str, direction: str) -> tuple[str, str]:
     parts = topic.split("/")
-    if len(parts) != 5 or "/".join(parts[:2]) != PREFIX or parts[3] != direction:
+    if len(parts) != 5 or parts[3] != direction or not topic.startswith(f"{PREFIX}/"):
         raise TopicError(f"topic {topic!r} is not {PREFIX}/<device>/{direction}/<kind>")
     return check_device_id(parts[2]), parts[4]
 
 
 def parse_up_topic(topic: str) -> UpTopic:
     """Raises TopicError for anything that is not a device's topic of a known kind."""
-    device_id, kind = _parts(topic, "up")
-    if kind not in Up.__members__.values():
+    device_id, name = _parts(topic, "up")
+    kind = _UP_KINDS.get(name)
+    if kind is None:
         raise TopicError(f"topic {topic!r} ends in an unknown kind; known are {', '.join(Up)}")
-    return UpTopic(device_id, Up(kind))
+    return UpTopic(device_id, kind)
 
 
 def parse_down_topic(topic: str) -> DownTopic:
     """Raises TopicError for anything that is not a controller's topic of a known kind."""
-    device_id, kind = _parts(topic, "down")
-    if kind not in Down.__members__.values():
+    device_id, name = _parts(topic, "down")
+    kind = _DOWN_KINDS.get(name)
+    if kind is None:
         raise TopicError(f"topic {topic!r} ends in an unknown kind; known are {', '.join(Down)}")
-    return DownTopic(device_id, Down(kind))
+    return DownTopic(device_id, kind)

@@ -67,12 +67,14 @@ INVENTORY = Inventory(
 
 
 class Server:
-    """`contents` by digest; `cut_after` ends the next answer early, once; `asked` is the Ranges."""
+    """`contents` by digest; `cut_after` ends the next answer early, once; `asked` is the Ranges;
+    `length` of an answer: stated, chunked, or that of its connection."""
 
     def __init__(self) -> None:
         self.contents = {OFFER.manifest_digest: MANIFEST.canonical(), OFFER.artifact_digest: MODEL}
         self.cut_after: int | None = None
         self.honours_range = True
+        self.length = "stated"
         self.gone = False
         self.asked: list[str | None] = []
         self.held = threading.Event()
@@ -106,11 +108,18 @@ class Server:
         wanted = re.fullmatch(r"bytes=(\d+)-", request.headers.get("Range", ""))
         start = int(wanted[1]) if wanted and self.honours_range else 0
         request.send_response(206 if start else 200)
-        request.send_header("Content-Length", str(len(content) - start))
+        if self.length == "stated":
+            request.send_header("Content-Length", str(len(content) - start))
+        elif self.length == "chunked":
+            request.send_header("Transfer-Encoding", "chunked")
+            parts = content[start : start + 1000], content[start + 1000 :]
+            content, start = b"".join(b"%x\r\n%b\r\n" % (len(p), p) for p in (*parts, b"")), 0
+        else:
+            request.send_header("Connection", "close")
         request.end_headers()
         cut, self.cut_after = self.cut_after, None
         request.wfile.write(content[start:] if cut is None else content[start : start + cut])
-        request.close_connection = cut is not None
+        request.close_connection = cut is not None or self.length == "that of the connection"
 
     def close(self) -> None:
         self.gone = True
@@ -209,6 +218,15 @@ def test_a_cut_download_waits_and_is_resumed(rig: Any, server: Server, honours_r
         ArtifactFetched("main", OFFER.manifest_digest)
     ]
     assert server.asked[-1] == "bytes=1000-"
+    assert rig.disk.read(model_path(OFFER.manifest_digest)) == MODEL
+
+
+@pytest.mark.parametrize("length", ["chunked", "that of the connection"])
+def test_answers_that_state_no_length_are_read_too(rig: Any, server: Server, length: str) -> None:
+    server.length = length
+    first, second = fetch(rig, FetchManifest("main", OFFER), FetchArtifact("main", OFFER))
+    assert isinstance(first, ManifestFetched)
+    assert isinstance(second, ArtifactFetched)
     assert rig.disk.read(model_path(OFFER.manifest_digest)) == MODEL
 
 

@@ -87,8 +87,10 @@ class RunnerSet:
     @property
     def source_problem(self) -> str:
         """Why the runner that has the source cannot open it; empty when it can."""
-        problems = (r.progress.source_problem for r in self.runners.values() if r.has_source)
-        return next(filter(None, problems), "")
+        for runner in self.runners.values():
+            if runner.has_source and runner.progress.source_problem:
+                return runner.progress.source_problem
+        return ""
 
     def settle(self, wanted: Wanted, now: float) -> list[Effect]:
         """Start, stop and switch until what runs is what is wanted; idempotent."""

@@ -28,7 +28,7 @@ from edgeloop_agent.core.runners import Role, Runner, RunnerSet
 from edgeloop_agent.core.settings import CoreSettings
 from edgeloop_agent.core.snapshot import Candidate, SlotSnapshot
 from edgeloop_agent.core.waiting import Waiting
-from edgeloop_agent.core.wanted import SERVES, TRYING, wanted
+from edgeloop_agent.core.wanted import SERVES, TRYING, Wants
 from edgeloop_protocol.lifecycle import RESTING, SlotState
 from edgeloop_protocol.limits import TEXT_MAX_CHARS
 from edgeloop_protocol.messages import Refusal, SlotDesired, SlotReported
@@ -48,7 +48,7 @@ class Slot:
         self._waiting = Waiting(jitter)
         self._repair = Repair(durable.slot, jitter)
         self._probation_since = 0.0
-        self._report = Report()
+        self._report, self._wants = Report(), Wants()
 
     def recover(self) -> None:
         """After a boot: no runner is left, so a try that was underway begins anew, counted."""
@@ -115,7 +115,8 @@ class Slot:
 
     def settle(self, now: float) -> list[Effect]:
         """Make the runners follow the state, and hand over all effects since the last call."""
-        effects = self._effects + self.runners.settle(wanted(self.durable, self.journalled), now)
+        wants = self._wants.of(self.durable, self.journalled)
+        effects = self._effects + self.runners.settle(wants, now)
         self._effects = []
         if self._fetch is not None and self.durable == self.journalled:
             effects.append(self._fetch)

@@ -4,6 +4,7 @@ Invariants: a candidate is wanted, and gets the source, only as far as the journ
 try; a step back (a rollback) and the champion never wait for the journal.
 """
 
+from dataclasses import dataclass
 from typing import Final
 
 from edgeloop_agent.core.runners import Wanted
@@ -12,6 +13,20 @@ from edgeloop_protocol.lifecycle import SlotState
 
 TRYING: Final = frozenset({SlotState.SELF_TEST, SlotState.ACTIVATING, SlotState.PROBATION})
 SERVES: Final = frozenset({SlotState.ACTIVATING, SlotState.PROBATION})
+
+
+@dataclass(slots=True)
+class Wants:
+    """`wanted`, found anew only when a state is another one: most events move none."""
+
+    _of: tuple[SlotSnapshot, SlotSnapshot] | None = None
+    _wanted: Wanted | None = None
+
+    def of(self, durable: SlotSnapshot, journalled: SlotSnapshot) -> Wanted:
+        of = self._of
+        if self._wanted is None or of is None or of[0] is not durable or of[1] is not journalled:
+            self._of, self._wanted = (durable, journalled), wanted(durable, journalled)
+        return self._wanted
 
 
 def wanted(durable: SlotSnapshot, journalled: SlotSnapshot) -> Wanted:

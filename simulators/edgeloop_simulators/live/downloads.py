@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
-from http import HTTPStatus
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -27,14 +26,14 @@ from edgeloop_agent.errors import FetchUnreachableError
 from edgeloop_agent.ports import Fetch, Post
 from edgeloop_agent.shell.download import DISK_RESERVE_BYTES, Downloader
 from edgeloop_agent.shell.fetch import FetchEvent, perform
-from edgeloop_agent.shell.http_source import CONNECT_TIMEOUT_S, READ_TIMEOUT_S
+from edgeloop_agent.shell.http_source import CONNECT_TIMEOUT_S
 from edgeloop_agent.shell.model_store import ModelStore
 from edgeloop_protocol.limits import DOWNLOAD_CHUNK_BYTES
 from edgeloop_protocol.manifest import parse_manifest
 from edgeloop_protocol.messages import Inventory
+from edgeloop_simulators.live.artifact_connection import Answer, ArtifactConnection
 
 CONNECTIONS_MAX: Final = 32
-READ_BYTES: Final = 64 * 1024
 BODIES_SHARED_MAX: Final = 64
 MANIFESTS_PARSED_MAX: Final = 16
 ROUNDS_MAX: Final = 8
@@ -90,8 +89,9 @@ class ArtifactServer:
         self._host, self._port = parts.hostname or "127.0.0.1", parts.port or 80
         self._path = f"{parts.path.rstrip('/')}/v1/artifacts"
         self._free = asyncio.Semaphore(CONNECTIONS_MAX)
-        self._kept: list[_Connection] = []
-        self._shared: dict[bytes, bytes] = {}
+        self._kept: list[ArtifactConnection] = []
+        self._shared: dict[tuple[str, int], bytes] = {}
+        """The last that came, by digest and offset."""
         self.requests = 0
         self.bytes_down = 0
 
@@ -101,7 +101,7 @@ class ArtifactServer:
             body = await self._get(digest, offset)
         self.requests += 1
         self.bytes_down += len(body.content)
-        return Body(self._share(body.content), body.problem)
+        return Body(self._share((digest, offset), body.content), body.problem)
 
     def close(self) -> None:
         while self._kept:
@@ -111,7 +111,7 @@ class ArtifactServer:
         what = f"http://{self._host}:{self._port}{self._path}/{digest}"
         while True:
             is_kept = bool(self._kept)
-            answer = _Answer(offset)
+            answer = Answer(offset)
             try:
                 connection = self._kept.pop() if is_kept else await self._connect()
                 await self._ask(connection, f"{self._path}/{digest}", answer)
@@ -121,94 +121,33 @@ class ArtifactServer:
                 return Body(answer.content, f"{what}: {error or type(error).__name__}")
             return Body(answer.content, answer.problem(what))
 
-    async def _ask(self, connection: "_Connection", path: str, answer: "_Answer") -> None:
+    async def _ask(self, connection: ArtifactConnection, path: str, answer: Answer) -> None:
         try:
-            async with asyncio.timeout(READ_TIMEOUT_S):
-                await connection.ask(path, answer)
+            await connection.ask(path, answer)
         except BaseException:
             connection.close()
             raise
-        if connection.again():
+        if connection.is_usable:
             self._kept.append(connection)
+        else:
+            connection.close()
 
-    async def _connect(self) -> "_Connection":
+    async def _connect(self) -> ArtifactConnection:
+        loop = asyncio.get_running_loop()
         async with asyncio.timeout(CONNECT_TIMEOUT_S):
-            reader, writer = await asyncio.open_connection(self._host, self._port)
-        return _Connection(self._host, reader, writer)
+            _, connection = await loop.create_connection(
+                lambda: ArtifactConnection(self._host), self._host, self._port
+            )
+        return connection
 
-    def _share(self, content: bytes) -> bytes:
-        if content not in self._shared and len(self._shared) >= BODIES_SHARED_MAX:
+    def _share(self, what: tuple[str, int], content: bytes) -> bytes:
+        known = self._shared.get(what)
+        if known == content:
+            return known
+        if len(self._shared) >= BODIES_SHARED_MAX:
             self._shared.clear()
-        return self._shared.setdefault(content, content)
-
-
-@dataclass(slots=True)
-class _Answer:
-    """Judged as HttpArtifactSource does it: a server may ignore Range."""
-
-    offset: int
-    status: int = 0
-    end: str = ""
-    body: bytearray = field(default_factory=bytearray)
-
-    @property
-    def content(self) -> bytes:
-        if self.status == HTTPStatus.OK:
-            return bytes(self.body[self.offset :] if self.offset else self.body)
-        return bytes(self.body) if self.status == HTTPStatus.PARTIAL_CONTENT else b""
-
-    def problem(self, what: str) -> str:
-        offset, status = self.offset, self.status
-        if status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE and offset:
-            return "" if self.end == f"bytes */{offset}" else f"{what} has no byte {offset}"
-        if status not in (HTTPStatus.OK, HTTPStatus.PARTIAL_CONTENT):
-            return f"{what} answered {status}"
-        if status == HTTPStatus.OK and len(self.body) < offset:
-            return f"{what} has no byte {offset}"
-        return ""
-
-
-class _Connection:
-    """One kept connection: a request, then its answer."""
-
-    def __init__(
-        self, host: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> None:
-        self._host, self._reader, self._writer = host, reader, writer
-        self._http = h11.Connection(h11.CLIENT)
-
-    async def ask(self, path: str, answer: _Answer) -> None:
-        headers = [("host", self._host), ("accept-encoding", "identity")]
-        if answer.offset:
-            headers.append(("range", f"bytes={answer.offset}-"))
-        request = h11.Request(method="GET", target=path, headers=headers)
-        sent = self._http.send(request) or b""
-        self._writer.write(sent + (self._http.send(h11.EndOfMessage()) or b""))
-        event = await self._next()
-        if not isinstance(event, h11.Response):
-            raise h11.RemoteProtocolError("no answer")
-        answer.end = dict(event.headers).get(b"content-range", b"").decode()
-        answer.status = event.status_code
-        while isinstance(event := await self._next(), h11.Data):
-            answer.body += event.data
-        if not isinstance(event, h11.EndOfMessage):
-            raise h11.RemoteProtocolError("the connection was cut")
-
-    def again(self) -> bool:
-        """Whether it can be used once more; else it is closed."""
-        if self._http.our_state is h11.DONE and self._http.their_state is h11.DONE:
-            self._http.start_next_cycle()
-            return True
-        self.close()
-        return False
-
-    def close(self) -> None:
-        self._writer.transport.abort()
-
-    async def _next(self) -> object:
-        while (event := self._http.next_event()) is h11.NEED_DATA:
-            self._http.receive_data(await self._reader.read(READ_BYTES))
-        return event
+        self._shared[what] = content
+        return content
 
 
 @dataclass(slots=True)

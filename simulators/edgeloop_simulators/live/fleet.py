@@ -39,6 +39,9 @@ MOST: Final = 0.95
 HEARTBEAT_TIMEOUT_S: Final = 60.0
 """Longer than an agent's own: the devices share a thread, and a burst may hold all of them up."""
 MEMORY_BYTES: Final = 512 * MIB
+YOUNG_OBJECTS: Final = 50_000
+"""So many new ones before a collection looks at them: a burst makes ten thousand devices' worth of
+states that stay, and hardly any cycles."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +163,7 @@ class LiveFleet:
         self._clock = SystemClock()
         self.runners = SharedRunners(inference, self._clock, terms.runners)
         self._running: asyncio.Task[None] | None = None
+        self._gc_thresholds = gc.get_threshold()
 
     async def start(self) -> None:
         """Return when every device has begun to connect. Raises FleetError."""
@@ -185,9 +189,11 @@ class LiveFleet:
             self.devices[device_id] = device
             self.standing.states[IDLE] += 1
             device.begin()
+        gc.set_threshold(YOUNG_OBJECTS, *self._gc_thresholds[1:])
         gc.freeze()  # they live as long as the fleet: a collection need not walk through them
 
     async def close(self) -> None:
+        gc.set_threshold(*self._gc_thresholds)
         gc.unfreeze()
         if self._running is not None:
             self._running.cancel()
