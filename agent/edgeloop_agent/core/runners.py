@@ -165,8 +165,11 @@ class RunnerSet:
         return effects, lost
 
     def deadlines(self) -> list[float]:
-        times = [runner.deadline for runner in self.runners.values()]
-        times += [r.shadow_until for r in self.runners.values() if r.shadow_until is not None]
+        times: list[float] = []
+        for runner in self.runners.values():
+            times.append(runner.deadline)
+            if runner.shadow_until is not None:
+                times.append(runner.shadow_until)
         if self._restart_at is not None and self.get(Role.CHAMPION) is None:
             times.append(self._restart_at)
         return times

@@ -138,7 +138,7 @@ class Supervisor:
         if self._unsaved is not None and self._parts.clock.monotonic() >= self._journal_retry_at:
             self._persist(self._unsaved)
             self._handle_answers()
-        deadline = self._device.next_deadline()
+        deadline = self._deadline if self._is_settled else self._device.next_deadline()
         if deadline is not None and self._parts.clock.monotonic() >= deadline:
             self._handle(Tick())
             deadline = self._device.next_deadline()

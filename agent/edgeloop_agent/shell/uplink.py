@@ -26,6 +26,7 @@ class Uplink:
         self._epoch = epoch
         self._take_inventory = take_inventory
         self._sequence = 0
+        self._said: Said | None = None
         self.sent_bytes = 0
 
     def presence(self, online: bool) -> None:
@@ -60,7 +61,7 @@ class Uplink:
     @property
     def said(self) -> Said | None:
         """The last hello or reported; None before the first."""
-        return Said(epoch=self._epoch, sequence=self._sequence) if self._sequence else None
+        return self._said
 
     def telemetry(self, payload: bytes) -> bool:
         """Whether the broker's client took it."""
@@ -68,6 +69,7 @@ class Uplink:
 
     def _next_sequence(self) -> int:
         self._sequence += 1
+        self._said = Said(epoch=self._epoch, sequence=self._sequence)
         return self._sequence
 
     def _say(self, kind: Up, message: Wire) -> None:

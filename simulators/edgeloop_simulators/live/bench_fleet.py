@@ -167,7 +167,7 @@ class _Bench:
         turn_s = TURN_A_DEVICE_S * self._devices
         before, began = self._cpu(), time.perf_counter()
         while left:
-            for device in [one for one in left if not one.outbox.totals().held]:
+            for device in [one for one in left if one.outbox.is_empty]:
                 if left[device] == 0:
                     del left[device]
                     continue

@@ -77,6 +77,11 @@ class MemoryOutbox:
             for name, e in list(self._epochs.items())[-newest:]
         )
 
+    @property
+    def is_empty(self) -> bool:
+        """For those who look at thousands."""
+        return not self._held
+
     def totals(self) -> OutboxTotals:
         return OutboxTotals(held=self._held, held_bytes=self._bytes, dropped=self._dropped)
 
