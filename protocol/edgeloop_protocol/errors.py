@@ -1,6 +1,9 @@
 """The error root of the protocol package. An error's text says what, where and how to mend it."""
 
-from pydantic import ValidationError
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # who applies a patch in a small process pays for no pydantic
+    from pydantic import ValidationError
 
 
 class ProtocolError(Exception):
@@ -23,7 +26,11 @@ class ConfigError(ProtocolError):
     """A configuration file or an EDGELOOP_ variable cannot be used; names the key and the mend."""
 
 
-def first_problem(error: ValidationError) -> str:
+class PatchError(ProtocolError):
+    """A patch is damaged, hostile or for another base: the full file is to be used instead."""
+
+
+def first_problem(error: "ValidationError") -> str:
     """`key.of.the.problem: what is wrong`, of the first problem that pydantic found."""
     first = error.errors(include_url=False, include_input=False)[0]
     where = ".".join(str(part) for part in first["loc"]) or "document"
