@@ -22,6 +22,10 @@ ARTIFACT_MAX_BYTES: Final = 2048 * MIB
 FEATURES_MAX: Final = 1024
 LABELS_MAX: Final = 4096
 GOLDEN_EXAMPLES_MAX: Final = 64
+PATCH_FORMATS_MAX: Final = 8
+PATCH_SHARE_MAX: Final = 0.7
+"""Of the artifact's size: a patch above it is not worth its risk (EL-ART-4)."""
+
 HISTOGRAM_BINS_MAX: Final = 64
 SLOTS_MAX: Final = 16
 

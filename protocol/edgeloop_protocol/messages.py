@@ -20,6 +20,7 @@ from edgeloop_protocol.limits import (
     HISTOGRAM_BINS_MAX,
     LABELS_MAX,
     NAME_MAX_CHARS,
+    PATCH_FORMATS_MAX,
     PAYLOAD_MAX_BYTES,
     REFERENCE_MAX_CHARS,
     SLOTS_MAX,
@@ -43,6 +44,14 @@ class Wire(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
 
 
+def _is_none(value: object) -> bool:
+    return value is None
+
+
+def _is_empty(value: Sequence[object]) -> bool:
+    return not value
+
+
 class VersionRef(Wire):
     """A model version by name and by content; `manifest_digest` is its identity."""
 
@@ -54,12 +63,25 @@ class VersionRef(Wire):
         return f"{self.name}@{self.version}"
 
 
+class Patch(Wire):
+    """A shorter way to an artifact for who has the artifact of another version (EL-ART-4)."""
+
+    format: Name
+    base_manifest_digest: Digest
+    base_artifact_digest: Digest
+    digest: Digest = Field(description="of the patch itself, fetched like an artifact")
+    size_bytes: Count
+
+
 class Offer(VersionRef):
     """A version that a device shall run, and where its bytes are, by content address."""
 
     manifest_size_bytes: Count
     artifact_digest: Digest
     artifact_size_bytes: Count
+    patch: Patch | None = Field(
+        default=None, exclude_if=_is_none, description="a hint: the artifact can be had without"
+    )
 
     @property
     def ref(self) -> VersionRef:
@@ -136,6 +158,12 @@ class Inventory(Wire):
     architecture: Text
     python: Text
     runtimes: tuple[RuntimeInfo, ...] = ()
+    patch_formats: tuple[Name, ...] = Field(
+        default=(),
+        max_length=PATCH_FORMATS_MAX,
+        exclude_if=_is_empty,
+        description="what it can apply; none: it is offered no patches",
+    )
     memory_bytes: Count
     disk_free_bytes: Count
     cpu_count: Count
