@@ -49,9 +49,17 @@ class FetchUnreachableError(FetchError):
     """The controller's HTTP does not answer, or not with these bytes: wait and try again."""
 
 
+class FetchMissingError(FetchUnreachableError):
+    """The controller's HTTP answers that it does not have these bytes."""
+
+
 class FetchNoSpaceError(FetchError):
     """The disk cannot hold the artifact now: wait and try again."""
 
 
 class FetchCorruptError(FetchError):
     """All bytes came, and they are not those that the digest names."""
+
+
+class PatchFailedError(AgentError):
+    """A patch did not become the artifact; its text says why."""

@@ -1,7 +1,7 @@
 """The ports of the shell: what the supervisor needs of the world, as small protocols.
 
-Invariants: Disk, Journal, Outbox, ArtifactSource and RunnerHost each have a contract suite in
-tests/contracts, run on the real adapter and on the simulators' twin. The broker's port is
+Invariants: Disk, Journal, Outbox, ArtifactSource, PatchApplier and RunnerHost each have a contract
+suite in tests/contracts, run on the real adapter and on the simulators' twin. The broker's port is
 edgeloop_protocol.mqtt.Broker. What adapters tell the supervisor are core events and the two values
 here, RunnerSaid and DownlinkMessage.
 """
@@ -145,8 +145,32 @@ class ArtifactSource(Protocol):
         """The artifact's bytes from `offset` on, in chunks of at most DOWNLOAD_CHUNK_BYTES.
 
         At the very end it yields nothing. Raises FetchUnreachableError, also while iterating, when
-        the bytes cannot be had now: no link, no such artifact, an offset beyond the end.
+        the bytes cannot be had now: no link, no such artifact (FetchMissingError), an offset beyond
+        the end.
         """
+
+
+@dataclass(frozen=True, slots=True)
+class PatchJob:
+    """Paths are the disk's."""
+
+    format: str
+    base: str
+    patch: str
+    result: str
+    result_bytes: int
+
+
+class PatchApplier(Protocol):
+    """Makes an artifact from another one and a patch, away from the supervisor's memory."""
+
+    @property
+    def formats(self) -> tuple[str, ...]:
+        """Those that this device can apply."""
+
+    def apply(self, job: PatchJob) -> None:
+        """Write `result`: at most `result_bytes`, in bounded time and memory, neither synced nor
+        verified. Raises PatchFailedError with the reason, whatever went wrong."""
 
 
 class RunnerHost(Protocol):
@@ -198,7 +222,7 @@ class Status(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class RunnerSaid:
-    """Telemetry from a runner, for the outbox."""
+    """Telemetry for the outbox: from a runner, or an event of a fetch."""
 
     slot: str
     body: RecordBody

@@ -83,7 +83,8 @@ def zigzag(difference: Unsigned) -> Unsigned:
     """Unsigned integers that stand for signed ones, the nearest to 0 first: 0, -1, 1, -2, …"""
     bits = difference.dtype.type(difference.dtype.itemsize * 8 - 1)
     one = difference.dtype.type(1)
-    return (difference << one) ^ (np.zeros_like(difference) - (difference >> bits))
+    coded: Unsigned = (difference << one) ^ (np.zeros_like(difference) - (difference >> bits))
+    return coded
 
 
 def _unzigzag(coded: Unsigned) -> Unsigned:

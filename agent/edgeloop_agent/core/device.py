@@ -169,4 +169,6 @@ class Device:
             if slot.candidate is not None:
                 manifests.add(slot.candidate.offer.manifest_digest)
                 artifacts.add(slot.candidate.offer.artifact_digest)
+                if slot.candidate.offer.patch is not None:
+                    artifacts.add(slot.candidate.offer.patch.digest)
         return CollectGarbage(frozenset(manifests), frozenset(artifacts))

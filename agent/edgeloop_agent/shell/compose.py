@@ -7,6 +7,7 @@ from pathlib import Path
 
 from edgeloop_agent.config import AgentConfig
 from edgeloop_agent.core.budget import ByteBudget
+from edgeloop_agent.ports import RunnerSaid
 from edgeloop_agent.shell.download import Downloader
 from edgeloop_agent.shell.fetch_worker import FetchWorker
 from edgeloop_agent.shell.http_source import HttpArtifactSource
@@ -18,13 +19,16 @@ from edgeloop_agent.shell.model_store import ModelStore
 from edgeloop_agent.shell.os_disk import OsDisk
 from edgeloop_agent.shell.outbox import new_epoch, open_outbox
 from edgeloop_agent.shell.patient_outbox import PatientOutbox
+from edgeloop_agent.shell.patch_process import PatchProcess
+from edgeloop_agent.shell.patch_route import PatchRoute
 from edgeloop_agent.shell.run_loop import RunLoop
 from edgeloop_agent.shell.runner_process import RunnerProcesses
 from edgeloop_agent.shell.status import StatusFile
 from edgeloop_agent.shell.supervisor import Parts, Supervisor
 from edgeloop_agent.shell.telemetry import Telemetry
 from edgeloop_protocol.clock import SystemClock
-from edgeloop_protocol.messages import Presence, encode
+from edgeloop_protocol.limits import TEXT_MAX_CHARS
+from edgeloop_protocol.messages import DeviceEvent, Offer, Presence, encode
 from edgeloop_protocol.mqtt import BrokerAddress, PahoBroker
 from edgeloop_protocol.topics import Up, device_subscription, up_topic
 
@@ -61,7 +65,8 @@ def _parts(config: AgentConfig, disk: OsDisk, outbox: PatientOutbox, inbox: Inbo
         config.telemetry.budget_bytes_per_day, outbox.load_budget(), clock.monotonic()
     )
     telemetry = Telemetry(outbox, budget, clock)
-    take_inventory = DeviceInventory(state_dir)
+    applier = PatchProcess(disk)
+    take_inventory = DeviceInventory(state_dir, applier.formats)
     broker = PahoBroker(
         BrokerAddress(
             config.broker.host, config.broker.port, config.broker.username, config.broker.password
@@ -73,7 +78,27 @@ def _parts(config: AgentConfig, disk: OsDisk, outbox: PatientOutbox, inbox: Inbo
             encode(Presence(epoch=outbox.epoch, online=False)),
         ),
     )
-    downloader = Downloader(HttpArtifactSource(config.controller_url), store)
+
+    def note(offer: Offer, slot: str, name: str, detail: str) -> None:
+        inbox.post(
+            RunnerSaid(
+                slot,
+                DeviceEvent(
+                    at=clock.wall(),
+                    name=name,
+                    slot=slot,
+                    version=offer.ref,
+                    detail=detail[:TEXT_MAX_CHARS],
+                ),
+            )
+        )
+
+    downloader = Downloader(
+        HttpArtifactSource(config.controller_url),
+        store,
+        patches=PatchRoute(applier, store),
+        note=note,
+    )
     return Parts(
         config=config,
         clock=clock,

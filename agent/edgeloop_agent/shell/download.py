@@ -1,9 +1,8 @@
 """Fetching manifests and artifacts into the store: resumed, bounded, verified, synced.
 
 Invariants: nothing reaches its final name unless its SHA-256 is the one asked for; never more than
-the offered size is written; a partial file is resumed, and removed once its digest is wrong; an
-artifact that is already on disk costs no network. Only bytes that all came in one go can be called
-corrupt: what a power cut left of an earlier try says nothing about the server.
+the offered size is written; an artifact that is already on disk costs no network; where a patch is
+offered it is tried first (`patch_route`).
 """
 
 import hashlib
@@ -16,13 +15,21 @@ from edgeloop_agent.errors import (
     FetchUnreachableError,
 )
 from edgeloop_agent.ports import ArtifactSource
-from edgeloop_agent.shell.durable_files import write_all
-from edgeloop_agent.shell.model_store import ModelStore, manifest_path, model_path, part_path
+from edgeloop_agent.shell.model_store import ModelStore, manifest_path, model_path
+from edgeloop_agent.shell.part_file import PartFiles, Wanted
+from edgeloop_agent.shell.patch_route import PatchRoute
 from edgeloop_protocol.limits import ARTIFACT_MAX_BYTES, MANIFEST_MAX_BYTES, MIB
 from edgeloop_protocol.messages import Offer
 
 DISK_RESERVE_BYTES: Final = 16 * MIB
 """Left free for the journal, the outbox and the rest of the device."""
+
+NoteFetch = Callable[[Offer, str, str, str], None]
+"""Says an event of a fetch: the offer, the slot, the event's name and detail."""
+
+
+def _say_nothing(_offer: Offer, _slot: str, _name: str, _detail: str) -> None:
+    pass
 
 
 class Downloader:
@@ -31,11 +38,15 @@ class Downloader:
         source: ArtifactSource,
         store: ModelStore,
         disk_reserve_bytes: int = DISK_RESERVE_BYTES,
+        patches: PatchRoute | None = None,
+        note: NoteFetch = _say_nothing,
     ) -> None:
         self._source = source
         self._store = store
         self._disk = store.disk
-        self._disk_reserve_bytes = disk_reserve_bytes
+        self._parts = PartFiles(source, store.disk, disk_reserve_bytes)
+        self._patches = patches
+        self._note = note
 
     def manifest(self, offer: Offer) -> bytes:
         """The manifest's document, verified and stored. Raises a FetchError."""
@@ -68,7 +79,7 @@ class Downloader:
         """Is a file of the right size there? (Its digest is checked by `artifact`.)"""
         return self._disk.size(model_path(offer.manifest_digest)) == offer.artifact_size_bytes
 
-    def artifact(self, offer: Offer, cancelled: Callable[[], bool]) -> None:
+    def artifact(self, offer: Offer, cancelled: Callable[[], bool], slot: str = "") -> None:
         """Bring the artifact to its final place. Raises a FetchError."""
         if self._disk.digest(model_path(offer.manifest_digest)) == offer.artifact_digest:
             self._store.sync_names(offer.manifest_digest)
@@ -78,58 +89,20 @@ class Downloader:
                 f"an artifact of {offer.artifact_size_bytes} bytes; "
                 f"the limit is {ARTIFACT_MAX_BYTES}"
             )
-        part = part_path(offer.artifact_digest)
+        wanted = Wanted("artifact", offer.artifact_digest, offer.artifact_size_bytes, cancelled)
         try:
-            is_resumed = bool(self._disk.size(part))
-            if not self._is_filled_right(part, offer, cancelled) and (
-                not is_resumed or not self._is_filled_right(part, offer, cancelled)
-            ):
-                raise FetchCorruptError("the artifact's bytes are not what its digest names")
-            self._store.put_model(offer.manifest_digest, part)
+            path = self._patched(offer, cancelled, slot)
+            if path is None:
+                self._parts.bring(wanted)
+            self._store.put_model(offer.manifest_digest, path or wanted.part)
         except OSError as error:
             raise FetchNoSpaceError(f"cannot store the artifact: {error}") from error
 
-    def _is_filled_right(self, part: str, offer: Offer, cancelled: Callable[[], bool]) -> bool:
-        """What is wrong is removed: the next one begins anew."""
-        self._fill(part, offer, cancelled)
-        digest = self._disk.digest(part)
-        if digest is None:
-            raise FetchNoSpaceError("the downloaded artifact cannot be read back")
-        is_right = digest == offer.artifact_digest
-        if not is_right:
-            self._disk.remove(part)
-        return is_right
+    def _patched(self, offer: Offer, cancelled: Callable[[], bool], slot: str) -> str | None:
+        if self._patches is None:
+            return None
 
-    def _fill(self, part: str, offer: Offer, cancelled: Callable[[], bool]) -> None:
-        size = offer.artifact_size_bytes
-        have = self._disk.size(part) or 0
-        if have > size:
-            self._disk.remove(part)
-            have = 0
-        free = self._disk.free_bytes()
-        if free < size - have + self._disk_reserve_bytes:
-            raise FetchNoSpaceError(f"disk: {free} bytes free, {size - have} to download")
-        with self._disk.open(part, append=True) as file:
-            try:
-                if have < size:
-                    have = self._append(file.write, have, offer, cancelled)
-            finally:
-                # Also of a file that was whole already: a kill may have come before its sync.
-                file.sync()
-        if have < size:
-            raise FetchUnreachableError(f"the download ended after {have} of {size} bytes")
+        def note(name: str, detail: str) -> None:
+            self._note(offer, slot, name, detail)
 
-    def _append(
-        self, write: Callable[[bytes], int], have: int, offer: Offer, cancelled: Callable[[], bool]
-    ) -> int:
-        size = offer.artifact_size_bytes
-        with self._source.open(offer.artifact_digest, have) as chunks:
-            for chunk in chunks:
-                if cancelled():
-                    raise FetchUnreachableError("no longer wanted")
-                have += len(chunk)
-                if have > size:
-                    self._disk.remove(part_path(offer.artifact_digest))
-                    raise FetchCorruptError(f"the artifact is longer than the {size} bytes offered")
-                write_all(write, chunk)
-        return have
+        return self._patches.take(offer, self._parts, cancelled, note)

@@ -57,7 +57,7 @@ def _perform(
 ) -> FetchEvent:
     offer = fetch.offer
     if isinstance(fetch, FetchArtifact):
-        downloader.artifact(offer, cancelled)
+        downloader.artifact(offer, cancelled, fetch.slot)
         return ArtifactFetched(fetch.slot, offer.manifest_digest)
     manifest = parse(downloader.manifest(offer))
     return ManifestFetched(

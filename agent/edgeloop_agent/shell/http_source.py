@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 
-from edgeloop_agent.errors import FetchUnreachableError
+from edgeloop_agent.errors import FetchMissingError, FetchUnreachableError
 
 if TYPE_CHECKING:
     import httpx
@@ -44,6 +44,8 @@ class HttpArtifactSource:
             if response.headers.get("Content-Range", "") == f"bytes */{offset}":
                 return  # exactly at the end
             raise FetchUnreachableError(f"{url} has no byte {offset}")
+        if status == HTTPStatus.NOT_FOUND:
+            raise FetchMissingError(f"{url} answered {status}")
         if status not in (HTTPStatus.OK, HTTPStatus.PARTIAL_CONTENT):
             raise FetchUnreachableError(f"{url} answered {status}")
         skip = offset if status == HTTPStatus.OK else 0

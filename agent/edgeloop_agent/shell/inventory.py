@@ -29,8 +29,9 @@ _MEMINFO: Final = Path("/proc/meminfo")
 class DeviceInventory:
     """Call it for the inventory as of now; any thread may."""
 
-    def __init__(self, state_dir: Path) -> None:
+    def __init__(self, state_dir: Path, patch_formats: tuple[str, ...] = ()) -> None:
         self._state_dir = state_dir
+        self._patch_formats = patch_formats
         self._runtimes = _runtimes(state_dir)
 
     def __call__(self) -> Inventory:
@@ -39,6 +40,7 @@ class DeviceInventory:
             architecture=platform.machine(),
             python=platform.python_version(),
             runtimes=self._runtimes,
+            patch_formats=self._patch_formats,
             memory_bytes=_available_memory_bytes(),
             disk_free_bytes=shutil.disk_usage(self._state_dir).free,
             cpu_count=os.cpu_count() or 1,

@@ -1,7 +1,7 @@
 """The versions on this device's disk: `models/<manifest digest>/{manifest.json, model.onnx}`.
 
 Invariants: a file under its final name was verified and synced; a partial download is
-`models/<artifact digest>.part`; what is not kept is removed, and nothing else is touched.
+`models/<artifact or patch digest>.part`; what is not kept is removed, and nothing else is touched.
 """
 
 from collections.abc import Set as AbstractSet
@@ -13,6 +13,8 @@ from edgeloop_agent.shell.durable_files import write_durably
 
 DIRECTORY: Final = "models"
 PART_SUFFIX: Final = ".part"
+TRIED_SUFFIX: Final = ".tried"
+PATCHED_SUFFIX: Final = ".patched"
 
 
 def manifest_path(manifest_digest: str) -> str:
@@ -25,6 +27,16 @@ def model_path(manifest_digest: str) -> str:
 
 def part_path(artifact_digest: str) -> str:
     return f"{DIRECTORY}/{artifact_digest}{PART_SUFFIX}"
+
+
+def tried_path(patch_digest: str) -> str:
+    """It is there: the patch was tried."""
+    return f"{DIRECTORY}/{patch_digest}{TRIED_SUFFIX}"
+
+
+def patched_path(artifact_digest: str) -> str:
+    """What a patch makes, until it is verified."""
+    return f"{DIRECTORY}/{artifact_digest}{PATCHED_SUFFIX}"
 
 
 class ModelStore:
@@ -59,7 +71,7 @@ class ModelStore:
             if name.endswith("/"):
                 if name[:-1] not in manifests:
                     self.disk.remove_tree(f"{DIRECTORY}/{name[:-1]}")
-            elif name.removesuffix(PART_SUFFIX) not in artifacts:
+            elif name.partition(".")[0] not in artifacts:
                 self.disk.remove(f"{DIRECTORY}/{name}")
 
     def _make_place(self, manifest_digest: str) -> None:

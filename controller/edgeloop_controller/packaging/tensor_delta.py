@@ -31,6 +31,9 @@ LEVEL: Final = 19
 SPARSE_SHARE_MAX: Final = 0.6
 """Of elements that change: above it, PLANES are smaller."""
 
+PLANES_SHARE_MIN: Final = 0.1
+"""Below it, SPARSE is smaller, and zstd takes its longest over what hardly changes."""
+
 ALIKE_MIN_BYTES: Final = 4096
 """Smaller pieces that are no tensors are coded as text only."""
 
@@ -117,10 +120,10 @@ def _pairs(olds: list[Tensor], news: list[Tensor]) -> Iterator[tuple[Tensor, Ten
 
 def _segments(base: bytes, new: bytes, piece: _Piece) -> Iterator[_Segment]:
     size, end = piece.size, piece.start + piece.size
-    if piece.base_size >= size:
-        if new[piece.start : end] == base[piece.base_start : piece.base_start + size]:
-            yield _Segment(Kind.COPY, 1, size, piece.base_start, 0, ())
-            return
+    old = base[piece.base_start : piece.base_start + min(size, piece.base_size)]
+    if new[piece.start : end] == old:
+        yield _Segment(Kind.COPY, 1, size, piece.base_start, 0, ())
+        return
     for first in range(0, size, SPARSE_MAX_BYTES):
         part = piece._replace(
             start=piece.start + first,
@@ -143,9 +146,12 @@ def _as_elements(base: bytes, new: bytes, part: _Piece, width: int) -> list[_Seg
     olds = np.frombuffer(base, f"<u{width}", size // width, part.base_start)
     news = np.frombuffer(new, f"<u{width}", size // width, part.start)
     coded = zigzag(news - olds)
-    ways = [_in_planes(coded, part.base_start)]
-    if np.count_nonzero(coded) <= SPARSE_SHARE_MAX * len(coded):
+    share = np.count_nonzero(coded) / max(1, len(coded))
+    ways = []
+    if share <= SPARSE_SHARE_MAX:
         ways.append(_sparse(coded, part.base_start))
+    if share >= PLANES_SHARE_MIN:
+        ways.append(_in_planes(coded, part.base_start))
     segments = min(ways, key=_length)
     if size < part.size:
         rest = part._replace(start=part.start + size, size=part.size - size, base_size=0)

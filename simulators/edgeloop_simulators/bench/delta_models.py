@@ -7,6 +7,7 @@ needed; int8 files hold the same weights, quantized for each column anew, as a q
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Final
 
 import numpy as np
@@ -39,12 +40,12 @@ class Network:
         random = np.random.default_rng(seed)
         self.layers: Layers = [
             (random.normal(size=shape) * np.sqrt(2 / shape[0])).astype(np.float32)
-            for shape in zip(SIZES[:-1], SIZES[1:], strict=True)
+            for shape in pairwise(SIZES)
         ]
         self._centres = random.normal(size=(SIZES[-1], SIZES[0])).astype(np.float32)
 
     def train(self, layers: Layers, steps: int, rate: float, seed: int, shift: float) -> Layers:
-        """Adam on examples drawn with `seed`; `shift` moves their classes: the world has changed."""
+        """By Adam, on examples drawn with `seed`; `shift` moves their classes."""
         random = np.random.default_rng(seed)
         centres = self._centres + np.float32(shift) * random.normal(size=self._centres.shape)
         layers = [layer.copy() for layer in layers]

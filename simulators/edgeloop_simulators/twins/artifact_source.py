@@ -7,7 +7,7 @@ Invariants: the same contract as the real one; `cut_after_bytes` ends the next r
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-from edgeloop_agent.errors import FetchUnreachableError
+from edgeloop_agent.errors import FetchMissingError, FetchUnreachableError
 from edgeloop_protocol.limits import DOWNLOAD_CHUNK_BYTES
 
 
@@ -28,7 +28,7 @@ class MemoryArtifactSource:
     def _chunks(self, digest: str, offset: int) -> Iterator[bytes]:
         content = self.artifacts.get(digest)
         if content is None:
-            raise FetchUnreachableError(f"no artifact {digest}")
+            raise FetchMissingError(f"no artifact {digest}")
         if offset > len(content):
             raise FetchUnreachableError(f"{digest} has no byte {offset}")
         end, cut = len(content), self.cut_after_bytes

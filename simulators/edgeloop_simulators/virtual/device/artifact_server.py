@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
-from edgeloop_agent.errors import FetchUnreachableError
+from edgeloop_agent.errors import FetchMissingError, FetchUnreachableError
 from edgeloop_agent.shell.http_source import CONNECT_TIMEOUT_S, READ_TIMEOUT_S
 from edgeloop_protocol.limits import DOWNLOAD_CHUNK_BYTES
 from edgeloop_simulators.virtual.kernel.streams import Luck, Streams
@@ -73,7 +73,7 @@ class ArtifactServer:
         """Raises FetchUnreachableError."""
         content = self._stored(digest)
         if content is None:
-            raise FetchUnreachableError(f"the controller has no artifact {digest}")
+            raise FetchMissingError(f"the controller has no artifact {digest}")
         if offset > len(content):
             raise FetchUnreachableError(f"{digest} has no byte {offset}")
         rest = content[offset:]
