@@ -8,8 +8,8 @@ STAMP := $(VENV)/.installed
 PACKAGES := protocol agent controller simulators
 PYTEST_JOBS ?= 2
 
-.PHONY: help setup demo test check bench bench-fleet bench-chaos bench-scale explore mutants torture lock \
-	schemas clean test-packages
+.PHONY: help setup demo test check bench bench-fleet bench-chaos bench-delta bench-scale explore mutants \
+	torture lock schemas clean test-packages
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -42,6 +42,10 @@ check: $(STAMP)  ## lint, types, layers
 
 bench: $(STAMP)  ## speed and size, each beside a floor measured in the same run
 	@$(BIN)/python -m edgeloop_simulators.bench
+
+bench-delta: $(STAMP)  ## bytes and apply time of updates as patches, beside zstd and bsdiff4
+	@tools/ensure_debian.sh zstd
+	@$(BIN)/python -m edgeloop_simulators.bench.delta $(ARGS)
 
 bench-fleet: $(STAMP) test-packages  ## live devices by the thousand; DEVICES=100,1000 picks the sizes
 	@$(BIN)/python -m edgeloop_simulators.live.bench_fleet $(DEVICES) $(ARGS)

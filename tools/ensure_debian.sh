@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs the Debian packages that a target needs, only where they are absent and only as root.
-# Usage: ensure_debian.sh python-venv|mosquitto|strace ...
+# Usage: ensure_debian.sh python-venv|mosquitto|strace|zstd ...
 set -euo pipefail
 
 absent=()
@@ -12,6 +12,8 @@ for need in "$@"; do
       PATH="$PATH:/usr/sbin" command -v mosquitto >/dev/null || absent+=(mosquitto) ;;
     strace)
       command -v strace >/dev/null || absent+=(strace) ;;
+    zstd)
+      command -v zstd >/dev/null || absent+=(zstd) ;;
     *)
       echo "ensure_debian.sh: unknown need '$need'" >&2; exit 2 ;;
   esac

@@ -30,6 +30,9 @@ class ArtifactStore(Protocol):
     def get(self, digest: str) -> bytes:
         """The content, verified. Raises NotFoundError, or ArtifactError when it is damaged."""
 
+    def remove(self, digest: str) -> None:
+        """Forget it; what is not there is removed already. Who reads it still reads it whole."""
+
     def local_path(self, digest: str) -> Path:
         """A file that holds the content, to be served by ranges. Raises NotFoundError."""
 
@@ -68,6 +71,10 @@ class LocalArtifactStore:
                 "removing it",
             )
         return content
+
+    def remove(self, digest: str) -> None:
+        if _DIGEST.fullmatch(digest):
+            self._path(digest).unlink(missing_ok=True)
 
     def local_path(self, digest: str) -> Path:
         if _DIGEST.fullmatch(digest) and (path := self._path(digest)).is_file():

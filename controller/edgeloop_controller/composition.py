@@ -21,6 +21,7 @@ from edgeloop_controller.services.drift_watch import DriftWatch
 from edgeloop_controller.services.inbox import Inbox
 from edgeloop_controller.services.ingest import Ingest
 from edgeloop_controller.services.labelling import Labelling
+from edgeloop_controller.services.patches import Patches
 from edgeloop_controller.services.publishing import Publishing
 from edgeloop_controller.services.reconcile import Reconciler
 from edgeloop_controller.services.registry import Registry
@@ -43,6 +44,7 @@ class Parts:
     services: Services
     reconciler: Reconciler
     training_runs: TrainingRuns
+    patches: Patches
 
 
 @contextmanager
@@ -84,7 +86,8 @@ def build(
     registry = Registry(artifacts)
     limits = config.limits
     inbox = Inbox(limits.inbox_max_messages, limits.inbox_max_bytes)
-    desired = DesiredPublisher(database, outbound, clock)
+    patches = Patches(database, artifacts, clock, config.patches)
+    desired = DesiredPublisher(database, outbound, clock, patches)
     unheard = Unheard(database, outbound, clock)
 
     def ask_everybody() -> None:
@@ -118,7 +121,7 @@ def build(
         database, registry, executor, candidates, rollouts, retraining.policies, clock
     )
     reconciler = Reconciler(database, registry, desired, unheard, clock, config.offline_after_s)
-    return Parts(services, reconciler, training_runs)
+    return Parts(services, reconciler, training_runs, patches)
 
 
 def _schedule(config: ControllerConfig, parts: Parts) -> Scheduler:
@@ -126,6 +129,8 @@ def _schedule(config: ControllerConfig, parts: Parts) -> Scheduler:
     if parts.services.embedded_broker is not None:
         scheduler.every(BROKER_LOOK_S, "broker", parts.services.embedded_broker.keep_running)
     scheduler.every(config.tick_s, "reconcile", parts.reconciler.tick)
+    if config.patches.enabled:
+        scheduler.every(config.patches.interval_s, "patches", parts.patches.look)
     if config.drift.enabled:
         scheduler.every(config.drift.interval_s, "drift", parts.services.drift_watch.look)
     scheduler.every(config.retraining.interval_s, "policies", parts.services.retraining.look)

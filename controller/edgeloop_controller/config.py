@@ -9,7 +9,7 @@ from typing import Final, Literal, Self
 from pydantic import Field, model_validator
 
 from edgeloop_protocol.config import Config
-from edgeloop_protocol.limits import ARTIFACT_MAX_BYTES, MIB
+from edgeloop_protocol.limits import ARTIFACT_MAX_BYTES, KIB, MIB
 
 MANIFEST_TOML_MAX_BYTES: Final = MIB
 BASELINE_MAX_BYTES: Final = 512 * MIB
@@ -56,6 +56,18 @@ class RetrainingConfig(Config):
     interval_s: float = Field(default=2.0, gt=0)
 
 
+class PatchesConfig(Config):
+    """Patches between versions, for devices that can apply them (ADR 0015)."""
+
+    enabled: bool = True
+    interval_s: float = Field(default=2.0, gt=0)
+    artifact_min_bytes: int = Field(default=64 * KIB, ge=0, description="smaller ones go whole")
+    artifact_max_bytes: int = Field(
+        default=256 * MIB, gt=0, description="making a patch takes some ten times that in memory"
+    )
+    max_bytes: int = Field(default=1024 * MIB, ge=0, description="of all patches that are kept")
+
+
 class LimitsConfig(Config):
     """What the controller accepts and holds at most."""
 
@@ -81,6 +93,7 @@ class ControllerConfig(Config):
     )
     drift: DriftConfig = DriftConfig()
     retraining: RetrainingConfig = RetrainingConfig()
+    patches: PatchesConfig = PatchesConfig()
     limits: LimitsConfig = LimitsConfig()
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 

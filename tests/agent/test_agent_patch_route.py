@@ -118,7 +118,10 @@ def test_without_an_applier_the_full_file_is_fetched(device):
         (lambda d: setattr(d.applier, "formats", ()), "cannot apply the format"),
         (lambda d: d.source.artifacts.pop(digest_of(PATCH)), "no artifact"),
         (lambda d: d.source.artifacts.update({digest_of(PATCH): PATCH + b"x"}), "longer than"),
-        (lambda d: d.source.artifacts.update({digest_of(PATCH): bytes(len(PATCH))}), "bytes are not"),
+        (
+            lambda d: d.source.artifacts.update({digest_of(PATCH): bytes(len(PATCH))}),
+            "bytes are",
+        ),
         (lambda d: setattr(d.applier, "fault", raising(PatchFailedError("SIGSEGV"))), "SIGSEGV"),
         (lambda d: setattr(d.applier, "fault", raising(OSError(28, "full"))), "full"),
     ],

@@ -34,6 +34,23 @@ def test_gives_back_what_was_put(store: ArtifactStore) -> None:
     assert store.get(digest) == b"weights"
 
 
+def test_what_was_removed_is_gone_and_can_be_put_again(store: ArtifactStore) -> None:
+    digest, kept = store.put(b"patch"), store.put(b"weights")
+    for _ in range(2):
+        store.remove(digest)
+        with pytest.raises(NotFoundError):
+            store.get(digest)
+    assert store.get(kept) == b"weights"
+    assert store.get(store.put(b"patch")) == b"patch"
+
+
+@pytest.mark.parametrize("digest", ["../../etc/passwd", "", "0" * 64])
+def test_removing_what_is_not_there_changes_nothing(store: ArtifactStore, digest: str) -> None:
+    kept = store.put(b"weights")
+    store.remove(digest)
+    assert store.get(kept) == b"weights"
+
+
 def test_serves_a_file(local: LocalArtifactStore) -> None:
     assert local.local_path(local.put(b"weights")).read_bytes() == b"weights"
 

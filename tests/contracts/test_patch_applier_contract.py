@@ -20,6 +20,7 @@ from edgeloop_simulators.twins.patch_applier import MemoryPatchApplier
 
 BASE = np.random.default_rng(0).normal(size=50_000).astype(np.float32)
 OLD, NEW = BASE.tobytes(), (BASE + np.float32(1e-4)).tobytes() + b"and more"
+NEW_BYTES = len(NEW)
 MAKE = {TENSORS: make_tensor_patch, HDIFF: lambda old, new: hdiffpatch.diff(old, new, "zstd")}
 
 
@@ -32,7 +33,7 @@ def rig(request, tmp_path):
         with disk.open(path) as file:
             file.write(content)
 
-    def apply(patch, result_bytes=len(NEW), patch_format=TENSORS):
+    def apply(patch, result_bytes=NEW_BYTES, patch_format=TENSORS):
         put("base", OLD)
         put("patch", patch)
         applier.apply(PatchJob(patch_format, "base", "patch", "result", result_bytes))

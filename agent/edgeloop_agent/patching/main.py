@@ -28,12 +28,9 @@ def main(patch_format: str, base: Path, patch: Path, result: Path, result_bytes:
     os.nice(NICENESS)
     try:
         _limit(patch_format, base, patch, result_bytes)
-        if patch_format == TENSORS:
-            _apply_tensors(base, patch, result, result_bytes)
-        elif patch_format == HDIFF:
-            _apply_hdiff(base, patch, result, result_bytes)
-        else:
+        if patch_format not in APPLIERS:
             raise PatchError(f"unknown format {patch_format!r}")
+        APPLIERS[patch_format](base, patch, result, result_bytes)
     except MemoryError:
         return _fail("it needs more memory than it may have")
     except Exception as error:  # libraries raise their own; all are told to the supervisor
@@ -68,6 +65,9 @@ def _apply_hdiff(base: Path, patch: Path, result: Path, result_bytes: int) -> No
     if len(made) != result_bytes:
         raise PatchError(f"it gives {len(made)} bytes in place of {result_bytes}")
     result.write_bytes(made)
+
+
+APPLIERS: Final = {TENSORS: _apply_tensors, HDIFF: _apply_hdiff}
 
 
 def _end_with_the_supervisor() -> None:

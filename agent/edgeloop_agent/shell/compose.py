@@ -18,9 +18,9 @@ from edgeloop_agent.shell.lock import StateDirLock
 from edgeloop_agent.shell.model_store import ModelStore
 from edgeloop_agent.shell.os_disk import OsDisk
 from edgeloop_agent.shell.outbox import new_epoch, open_outbox
-from edgeloop_agent.shell.patient_outbox import PatientOutbox
 from edgeloop_agent.shell.patch_process import PatchProcess
 from edgeloop_agent.shell.patch_route import PatchRoute
+from edgeloop_agent.shell.patient_outbox import PatientOutbox
 from edgeloop_agent.shell.run_loop import RunLoop
 from edgeloop_agent.shell.runner_process import RunnerProcesses
 from edgeloop_agent.shell.status import StatusFile

@@ -13,6 +13,7 @@ from typing import Any, Final, Protocol
 
 from sqlalchemy.orm import Session
 
+from edgeloop_controller.services.patches import Hints, Patches
 from edgeloop_controller.store import devices, rollouts, versions
 from edgeloop_controller.store.engine import Database
 from edgeloop_controller.store.json_text import encode_column
@@ -122,12 +123,29 @@ def _slot_desired(session: Session, row: Assignment) -> dict[str, Any]:
     return slot.model_dump(mode="json")
 
 
+def _with_patches(desired: Desired, device_id: str, hints: Hints | None) -> Desired:
+    """Shorter ways to what is offered, where there are any: no part of what is desired."""
+    if hints is None or not hints.holders:
+        return desired
+    slots = []
+    for slot in desired.slots:
+        offered = slot.offer
+        patch = hints.patch(device_id, slot.slot, offered.artifact_digest) if offered else None
+        if offered is not None and patch is not None:
+            slot = slot.model_copy(update={"offer": offered.model_copy(update={"patch": patch})})
+        slots.append(slot)
+    return desired.model_copy(update={"slots": tuple(slots)})
+
+
 class DesiredPublisher:
     """Says desired states over the broker: when they change, to those that lag behind, and to
     those whose answer may have been lost."""
 
-    def __init__(self, database: Database, outbound: Outbound, clock: Clock) -> None:
+    def __init__(
+        self, database: Database, outbound: Outbound, clock: Clock, patches: Patches | None = None
+    ) -> None:
         self._database = database
+        self._patches = patches
         self._outbound = outbound
         self._clock = clock
         self._said_at: dict[str, float] = {}
@@ -143,9 +161,10 @@ class DesiredPublisher:
         if not wanted:
             return
         with self._database.reading() as session:
-            for row in devices.desired_of(session, wanted):
-                if row.desired_revision > 0:
-                    self._say(row)
+            rows = [r for r in devices.desired_of(session, wanted) if r.desired_revision > 0]
+            hints = self._hints(session, rows)
+            for row in rows:
+                self._say(row, hints)
 
     def ask_all(self) -> None:
         """What devices reported may have been lost: the coming `say_again`s ask them all."""
@@ -162,8 +181,9 @@ class DesiredPublisher:
         with self._database.reading() as session:
             due = self._due(session)[:share]
             found = {row.id: row for row in devices.desired_of(session, due)}
+            hints = self._hints(session, found.values())
             for device_id in due:
-                self._say(found[device_id])
+                self._say(found[device_id], hints)
             self._ask_some(session, share)
 
     def _share(self) -> int:
@@ -189,8 +209,9 @@ class DesiredPublisher:
             self._to_ask.extend(self._due_to_ask(session))
         ids = list(islice(self._to_ask, share))
         found = {row.id: row for row in devices.desired_of(session, ids)}
+        hints = self._hints(session, found.values())
         for device_id in ids:
-            if device_id in found and not self._say(found[device_id]):
+            if device_id in found and not self._say(found[device_id], hints):
                 return  # no broker: the same one next time
             self._to_ask.popleft()
 
@@ -210,8 +231,15 @@ class DesiredPublisher:
         self._offline_asked_last = ids[-1] if len(ids) == OFFLINE_ASKED_MAX else ""
         return ids
 
-    def _say(self, device: Told) -> bool:
-        message = encode(desired_message(device))
+    def _hints(self, session: Session, told: Collection[Told]) -> Hints | None:
+        if self._patches is None:
+            return None
+        offers = [offer for row in told for slot in row.desired if (offer := slot.get("offer"))]
+        targets = {offer["artifact_digest"] for offer in offers}
+        return self._patches.hints(session, [row.id for row in told], targets)
+
+    def _say(self, device: Told, hints: Hints | None) -> bool:
+        message = encode(_with_patches(desired_message(device), device.id, hints))
         if not self._outbound.publish(down_topic(device.id, Down.DESIRED), message):
             return False
         with self._lock:

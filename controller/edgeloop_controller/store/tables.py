@@ -292,3 +292,17 @@ class TrainingRun(Base):
     result: Mapped[dict[str, Any]] = mapped_column(default=dict)
     """Data window, row counts, devices, evaluation: what lineage shows."""
     error: Mapped[str] = mapped_column(Text, default="")
+
+
+class ArtifactPatch(Base):
+    """A way from one artifact to another; made once for each pair (services.patches)."""
+
+    __tablename__ = "artifact_patches"
+
+    base_digest: Mapped[str] = mapped_column(String(64), primary_key=True)
+    artifact_digest: Mapped[str] = mapped_column(String(64), primary_key=True)
+    format: Mapped[str] = mapped_column(primary_key=True)
+    """Empty: the pair was looked at; each patch that it is worth has a row beside."""
+    digest: Mapped[str | None] = mapped_column(String(64))
+    size_bytes: Mapped[int]
+    made_at: Mapped[float]

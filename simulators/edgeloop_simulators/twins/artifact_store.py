@@ -26,6 +26,9 @@ class MemoryArtifactStore:
         fresh, self._fresh = self._fresh, {}
         return fresh
 
+    def remove(self, digest: str) -> None:
+        self._contents.pop(digest, None)
+
     def has(self, digest: str) -> bool:
         return digest in self._contents
 

@@ -2,6 +2,7 @@
 
 import io
 import tracemalloc
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -114,10 +115,8 @@ PATCH = make_tensor_patch(BASE, NEW)
 def test_a_flipped_byte_is_an_error_or_other_bytes_of_the_right_size(place, flip):
     spoilt = bytearray(PATCH)
     spoilt[place] ^= flip
-    try:
+    with suppress(PatchError):
         assert len(apply(BASE, bytes(spoilt), len(NEW))) == len(NEW)
-    except PatchError:
-        pass
 
 
 @given(st.integers(0, len(PATCH) - 1))
@@ -131,10 +130,8 @@ def test_a_truncated_patch_is_an_error(length):
 @settings(max_examples=200, deadline=None)
 def test_any_bytes_after_a_right_header_are_an_error_or_the_right_size(content):
     patch = HEADER.pack(MAGIC, len(BASE), 100, 3) + content
-    try:
+    with suppress(PatchError):
         assert len(apply(BASE, patch, 100)) == 100
-    except PatchError:
-        pass
 
 
 def test_another_base_is_an_error():
