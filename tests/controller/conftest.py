@@ -132,6 +132,7 @@ class FakeDevice:
     sequence: int = 0
     revision: int = 0
     slots: tuple[SlotReported, ...] = ()
+    patch_formats: tuple[str, ...] = ()
 
     def hello(self) -> Inbound:
         self.sequence += 1
@@ -141,7 +142,7 @@ class FakeDevice:
             sequence=self.sequence,
             revision=self.revision,
             labels=self.labels,
-            inventory=INVENTORY,
+            inventory=INVENTORY.model_copy(update={"patch_formats": self.patch_formats}),
             slots=self.slots,
         )
         return Inbound(up_topic(self.id, Up.HELLO), encode(message))

@@ -13,7 +13,9 @@ from edgeloop_controller.store.tables import ArtifactPatch, Device, DeviceSlot
 
 def every(session: Session) -> Sequence[ArtifactPatch]:
     """Oldest first."""
-    return session.scalars(select(ArtifactPatch).order_by(ArtifactPatch.made_at)).all()
+    return session.scalars(
+        select(ArtifactPatch).order_by(ArtifactPatch.made_at, ArtifactPatch.format)
+    ).all()
 
 
 def remove(session: Session, digests: Collection[str]) -> None:
