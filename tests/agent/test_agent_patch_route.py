@@ -1,12 +1,13 @@
 """An offer that names a patch: the patch first, and the full file whatever is wrong with it."""
 
+import errno
 import hashlib
 from contextlib import suppress
 
 import numpy as np
 import pytest
 
-from edgeloop_agent.errors import FetchUnreachableError, PatchFailedError
+from edgeloop_agent.errors import FetchError, FetchUnreachableError, PatchFailedError
 from edgeloop_agent.shell.download import Downloader
 from edgeloop_agent.shell.model_store import ModelStore, model_path, part_path, tried_path
 from edgeloop_agent.shell.patch_route import PATCH_FETCHES_MAX, PatchRoute
@@ -207,6 +208,38 @@ def test_a_failed_patch_is_neither_fetched_nor_told_twice(device):
     device.install()
     assert device.fetched.count("patch") == 1
     assert len(device.notes) == 1
+
+
+@pytest.mark.parametrize("operation", ["open", "write", "sync", "rename", "sync_directory", "read"])
+def test_a_disk_that_fails_at_the_patch_does_not_keep_the_full_file_away(device, operation):
+    """Each of its first operations in turn fails, once."""
+    for number in range(1, 12):
+        fresh = Device()
+        fresh.disk.before = FailingOnce(operation, number)
+        with suppress(OSError, FetchError):
+            fresh.downloader.artifact(PATCHED_OFFER, lambda: False, "main")
+        fresh.disk.before = None
+        fresh.downloader.artifact(PATCHED_OFFER, lambda: False, "main")
+        assert fresh.disk.durable(model_path(NEW_MANIFEST)) == NEW
+
+
+class FailingOnce:
+    """A MemoryDisk's `before`: the n-th of one operation fails."""
+
+    def __init__(self, operation, number):
+        self.left = {operation: number}
+
+    def __call__(self, operation, path):
+        if operation in self.left:
+            self.left[operation] -= 1
+            if not self.left[operation]:
+                raise OSError(errno.EIO, "Input/output error", path)
+
+
+def test_a_bug_in_the_applier_does_not_keep_the_full_file_away(device):
+    device.applier.fault = raising(ZeroDivisionError("oh"))
+    device.install()
+    device.assert_fell_back("oh")
 
 
 def test_a_full_download_that_is_nearly_done_goes_on(device):

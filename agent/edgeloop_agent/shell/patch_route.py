@@ -9,6 +9,7 @@ the artifact's digest, or is removed.
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -52,6 +53,8 @@ class PatchRoute:
     store: ModelStore
     _failures: dict[str, int] = field(default_factory=dict)
     """Of fetching, by the patch's digest."""
+    _given_up: set[str] = field(default_factory=set)
+    """Digests of patches that failed in this life, also where no disk took note of it."""
 
     def take(
         self, offer: Offer, parts: PartFiles, cancelled: Callable[[], bool], note: Note
@@ -59,19 +62,21 @@ class PatchRoute:
         """Where the artifact is, verified and synced; None: fetch the full file. Raises
         FetchUnreachableError where the patch shall be asked for again later."""
         patch = offer.patch
-        if patch is None or not self._is_shorter(offer, patch):
+        if patch is None or patch.digest in self._given_up:
             return None
         try:
-            if not self._is_untried(patch):
+            if not self._is_shorter(offer, patch) or not self._is_untried(patch):
                 return None
             self._check(offer, patch, parts)
             self._bring(patch, parts, cancelled)
             path = self._apply(offer, patch)
-        except PatchUnusableError as error:
-            self._discard(patch)
+            self.store.disk.remove(part_path(patch.digest))
+        except FetchUnreachableError:
+            raise
+        except Exception as error:  # also a bug here must not keep the full file away
+            self._give_up(patch)
             note("patch_failed", f"{patch.format}, {patch.size_bytes} bytes: {error}")
             return None
-        self._discard(patch)
         note(
             "patched",
             f"{patch.format}, {patch.size_bytes} bytes in place of {offer.artifact_size_bytes}",
@@ -139,11 +144,15 @@ class PatchRoute:
             if disk.digest(result) != offer.artifact_digest:
                 raise PatchFailedError("what came of it is not the artifact")
         except (PatchFailedError, OSError) as error:
-            disk.remove(result)
-            write_durably(disk, tried_path(patch.digest), _FAILED)
+            with suppress(OSError):
+                disk.remove(result)
+                write_durably(disk, tried_path(patch.digest), _FAILED)
             raise PatchUnusableError(str(error)) from error
         return result
 
-    def _discard(self, patch: Patch) -> None:
-        self._failures.pop(patch.digest, None)
-        self.store.disk.remove(part_path(patch.digest))
+    def _give_up(self, patch: Patch) -> None:
+        if len(self._given_up) >= PATCHES_REMEMBERED_MAX:
+            self._given_up.clear()
+        self._given_up.add(patch.digest)
+        with suppress(OSError):  # what is left there is garbage of the version
+            self.store.disk.remove(part_path(patch.digest))

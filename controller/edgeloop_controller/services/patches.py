@@ -8,6 +8,7 @@ gone fetches the full file.
 """
 
 import logging
+import threading
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -67,6 +68,7 @@ class Patches:
         self._made: dict[Pair, tuple[_Made, ...]] = {}
         """Replaced, never changed: other threads read it."""
         self._is_loaded = False
+        self._loading = threading.Lock()
         self._considered: tuple[object, ...] = ()
         self._considered_at = float("-inf")
 
@@ -94,15 +96,18 @@ class Patches:
         return Hints(self._made, holders, {r.manifest_digest: r.artifact_digest for r in rows})
 
     def _load(self, session: Session) -> None:
-        if self._is_loaded:
-            return
+        with self._loading:
+            if not self._is_loaded:
+                self._made, self._is_loaded = self._read(session), True
+
+    def _read(self, session: Session) -> dict[Pair, tuple[_Made, ...]]:
         found: dict[Pair, tuple[_Made, ...]] = {}
         for row in patches.every(session):
             pair = Pair(row.base_digest, row.artifact_digest)
             found.setdefault(pair, ())
             if row.digest is not None:
                 found[pair] += (_Made(row.format, row.digest, row.size_bytes),)
-        self._made, self._is_loaded = found, True
+        return found
 
     def _wanted(self, session: Session) -> tuple[Version, Version] | None:
         """(base, new) of a pair that was not tried."""
