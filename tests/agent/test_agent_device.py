@@ -1,5 +1,7 @@
 """The device's core, driven by hand: what it wants done after each event, and in which order."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from edgeloop_agent.core import effects as do
@@ -12,6 +14,7 @@ from edgeloop_protocol.manifest import Requirements
 from edgeloop_protocol.messages import (
     Desired,
     Inventory,
+    Patch,
     Probation,
     RuntimeInfo,
     SlotDesired,
@@ -540,6 +543,22 @@ def in_state(packages, state, attempts=0):
         candidate=candidate,
     )
     return DeviceSnapshot(revision=7, slots=(slot,))
+
+
+def test_a_patch_is_kept_as_long_as_its_candidate(bench, packages):
+    patch = Patch(
+        format="tensors.1",
+        base_manifest_digest=packages[1].offer.manifest_digest,
+        base_artifact_digest=packages[1].offer.artifact_digest,
+        digest="f" * 64,
+        size_bytes=1,
+    )
+    bench.commit(packages[1])
+    offer = packages[2].offer.model_copy(update={"patch": patch})
+    bench.offer(SimpleNamespace(offer=offer, manifest=packages[2].manifest))
+    assert patch.digest in bench.only(do.CollectGarbage).keep_artifacts
+    bench.offer(packages[3])
+    assert patch.digest not in bench.only(do.CollectGarbage).keep_artifacts
 
 
 def test_garbage_is_what_is_neither_champion_previous_nor_candidate(bench, packages):

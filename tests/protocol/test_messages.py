@@ -15,10 +15,13 @@ from edgeloop_protocol.messages import (
     Desired,
     DeviceEvent,
     Hello,
+    Offer,
+    Patch,
     Presence,
     Record,
     Reported,
     Said,
+    SlotDesired,
     TelemetryBatch,
     VersionRef,
     decode,
@@ -136,3 +139,28 @@ def test_a_comparison_cannot_disagree_more_often_than_it_compared() -> None:
     ref = VersionRef(name="m", version="1", manifest_digest="0" * 64)
     with pytest.raises(ValueError, match="disagreements exceed"):
         Comparison(shadow=ref, count=1, disagreements=2)
+
+
+def test_a_patch_travels_with_its_offer_and_leaves_no_trace_where_there_is_none() -> None:
+    """EL-ART-4, EL-MSG-3: whoever knows no patches sees the messages of before."""
+    patch = Patch(
+        format="tensors.1",
+        base_manifest_digest="a" * 64,
+        base_artifact_digest="b" * 64,
+        digest="c" * 64,
+        size_bytes=5,
+    )
+    offer = Offer(
+        name="m",
+        version="2",
+        manifest_digest="d" * 64,
+        manifest_size_bytes=1,
+        artifact_digest="e" * 64,
+        artifact_size_bytes=9,
+        patch=patch,
+    )
+    desired = Desired(revision=1, slots=(SlotDesired(slot="main", offer=offer),))
+    assert decode(Desired, encode(desired)) == desired
+    plain = offer.model_copy(update={"patch": None})
+    assert "patch" not in plain.model_dump(mode="json")
+    assert b"patch" not in encode(Desired(revision=1, slots=(SlotDesired(slot="m", offer=plain),)))
