@@ -109,4 +109,15 @@ def test_the_supervisor_imports_no_numpy_no_runtime_and_no_http():
     imported = set(done.stdout.split())
     assert {"paho", "pydantic", "sqlite3"} <= imported
     heavy = {"numpy", "onnxruntime", "datasketches", "httpx", "typer", "rich", "asyncio"}
-    assert not imported & heavy
+    assert not imported & (heavy | {"zstandard", "hdiffpatch"})
+
+
+def test_the_applier_of_patches_imports_no_pydantic_and_no_broker():
+    code = (
+        "import sys, edgeloop_agent.patching.main, edgeloop_protocol.tensor_patch;"
+        "print(*sorted({m.partition('.')[0] for m in sys.modules}))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    imported = set(done.stdout.split())
+    assert {"numpy", "zstandard"} <= imported
+    assert not imported & {"pydantic", "paho", "hdiffpatch", "asyncio", "sqlite3"}
