@@ -78,6 +78,9 @@ def _in_words(status: dict[str, Any]) -> str:
         if slot["refused"]:
             refused = slot["refused"]
             lines.append(f"          refused {_name(refused['version'])}: {refused['cause']}")
+        confinement = status.get("confinement", {}).get(slot["slot"], {})
+        lines += [f"          runner: {done}" for done in confinement.get("done", ())]
+        lines += [f"          runner not confined: {it}" for it in confinement.get("lacking", ())]
     outbox = status["outbox"]
     lines.append(
         f"outbox    {outbox['held']} records ({outbox['held_bytes']} bytes) wait to be "

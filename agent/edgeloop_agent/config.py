@@ -5,7 +5,7 @@ because the runner works in another directory; importing this needs no numpy and
 """
 
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -36,6 +36,7 @@ DeviceId = Annotated[str, AfterValidator(_device_id)]
 class ReplaySource(Config):
     """Plays a CSV or NPY file. Without `window_rows` each row is one example."""
 
+    needs_network: ClassVar[bool] = False
     kind: Literal["replay"] = "replay"
     path: AbsolutePath
     window_rows: int | None = Field(default=None, gt=1)
@@ -47,17 +48,20 @@ class ReplaySource(Config):
 class SocketSource(Config):
     """Connects to a Unix stream socket; one JSON line `{"reference", "values"}` an example."""
 
+    needs_network: ClassVar[bool] = False
     kind: Literal["socket"] = "socket"
     path: AbsolutePath
 
 
 class NoSink(Config):
+    needs_network: ClassVar[bool] = False
     kind: Literal["none"] = "none"
 
 
 class JsonlSink(Config):
     """One JSON line an answer; the file is renamed to `<path>.1` at `max_bytes`."""
 
+    needs_network: ClassVar[bool] = False
     kind: Literal["jsonl"] = "jsonl"
     path: AbsolutePath
     max_bytes: int = Field(default=16 * MIB, gt=0)
@@ -66,6 +70,7 @@ class JsonlSink(Config):
 class SocketSink(Config):
     """Answers on the source's own socket."""
 
+    needs_network: ClassVar[bool] = False
     kind: Literal["socket"] = "socket"
 
 
@@ -73,9 +78,23 @@ Source = Annotated[ReplaySource | SocketSource, Field(discriminator="kind")]
 Sink = Annotated[NoSink | JsonlSink | SocketSink, Field(discriminator="kind")]
 
 
+class RunnerConfig(Config):
+    """How far a slot's runner is confined. What the kernel does not do is said in the status."""
+
+    network: Literal["auto", "none", "host"] = Field(
+        default="auto", description="auto: none, unless the source or the sink needs it"
+    )
+    nice: int = Field(default=0, ge=-20, le=19)
+    cpus: tuple[Annotated[int, Field(ge=0)], ...] = Field(default=(), description="empty: any")
+    writable: tuple[AbsolutePath, ...] = Field(
+        default=(), description="folders that it may write to, beside the sink's"
+    )
+
+
 class SlotConfig(Config):
     source: Source
     sink: Sink = NoSink()
+    runner: RunnerConfig = RunnerConfig()
 
     @model_validator(mode="after")
     def _answers_have_a_socket(self) -> Self:
@@ -103,7 +122,14 @@ class TelemetryConfig(Config):
 class LimitsConfig(Config):
     attempts_max: int = Field(default=3, ge=1)
     corrupt_fetches_max: int = Field(default=3, ge=1)
-    self_test_timeout_s: float = Field(default=60.0, gt=0)
+    self_test_timeout_s: float = Field(default=20.0, gt=0)
+    self_test_read_bytes_per_s: float = Field(default=1_000_000.0, gt=0)
+    runner_memory_max_bytes: int = Field(
+        default=0,
+        ge=0,
+        description="of a runner whose manifest names no requires.memory_bytes; "
+        "0: a share of the device's memory",
+    )
     heartbeat_timeout_s: float = Field(default=15.0, gt=0)
     restart_backoff_s_max: float = Field(default=30.0, gt=0)
     stable_after_s: float = Field(default=60.0, gt=0)

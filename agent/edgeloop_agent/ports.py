@@ -146,7 +146,7 @@ class ArtifactSource(Protocol):
 
         At the very end it yields nothing. Raises FetchUnreachableError, also while iterating, when
         the bytes cannot be had now: no link, no such artifact (FetchMissingError), an offset beyond
-        the end.
+        the end. So bytes that end without it are all that the server has.
         """
 
 

@@ -37,6 +37,7 @@ class StartLine(Line):
     shadow: ModelFiles | None = None
     config: SlotConfig
     telemetry: TelemetryConfig
+    memory_max_bytes: int = 0
 
 
 class GoLine(Line):
@@ -49,6 +50,14 @@ class DropShadowLine(Line):
 
 class StopLine(Line):
     kind: Literal["stop"] = "stop"
+
+
+class ConfinedLine(Line):
+    """Said once, before the model is loaded: what the runner gave up, and what it could not."""
+
+    kind: Literal["confined"] = "confined"
+    done: tuple[Text, ...] = ()
+    lacking: tuple[Text, ...] = ()
 
 
 class SelfTestedLine(Line):
@@ -74,10 +83,20 @@ class HeartbeatLine(Line):
     memory_bytes: int = 0
     first_error: Text = ""
     source_problem: Text = ""
+    same_answers: int = 0
+    shadow_varied: bool = False
 
 
 ToRunner = StartLine | GoLine | DropShadowLine | StopLine
-FromRunner = SelfTestedLine | ServingLine | HeartbeatLine | WindowSummary | Sample | DeviceEvent
+FromRunner = (
+    ConfinedLine
+    | SelfTestedLine
+    | ServingLine
+    | HeartbeatLine
+    | WindowSummary
+    | Sample
+    | DeviceEvent
+)
 
 _TO_RUNNER: TypeAdapter[ToRunner] = TypeAdapter(Annotated[ToRunner, Field(discriminator="kind")])
 _FROM_RUNNER: TypeAdapter[FromRunner] = TypeAdapter(

@@ -1,8 +1,8 @@
 """Whether a device can run a version at all: its inventory against the manifest (DESIGN §4).
 
 The controller asks before it offers, the agent asks again before it installs. Invariants: pure;
-what cannot change without another device or another agent is an `Incompatibility`; what may
-change by itself (free memory, free disk) is not judged here.
+what cannot change without another device or another agent (the total of memory and disk, too)
+is an `Incompatibility`; what may change by itself (free memory, free disk) is not judged here.
 """
 
 from typing import Final, NamedTuple
@@ -24,7 +24,31 @@ class Incompatibility(NamedTuple):
 
 def incompatible(manifest: Manifest, inventory: Inventory) -> Incompatibility | None:
     """Why the device can never run the version as it is; None when it can."""
-    return _architecture(manifest, inventory) or _runtime(manifest, inventory)
+    return (
+        _architecture(manifest, inventory)
+        or _runtime(manifest, inventory)
+        or _size(manifest, inventory)
+    )
+
+
+def wanted_disk_bytes(manifest: Manifest) -> int:
+    """What a version takes of the disk: what it says, and its artifact at least."""
+    return max(manifest.requires.disk_bytes, manifest.artifact.size_bytes)
+
+
+def _size(manifest: Manifest, inventory: Inventory) -> Incompatibility | None:
+    """No wait for free memory or disk ends where there is not as much in all."""
+    for cause, wanted, total in (
+        (
+            "needs more memory than the device has",
+            manifest.requires.memory_bytes,
+            inventory.memory_total_bytes,
+        ),
+        ("larger than the disk", wanted_disk_bytes(manifest), inventory.disk_total_bytes),
+    ):
+        if 0 < total < wanted:
+            return Incompatibility(cause, f"{wanted} bytes wanted, {total} there in all")
+    return None
 
 
 def _architecture(manifest: Manifest, inventory: Inventory) -> Incompatibility | None:

@@ -164,9 +164,13 @@ class Inventory(Wire):
         exclude_if=_is_empty,
         description="what it can apply; none: it is offered no patches",
     )
-    memory_bytes: Count
+    memory_bytes: Count = Field(description="free for a new version")
     disk_free_bytes: Count
     cpu_count: Count
+    memory_total_bytes: Count = Field(default=0, description="of the device; 0: not known")
+    disk_total_bytes: Count = Field(
+        default=0, description="what versions can ever take of the disk; 0: not known"
+    )
 
 
 class Refusal(Wire):

@@ -122,7 +122,7 @@ def test_what_is_found_in_place_is_made_durable(source, package, sync):
             downloader.manifest(package.offer)
             downloader.artifact(package.offer, never)
     disk.before = None
-    disk.sync_directory("")  # as the journal's save does, beside `models`, before any version counts
+    disk.sync_directory("")  # as a save of the journal does, beside `models`
     digest = package.manifest.digest()
     assert disk.durable(manifest_path(digest)) == package.manifest.canonical()
     assert disk.durable(model_path(digest)) == package.model

@@ -1,13 +1,14 @@
 """May this device run this version? The manifest against the offer and against the inventory.
 
 Invariant: what may change by itself (free memory, free disk) makes an install wait; what cannot
-change without a new device or a new agent (architecture, runtime, opset) refuses it.
+change without a new device or a new agent (architecture, runtime, opset, memory and disk in all)
+refuses it.
 """
 
 from dataclasses import dataclass
 from enum import Enum, auto
 
-from edgeloop_protocol.admission import incompatible
+from edgeloop_protocol.admission import incompatible, wanted_disk_bytes
 from edgeloop_protocol.manifest import Manifest
 from edgeloop_protocol.messages import Inventory, Offer
 
@@ -42,10 +43,10 @@ def check_inventory(manifest: Manifest, inventory: Inventory, on_disk: bool) -> 
     problem = incompatible(manifest, inventory)
     if problem is not None:
         return _refused(problem.cause, problem.detail)
-    artifact, requires = manifest.artifact, manifest.requires
-    if requires.memory_bytes > inventory.memory_bytes:
-        return _wait(f"memory: {inventory.memory_bytes} bytes free, {requires.memory_bytes} wanted")
-    disk_bytes = max(requires.disk_bytes, artifact.size_bytes)
+    memory_bytes = manifest.requires.memory_bytes
+    if memory_bytes > inventory.memory_bytes:
+        return _wait(f"memory: {inventory.memory_bytes} bytes free, {memory_bytes} wanted")
+    disk_bytes = wanted_disk_bytes(manifest)
     if not on_disk and disk_bytes > inventory.disk_free_bytes:
         return _wait(f"disk: {inventory.disk_free_bytes} bytes free, {disk_bytes} wanted")
     return ADMITTED

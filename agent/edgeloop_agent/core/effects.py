@@ -36,12 +36,16 @@ class FetchArtifact:
 
 @dataclass(frozen=True, slots=True)
 class StartRunner:
-    """Start a runner process that loads, self-tests and waits for Go. `runner` is its number."""
+    """Start a runner process that loads, self-tests and waits for Go. `runner` is its number.
+
+    `memory_max_bytes` caps what it may hold resident, a version in shadow included; 0: no cap.
+    """
 
     slot: str
     runner: int
     version: VersionRef
     shadow: VersionRef | None
+    memory_max_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

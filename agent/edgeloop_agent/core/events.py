@@ -98,6 +98,10 @@ class Progress:
     memory_bytes: int = 0
     first_error: str = ""
     source_problem: str = ""
+    same_answers: int = 0
+    """To how many different inputs all scores were the same, bit for bit; 0 once they differed."""
+    shadow_varied: bool = False
+    """To the same inputs the version in shadow gave different labels, each of them often."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,9 +1,10 @@
 """The verdict over a new version on this device, from its runner's progress (DESIGN §4).
 
 Invariants: a crash and a hang are judged elsewhere (the runner is gone); here are NaN and Inf,
-wrong shapes and errors, memory, latency, and time. NaN or Inf once is enough, and so is a runner
-larger than its cap. The error rate and the latency are judged when there are enough examples, so
-that one hiccup decides nothing.
+wrong shapes and errors, memory, constant output, latency, and time. NaN or Inf once is enough, and
+so is a runner larger than its cap. The error rate, constant output and the latency are judged when
+there are enough examples, so that one hiccup decides nothing. A version that says the same for long
+is constant only beside one that does not: a decision tree at rest gives one leaf, rightly.
 """
 
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ from edgeloop_protocol.messages import Probation
 
 LATENCY_FLOOR_US: Final = 2000.0
 """A p95 below this is never a slowdown: on a busy device the scheduler alone makes as much."""
+SAME_ANSWERS_MIN: Final = 20
+"""Fewer answers that are all the same prove nothing, whatever the probation's `min_examples`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,15 +48,21 @@ def judge(
     if progress.nonfinite:
         given = progress.examples + progress.nonfinite
         return Failed("nan or inf", f"in {progress.nonfinite} of {given} answers")
-    if 0 < memory_max_bytes < progress.memory_bytes:
-        used = f"the runner process has {progress.memory_bytes} bytes resident"
-        return Failed(
-            "memory", f"{used}; the manifest's requires.memory_bytes is {memory_max_bytes}"
-        )
+    too_large = above(memory_max_bytes, progress)
+    if too_large is not None:
+        return too_large
     judged = progress.examples + progress.errors
     enough = judged >= max(terms.min_examples, 1)
     if enough and progress.errors > terms.max_error_rate * judged:
         return Failed("errors", f"{progress.errors} of {judged} examples: {progress.first_error}")
+    if progress.shadow_varied and progress.same_answers >= max(
+        terms.min_examples, SAME_ANSWERS_MIN
+    ):
+        return Failed(
+            "constant output",
+            f"{progress.same_answers} different examples got the very same scores, "
+            "and different labels from the old version",
+        )
     if enough and elapsed_s >= terms.min_s and progress.examples >= terms.min_examples:
         return _slower(terms, progress, old_latency_p95_us) or Proven()
     if elapsed_s >= terms.max_s:
@@ -63,6 +72,18 @@ def judge(
             + (f"; {progress.first_error}" if progress.first_error else ""),
         )
     return None
+
+
+def above(memory_max_bytes: int, progress: Progress) -> Failed | None:
+    """Is the runner process larger than its cap? 0: there is none."""
+    if not 0 < memory_max_bytes < progress.memory_bytes:
+        return None
+    return Failed(
+        "memory",
+        f"the runner process has {progress.memory_bytes} bytes resident; "
+        f"its limit is {memory_max_bytes} (the manifest's requires.memory_bytes, "
+        "else the agent's limits.runner_memory_max_bytes)",
+    )
 
 
 def _slower(terms: Probation, progress: Progress, old_us: float | None) -> Failed | None:

@@ -14,7 +14,7 @@ from edgeloop_agent.core.effects import DropShadow, Effect, Go, StartRunner, Sto
 from edgeloop_agent.core.events import Progress
 from edgeloop_agent.core.settings import CoreSettings
 from edgeloop_protocol.backoff import backoff_s
-from edgeloop_protocol.messages import VersionRef
+from edgeloop_protocol.messages import Offer, VersionRef
 
 STOP_GRACE_S: Final = 5.0
 """How long a runner may take to answer what it has read and to end, before it is killed."""
@@ -37,12 +37,14 @@ class Runner:
     number: int
     role: Role
     version: VersionRef
+    start_timeout_s: float
     deadline: float
     phase: Phase = Phase.STARTING
     has_source: bool = False
     serving_since: float | None = None
     shadow: VersionRef | None = None
     shadow_until: float | None = None
+    memory_max_bytes: int = 0
     progress: Progress = field(default_factory=Progress)
 
 
@@ -50,10 +52,13 @@ class Runner:
 class Wanted:
     """What a slot wants to run. With `candidate_serves` the champion makes way."""
 
-    champion: VersionRef | None
-    candidate: VersionRef | None
-    shadow: VersionRef | None
+    champion: Offer | None
+    candidate: Offer | None
+    shadow: Offer | None
     candidate_serves: bool
+    champion_memory_bytes: int = 0
+    candidate_memory_bytes: int = 0
+    """As their manifests require it; 0: they do not say."""
 
 
 @dataclass(slots=True)
@@ -97,16 +102,16 @@ class RunnerSet:
         effects: list[Effect] = []
         if wanted.candidate_serves:
             self._restart_at = None  # the champion rests; after a rollback it starts at once
-        for role, version in (
+        for role, offer in (
             (Role.CHAMPION, None if wanted.candidate_serves else wanted.champion),
             (Role.CANDIDATE, wanted.candidate),
         ):
             runner = self.get(role)
-            if runner is not None and not _is(runner.version, version):
+            if runner is not None and not _is(runner.version, offer):
                 effects += self._stop(runner, now, kill=False)
                 runner = None
-            if runner is None and version is not None and self._may_start(role, now):
-                effects.append(self._start(role, version, wanted, now))
+            if runner is None and offer is not None and self._may_start(role, now):
+                effects.append(self._start(role, offer, wanted, now))
         serving = self.get(Role.CANDIDATE if wanted.candidate_serves else Role.CHAMPION)
         if serving is not None and serving.phase is Phase.READY and self._source_is_free():
             serving.has_source = True
@@ -148,6 +153,11 @@ class RunnerSet:
         self._count_loss(runner, now)
         return runner
 
+    def restart(self, runner: Runner, now: float) -> list[Effect]:
+        """End one that shall not go on as it is, and count it as lost."""
+        self._count_loss(runner, now)
+        return self._stop(runner, now, kill=False)
+
     def overdue(self, now: float) -> tuple[list[Effect], list[tuple[Runner, str]]]:
         """Kill what missed its deadline, end shadows that are due; returns who was lost and why."""
         effects: list[Effect] = []
@@ -177,19 +187,27 @@ class RunnerSet:
     def _may_start(self, role: Role, now: float) -> bool:
         return role is Role.CANDIDATE or self._restart_at is None or now >= self._restart_at
 
-    def _start(self, role: Role, version: VersionRef, wanted: Wanted, now: float) -> Effect:
+    def _start(self, role: Role, offer: Offer, wanted: Wanted, now: float) -> Effect:
         self.last_number += 1
-        shadow = wanted.shadow if role is Role.CANDIDATE else None
         if role is Role.CHAMPION:
-            self._restart_at = None
+            in_shadow, memory_bytes, self._restart_at = None, wanted.champion_memory_bytes, None
+        else:
+            in_shadow, memory_bytes = wanted.shadow, wanted.candidate_memory_bytes
+        shadow, load_bytes = None, offer.artifact_size_bytes
+        if in_shadow is not None:
+            shadow, load_bytes = in_shadow.ref, load_bytes + in_shadow.artifact_size_bytes
+        timeout_s = self.settings.start_timeout_s(load_bytes)
+        memory_max_bytes = self.settings.memory_cap_bytes(memory_bytes)
         self.runners[self.last_number] = Runner(
             self.last_number,
             role,
-            version,
-            deadline=now + self.settings.self_test_timeout_s,
+            offer.ref,
+            timeout_s,
+            deadline=now + timeout_s,
             shadow=shadow,
+            memory_max_bytes=memory_max_bytes,
         )
-        return StartRunner(self.slot, self.last_number, version, shadow)
+        return StartRunner(self.slot, self.last_number, offer.ref, shadow, memory_max_bytes)
 
     def _stop(self, runner: Runner, now: float, kill: bool) -> list[Effect]:
         runner.phase = Phase.STOPPING
@@ -213,9 +231,9 @@ class RunnerSet:
 
     def _why(self, runner: Runner) -> str:
         if runner.phase is Phase.STARTING:
-            return f"hung: no self-test result after {self.settings.self_test_timeout_s:g} s"
+            return f"hung: no self-test result after {runner.start_timeout_s:.0f} s"
         return f"hung: no heartbeat for {self.settings.heartbeat_timeout_s:g} s"
 
 
-def _is(version: VersionRef, wanted: VersionRef | None) -> bool:
+def _is(version: VersionRef, wanted: Offer | None) -> bool:
     return wanted is not None and version.manifest_digest == wanted.manifest_digest

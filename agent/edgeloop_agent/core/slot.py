@@ -96,7 +96,7 @@ class Slot:
         elif isinstance(event, RunnerExited):
             lost = self.runners.exited(event.runner, now)
             if lost is not None:
-                self._lost(lost, event.detail, now)
+                self._lost(lost, event.detail, now, hung=False)
         else:
             runner = self.runners.live(event.runner)
             if runner is not None:
@@ -106,7 +106,7 @@ class Slot:
         effects, lost = self.runners.overdue(now)
         self._effects += effects
         for runner, detail in lost:
-            self._lost(runner, detail, now)
+            self._lost(runner, detail, now, hung=True)
         self._effects += self._repair.tick(now)
         if self._waiting.is_over(now):
             self._proceed()
@@ -233,8 +233,17 @@ class Slot:
                 self._move(Signal.SERVING)
         else:
             self.runners.progressed(runner, event.progress, now)
-            if is_candidate and self.durable.state is SlotState.PROBATION:
+            if not is_candidate:
+                self._mind_memory(runner, now)
+            elif self.durable.state is SlotState.PROBATION:
                 self._judge(now)
+
+    def _mind_memory(self, champion: Runner, now: float) -> None:
+        """A champion that leaks is started anew before the device runs out of memory."""
+        verdict = probation.above(champion.memory_max_bytes, champion.progress)
+        if verdict is not None:
+            self._effects += self.runners.restart(champion, now)
+            self._note("runner_restarted", f"{champion.version}: memory: {verdict.detail}")
 
     def _judge(self, now: float) -> None:
         candidate, runner = self.durable.candidate, self.runners.get(Role.CANDIDATE)
@@ -244,19 +253,24 @@ class Slot:
         old_us = progress.shadow_latency_p95_us or self.runners.champion_latency_p95_us
         elapsed_s = now - self._probation_since
         verdict = probation.judge(
-            candidate.probation, progress, elapsed_s, old_us, candidate.memory_max_bytes
+            candidate.probation, progress, elapsed_s, old_us, runner.memory_max_bytes
         )
         if isinstance(verdict, probation.Failed):
             self._fail(verdict.cause, verdict.detail)
         elif isinstance(verdict, probation.Proven):
-            self._set(champion=candidate.offer, previous=self.durable.champion)
+            self._set(
+                champion=candidate.offer,
+                champion_memory_max_bytes=candidate.memory_max_bytes,
+                previous=self.durable.champion,
+            )
             self._repair.end()
             self._note("committed", f"after {elapsed_s:.1f} s and {progress.examples} examples")
             self._move(Signal.PROVEN)
             self._set(candidate=None)
             self.runners.promote(now)
 
-    def _lost(self, runner: Runner, detail: str, now: float) -> None:
+    def _lost(self, runner: Runner, detail: str, now: float, hung: bool) -> None:
+        """A self-test that hangs once would hang again; one that died may have been killed."""
         candidate = self.durable.candidate
         if runner.role is Role.CHAMPION:
             self._note("runner_lost", f"{runner.version}: {detail}")
@@ -264,13 +278,15 @@ class Slot:
             return
         elif self.durable.state is SlotState.SELF_TEST:
             self._note("runner_lost", f"{runner.version} in self-test: {detail}")
-            if candidate.attempts >= self._settings.attempts_max:
+            if hung:
+                self._fail("self-test hung", detail)
+            elif candidate.attempts >= self._settings.attempts_max:
                 self._fail("self-test crashed", f"{detail}, {candidate.attempts} times")
             else:
                 self._move(Signal.INTERRUPTED)
                 self._waiting.wait(f"retry after a lost self-test: {detail}", now)
         elif self.durable.state in SERVES:
-            self._fail("runner hung" if "hung" in detail else "runner crashed", detail)
+            self._fail("runner hung" if hung else "runner crashed", detail)
 
     def _fail(self, cause: str, detail: str) -> None:
         self._roll_back(Signal.FAILED, cause, detail)

@@ -19,7 +19,7 @@ class Candidate(Wire):
     attempts: Count = 0
     corrupt_fetches: Count = 0
     memory_max_bytes: Count = Field(
-        default=0, description="its manifest's requires.memory_bytes; 0: no cap"
+        default=0, description="its manifest's requires.memory_bytes; 0: no cap of its own"
     )
 
 
@@ -28,6 +28,9 @@ class SlotSnapshot(Wire):
     state: SlotState = SlotState.IDLE
     champion: Offer | None = Field(
         default=None, description="with its sizes and digests: damaged files can be fetched again"
+    )
+    champion_memory_max_bytes: Count = Field(
+        default=0, description="its manifest's requires.memory_bytes; 0: no cap of its own"
     )
     previous: Offer | None = None
     candidate: Candidate | None = None

@@ -32,13 +32,15 @@ class Wants:
 def wanted(durable: SlotSnapshot, journalled: SlotSnapshot) -> Wanted:
     """`durable`: the state as it is now; `journalled`: as a power cut would leave it."""
     candidate, states = durable.candidate, {durable.state, journalled.state}
-    champion = durable.champion.ref if durable.champion else None
+    champion = durable.champion
     trying = states <= TRYING and _try_of(durable) == _try_of(journalled)
     return Wanted(
         champion=champion,
-        candidate=candidate.offer.ref if candidate is not None and trying else None,
+        candidate=candidate.offer if candidate is not None and trying else None,
         shadow=champion if candidate and candidate.probation.compare else None,
         candidate_serves=trying and states <= SERVES,
+        champion_memory_bytes=durable.champion_memory_max_bytes,
+        candidate_memory_bytes=candidate.memory_max_bytes if candidate is not None else 0,
     )
 
 

@@ -1,8 +1,8 @@
-"""The runner process from its first line to its end: start, load, self-test, serve.
+"""The runner process from its first line to its end: start, confine, load, self-test, serve.
 
-Invariants: it dies with its supervisor (the kernel's parent-death signal for a runner that hangs,
-the socketpair's end for one that does not); a model that cannot be loaded is said in words before
-the process ends.
+Invariants: it is confined before it imports a runtime, which starts threads of its own; it dies
+with its supervisor (the kernel's parent-death signal for a runner that hangs, the socketpair's end
+for one that does not); a model that cannot be loaded is said in words before the process ends.
 """
 
 import argparse
@@ -12,16 +12,18 @@ import os
 import signal
 import socket
 import tempfile
-from typing import Final
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
 
 from edgeloop_agent.errors import ModelLoadError, RunnerLineError
+from edgeloop_agent.runner.confinement import confine, limit_memory
 from edgeloop_agent.runner.control import Control, SupervisorGone
-from edgeloop_agent.runner.inference import Inference
-from edgeloop_agent.runner.onnx_model import OnnxModel
-from edgeloop_agent.runner.self_test import self_test
-from edgeloop_agent.runner.serving import Serving
-from edgeloop_agent.runner_protocol import ModelFiles, SelfTestedLine, StartLine
+from edgeloop_agent.runner.memory import in_words
+from edgeloop_agent.runner_protocol import ConfinedLine, ModelFiles, SelfTestedLine, StartLine
 from edgeloop_protocol.limits import TEXT_MAX_CHARS
+
+if TYPE_CHECKING:
+    from edgeloop_agent.runner.onnx_model import OnnxModel
 
 logger = logging.getLogger(__name__)
 
@@ -50,33 +52,58 @@ def _serve(control: Control) -> int:
     start, *more = control.read()
     if not isinstance(start, StartLine):
         raise RunnerLineError("the first line is not a start")
-    with tempfile.TemporaryDirectory(prefix="edgeloop-runner-") as empty:
-        os.chdir(empty)  # so that no external-data name of a model finds a file
-        try:
-            model = OnnxModel(start.model)
-        except ModelLoadError as error:
-            _say_self_tested(control, str(error))
-            return 1
-        shadow = _load_shadow(start.shadow)
-        os.chdir("/")
-    _say_self_tested(control, self_test(model))
+    _enter_nowhere()
+    told = confine(start.config, Path(start.model.manifest_path).parents[1])
+    from edgeloop_agent.runner.inference import Inference
+    from edgeloop_agent.runner.onnx_model import OnnxModel
+    from edgeloop_agent.runner.self_test import self_test
+    from edgeloop_agent.runner.serving import Serving
+
+    limit_memory(told, start.memory_max_bytes)
+    control.send(ConfinedLine(done=_texts(told.done), lacking=_texts(told.lacking)))
+    try:
+        model = OnnxModel(start.model)
+    except (ModelLoadError, MemoryError) as error:
+        _say_self_tested(control, start, _said(error))
+        return 1
+    shadow = _load_shadow(start.shadow)
+    os.chdir("/")
+    _say_self_tested(control, start, self_test(model))
     Serving(control, start, Inference(model, shadow)).run(more)
     return 0
 
 
-def _load_shadow(files: ModelFiles | None) -> OnnxModel | None:
+def _enter_nowhere() -> None:
+    """A directory that is gone already, so that no external-data name of a model finds a file."""
+    nowhere = tempfile.mkdtemp(prefix="edgeloop-runner-")
+    os.chdir(nowhere)
+    Path(nowhere).rmdir()
+
+
+def _load_shadow(files: ModelFiles | None) -> "OnnxModel | None":
     """Without a shadow the candidate is still judged by itself."""
+    from edgeloop_agent.runner.onnx_model import OnnxModel
+
     if files is None:
         return None
     try:
         return OnnxModel(files)
-    except ModelLoadError as error:
-        logger.warning("no shadow: %s", error)
+    except (ModelLoadError, MemoryError) as error:
+        logger.warning("no shadow: %s", _said(error))
         return None
 
 
-def _say_self_tested(control: Control, problem: str | None) -> None:
-    control.send(SelfTestedLine(passed=problem is None, detail=(problem or "")[:TEXT_MAX_CHARS]))
+def _said(error: Exception) -> str:
+    return str(error) or type(error).__name__
+
+
+def _say_self_tested(control: Control, start: StartLine, problem: str | None) -> None:
+    detail = in_words(problem or "", start.memory_max_bytes)
+    control.send(SelfTestedLine(passed=problem is None, detail=detail[:TEXT_MAX_CHARS]))
+
+
+def _texts(words: list[str]) -> tuple[str, ...]:
+    return tuple(one[:TEXT_MAX_CHARS] for one in words)
 
 
 def _die_with(parent: int) -> None:

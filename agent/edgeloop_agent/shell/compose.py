@@ -4,6 +4,7 @@ import logging
 import random
 import signal
 from pathlib import Path
+from typing import Final
 
 from edgeloop_agent.config import AgentConfig
 from edgeloop_agent.core.budget import ByteBudget
@@ -12,7 +13,7 @@ from edgeloop_agent.shell.download import Downloader
 from edgeloop_agent.shell.fetch_worker import FetchWorker
 from edgeloop_agent.shell.http_source import HttpArtifactSource
 from edgeloop_agent.shell.inbox import Inbox
-from edgeloop_agent.shell.inventory import DeviceInventory
+from edgeloop_agent.shell.inventory import DeviceInventory, total_memory_bytes
 from edgeloop_agent.shell.journal import FileJournal
 from edgeloop_agent.shell.lock import StateDirLock
 from edgeloop_agent.shell.model_store import ModelStore
@@ -34,9 +35,13 @@ from edgeloop_protocol.topics import Up, device_subscription, up_topic
 
 logger = logging.getLogger(__name__)
 
+RUNNERS_MEMORY_SHARE: Final = 0.75
+"""Of the device's memory; the rest is for the supervisor and everything else on the device."""
+
 
 def run_agent(config: AgentConfig) -> None:
     """Run until SIGTERM or SIGINT. Raises StateDirInUseError."""
+    config = with_memory_limit(config, total_memory_bytes())
     state_dir = Path(config.state_dir)
     disk = OsDisk(state_dir)
     lock = StateDirLock(state_dir)
@@ -56,6 +61,15 @@ def run_agent(config: AgentConfig) -> None:
     finally:
         outbox.close()
         lock.release()
+
+
+def with_memory_limit(config: AgentConfig, device_bytes: int) -> AgentConfig:
+    """Without a configured one, all slots' runners together get RUNNERS_MEMORY_SHARE."""
+    if config.limits.runner_memory_max_bytes or not device_bytes:
+        return config
+    share = int(device_bytes * RUNNERS_MEMORY_SHARE / len(config.slots))
+    limits = config.limits.model_copy(update={"runner_memory_max_bytes": share})
+    return config.model_copy(update={"limits": limits})
 
 
 def _parts(config: AgentConfig, disk: OsDisk, outbox: PatientOutbox, inbox: Inbox) -> Parts:
@@ -93,6 +107,7 @@ def _parts(config: AgentConfig, disk: OsDisk, outbox: PatientOutbox, inbox: Inbo
             )
         )
 
+    host = RunnerProcesses(config, disk, inbox.post)
     downloader = Downloader(
         HttpArtifactSource(config.controller_url),
         store,
@@ -107,10 +122,10 @@ def _parts(config: AgentConfig, disk: OsDisk, outbox: PatientOutbox, inbox: Inbo
         journal=FileJournal(disk),
         telemetry=telemetry,
         store=store,
-        host=RunnerProcesses(config, disk, inbox.post),
+        host=host,
         fetcher=FetchWorker(downloader, take_inventory, inbox.post),
         take_inventory=take_inventory,
-        status=StatusFile(state_dir, config.device_id, telemetry, clock),
+        status=StatusFile(state_dir, config.device_id, telemetry, clock, host.confinement),
         jitter=random.SystemRandom().random,
         messages_dropped=lambda: inbox.messages_dropped,
         outbox_problem=outbox.problem,

@@ -15,6 +15,7 @@ import sys
 from pathlib import Path
 from typing import Any, Final
 
+from edgeloop_agent.shell.download import DISK_RESERVE_BYTES
 from edgeloop_agent.shell.durable_files import write_durably
 from edgeloop_agent.shell.os_disk import OsDisk
 from edgeloop_protocol.messages import Inventory, RuntimeInfo
@@ -44,6 +45,8 @@ class DeviceInventory:
             memory_bytes=_available_memory_bytes(),
             disk_free_bytes=shutil.disk_usage(self._state_dir).free,
             cpu_count=os.cpu_count() or 1,
+            memory_total_bytes=total_memory_bytes(),
+            disk_total_bytes=_disk_total_bytes(self._state_dir),
         )
 
 
@@ -108,11 +111,28 @@ def _version_of(distribution: str) -> str | None:
         return None
 
 
+def total_memory_bytes() -> int:
+    """MemTotal of the kernel; 0 where there is no /proc."""
+    return _meminfo_bytes("MemTotal:")
+
+
 def _available_memory_bytes() -> int:
     """MemAvailable of the kernel; 0 where there is no /proc."""
+    return _meminfo_bytes("MemAvailable:")
+
+
+def _disk_total_bytes(directory: Path) -> int:
+    """What this file system could ever give to versions: less than its size, by what the file
+    system keeps for root and what the downloader leaves free."""
+    disk = os.statvfs(directory)
+    usable = (disk.f_blocks - (disk.f_bfree - disk.f_bavail)) * disk.f_frsize
+    return max(1, usable - DISK_RESERVE_BYTES)
+
+
+def _meminfo_bytes(name: str) -> int:
     try:
         for line in _MEMINFO.read_text().splitlines():
-            if line.startswith("MemAvailable:"):
+            if line.startswith(name):
                 return int(line.split()[1]) * 1024
     except (OSError, ValueError, IndexError):
         return 0

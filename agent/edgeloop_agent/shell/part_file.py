@@ -75,7 +75,9 @@ class PartFiles:
                 # Also of a file that was whole already: a kill may have come before its sync.
                 file.sync()
         if have < size:
-            raise FetchUnreachableError(f"the download ended after {have} of {size} bytes")
+            # A link that breaks raises: here the server itself said that this is all there is.
+            self._disk.remove(part)
+            raise FetchCorruptError(f"the {wanted.what} is only {have} of the {size} bytes offered")
 
     def _append(self, write: Callable[[bytes], int], have: int, wanted: Wanted) -> int:
         size = wanted.size_bytes

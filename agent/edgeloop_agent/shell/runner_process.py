@@ -34,6 +34,7 @@ from edgeloop_agent.errors import RunnerLineError
 from edgeloop_agent.lines import LineSplitter
 from edgeloop_agent.ports import Post, RunnerSaid
 from edgeloop_agent.runner_protocol import (
+    ConfinedLine,
     DropShadowLine,
     FromRunner,
     GoLine,
@@ -65,6 +66,7 @@ class _Child:
     number: int
     process: subprocess.Popen[bytes]
     connection: socket.socket
+    confinement: ConfinedLine | None = None
 
 
 class RunnerProcesses:
@@ -112,6 +114,7 @@ class RunnerProcesses:
                 shadow=self._files(effect.shadow) if effect.shadow else None,
                 config=self._config.slots[effect.slot],
                 telemetry=self._config.telemetry,
+                memory_max_bytes=effect.memory_max_bytes,
             ),
         )
 
@@ -136,6 +139,12 @@ class RunnerProcesses:
     def pid(self, slot: str, runner: int) -> int | None:
         child = self._child(slot, runner)
         return child.process.pid if child else None
+
+    def confinement(self) -> dict[str, ConfinedLine]:
+        """By slot, of the runner that was started last: what it gave up, and what it could not."""
+        with self._lock:
+            children = sorted(self._children.values(), key=lambda child: child.number)
+        return {child.slot: child.confinement for child in children if child.confinement}
 
     def alive(self) -> int:
         with self._lock:
@@ -202,7 +211,12 @@ class RunnerProcesses:
         except RunnerLineError as error:
             logger.warning("slot %s: runner %d: %s", child.slot, child.number, error)
             return
-        self._post(_event(child.slot, child.number, said))
+        if isinstance(said, ConfinedLine):
+            child.confinement = said
+            for lacking in said.lacking:
+                logger.warning("slot %s: runner %d: %s", child.slot, child.number, lacking)
+        else:
+            self._post(_event(child.slot, child.number, said))
 
 
 def _event(slot: str, number: int, said: FromRunner) -> Event | RunnerSaid:
@@ -212,6 +226,7 @@ def _event(slot: str, number: int, said: FromRunner) -> Event | RunnerSaid:
         return RunnerServing(slot, number)
     if isinstance(said, HeartbeatLine):
         return RunnerProgressed(slot, number, Progress(**said.model_dump(exclude={"kind"})))
+    assert not isinstance(said, ConfinedLine)
     return RunnerSaid(slot, said)
 
 

@@ -3,11 +3,13 @@
 Shape (stable): device_id, pid, running, epoch, revision, broker_connected, slots (as reported on
 the wire), outbox {epoch, next_sequence, held, held_bytes, dropped, epochs[]}, budget, bytes_up,
 rejected_messages (malformed), messages_dropped (the queue was full), stale_desired (a revision that
-was not newer), updated_at. `epochs` are the newest EPOCHS_SHOWN_MAX.
+was not newer), confinement (by slot: done and lacking, in words), updated_at. `epochs` are the
+newest EPOCHS_SHOWN_MAX.
 """
 
 import json
 import os
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
@@ -15,6 +17,7 @@ from typing import Any, Final
 from edgeloop_agent.core.device import Device
 from edgeloop_agent.errors import NotRunningError, OutboxUnavailableError
 from edgeloop_agent.ports import Traffic
+from edgeloop_agent.runner_protocol import ConfinedLine
 from edgeloop_agent.shell.lock import is_locked
 from edgeloop_agent.shell.telemetry import Telemetry
 from edgeloop_protocol.clock import Clock
@@ -25,12 +28,24 @@ EPOCHS_SHOWN_MAX: Final = 100
 """The newest; `held`, `held_bytes` and `dropped` are over all that the outbox remembers."""
 
 
+def _no_runners() -> Mapping[str, ConfinedLine]:
+    return {}
+
+
 class StatusFile:
-    def __init__(self, state_dir: Path, device_id: str, telemetry: Telemetry, clock: Clock) -> None:
+    def __init__(
+        self,
+        state_dir: Path,
+        device_id: str,
+        telemetry: Telemetry,
+        clock: Clock,
+        confinement: Callable[[], Mapping[str, ConfinedLine]] = _no_runners,
+    ) -> None:
         self._path = state_dir / FILE_NAME
         self._device_id = device_id
         self._telemetry = telemetry
         self._clock = clock
+        self._confinement = confinement
         self._written_at = float("-inf")
 
     def refresh(self, device: Device, traffic: Traffic, stopped: bool = False) -> None:
@@ -73,6 +88,10 @@ class StatusFile:
             },
             **asdict(traffic),
             "stale_desired": device.stale_desired,
+            "confinement": {
+                slot: told.model_dump(mode="json", exclude={"kind"})
+                for slot, told in self._confinement().items()
+            },
             "updated_at": self._clock.wall(),
         }
 

@@ -179,6 +179,8 @@ class LiveFleet:
             memory_bytes=MEMORY_BYTES,
             disk_free_bytes=DISK_BYTES,
             cpu_count=1,
+            memory_total_bytes=MEMORY_BYTES,
+            disk_total_bytes=DISK_BYTES,
         )
         around = {name: await self._around(name, inventory) for name in self._class_names()}
         self._running = asyncio.get_running_loop().create_task(self.runners.run())

@@ -113,6 +113,8 @@ class Machine:
             memory_bytes=kind.memory_bytes,
             disk_free_bytes=self.power.disk.free_bytes(),
             cpu_count=1,
+            memory_total_bytes=kind.memory_bytes,
+            disk_total_bytes=kind.disk_bytes,
         )
 
     def see(self, what: str, /, **data: Any) -> None:
