@@ -41,8 +41,8 @@ def confine(slot: SlotConfig, models: Path) -> Confinement:
     if open_network:
         why = f"the {needs} needs it" if needs else 'the configuration says network = "host"'
         told.lacking.append(f"network: open, because {why}")
+    _give_way(told, terms)  # first: it writes to /proc
     _isolate(told, slot, models, open_network)
-    _give_way(told, terms)
     return told
 
 

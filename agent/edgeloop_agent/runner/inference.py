@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeloop_agent.errors import ModelLoadError
+from edgeloop_agent.runner.constant_output import Sameness
 from edgeloop_agent.runner.onnx_model import OnnxModel
 from edgeloop_protocol.errors import ManifestError
 from edgeloop_protocol.preprocessing import Floats
@@ -67,6 +68,7 @@ class Timed:
 class Inference:
     def __init__(self, model: OnnxModel, shadow: OnnxModel | None) -> None:
         self.answering = Timed(model)
+        self.sameness = Sameness()
         self.shadow: Timed | None = None
         self._shadow_labels: dict[int, int | None] = {}
         if shadow is not None:
@@ -89,8 +91,11 @@ class Inference:
         labels, confidences = answers(scores)
         label, confidence = int(labels[0]), float(confidences[0])
         if self.shadow is None:
+            self.sameness.saw(vector, scores, None)
             return Answer(vector, label, confidence, latency_us)
         compared, shadow_label = self._in_shadow(values)
+        seen = None if not compared else -1 if shadow_label is None else shadow_label
+        self.sameness.saw(vector, scores, seen)
         return Answer(vector, label, confidence, latency_us, compared, shadow_label)
 
     def _in_shadow(self, values: Floats) -> tuple[bool, int | None]:

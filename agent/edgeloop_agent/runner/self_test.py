@@ -3,13 +3,15 @@
 import numpy as np
 
 from edgeloop_agent.errors import ModelLoadError
+from edgeloop_agent.runner.constant_output import constant_output
 from edgeloop_agent.runner.onnx_model import OnnxModel
 
 
 def self_test(model: OnnxModel) -> str | None:
     """None when all golden outputs agree within the tolerance, else what is wrong, in words.
 
-    A manifest without golden examples is tried on zeros: it must answer, with the right shape.
+    A manifest without golden examples is tried on zeros: it must answer, with the right shape. One
+    that answers the same to everything fails, whatever its golden outputs say.
     """
     golden = model.manifest.golden
     width = len(model.manifest.features)
@@ -31,4 +33,4 @@ def self_test(model: OnnxModel) -> str | None:
                 return f"golden input {index}: off by {off:.3g}; tolerance {golden.tolerance:g}"
     except (ModelLoadError, ValueError) as error:
         return str(error)
-    return None
+    return constant_output(model.manifest, lambda vector: model.run(model.prepare(vector)))

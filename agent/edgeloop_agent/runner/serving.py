@@ -208,6 +208,8 @@ class Serving:
                 memory_bytes=resident_bytes(),
                 first_error=self._first_error,
                 source_problem=self._source_problem,
+                same_answers=self._inference.sameness.same_answers,
+                shadow_varied=self._inference.sameness.shadow_varied,
             )
         )
         self._beat_at = time.monotonic() + HEARTBEAT_S
