@@ -36,7 +36,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Without mosquitto the tests that need it are skipped; in CI that is an error."""
     if MOSQUITTO:
         return
-    needing = [item for item in items if "mosquitto" in getattr(item, "fixturenames", ())]
+    real = {"mosquitto", "lasting_mosquitto"}
+    needing = [item for item in items if real & set(getattr(item, "fixturenames", ()))]
     if needing and os.environ.get("CI"):
         raise pytest.UsageError("mosquitto is not installed, and CI must run its tests")
     for item in needing:
@@ -108,6 +109,15 @@ class Mosquitto:
 @pytest.fixture
 def mosquitto(tmp_path: Path) -> Iterator[Mosquitto]:
     broker = Mosquitto(tmp_path)
+    broker.start()
+    yield broker
+    broker.stop()
+
+
+@pytest.fixture(scope="module")
+def lasting_mosquitto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mosquitto]:
+    """One for all tests of a module."""
+    broker = Mosquitto(tmp_path_factory.mktemp("mosquitto"))
     broker.start()
     yield broker
     broker.stop()

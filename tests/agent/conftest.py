@@ -268,6 +268,42 @@ def agent(
 ) -> Iterator[AgentProcess]:
     process = AgentProcess(tmp_path, mosquitto.port, artifact_server.url)
     yield process
+    end(process)
+
+
+@dataclass
+class Bench:
+    """An agent that runs a good version, for all tests of a module."""
+
+    agent: AgentProcess
+    controller: ScriptedController
+    server: ArtifactServer
+    good: Any
+
+
+@pytest.fixture(scope="module")
+def bench(
+    tmp_path_factory: pytest.TempPathFactory, lasting_mosquitto: Any, make_package: Any
+) -> Iterator[Bench]:
+    server, controller = ArtifactServer(), ScriptedController(lasting_mosquitto.port)
+    agent = AgentProcess(tmp_path_factory.mktemp("agent"), lasting_mosquitto.port, server.url)
+    assert controller.is_connected.wait(10)
+    good = make_package("1")
+    server.publish(good)
+    agent.start()
+    controller.offer(good)
+    deadline = time.monotonic() + 30
+    while not controller.runs(good) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert controller.runs(good)
+    yield Bench(agent, controller, server, good)
+    end(agent)
+    controller.broker.stop()
+    server.close()
+
+
+def end(process: AgentProcess) -> None:
+    """Stop the agent, show its log, and see that no runner is left."""
     if process.process and process.process.poll() is None:
         process.stop()
     if process.log_path.exists():

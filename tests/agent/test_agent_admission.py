@@ -32,6 +32,11 @@ def test_a_manifest_that_fits_is_admitted(make_package):
         ({}, {"memory_bytes": 1001}, Admission.WAIT, "memory"),
         ({}, {"disk_bytes": 10_001}, Admission.WAIT, "disk"),
         ({"disk_free_bytes": 1}, {}, Admission.WAIT, "disk"),
+        ({"memory_total_bytes": 2000}, {"memory_bytes": 2001}, Admission.REFUSED, "more memory"),
+        ({"memory_total_bytes": 2000}, {"memory_bytes": 2000}, Admission.WAIT, "memory: 1000"),
+        ({"disk_total_bytes": 20_000}, {"disk_bytes": 20_001}, Admission.REFUSED, "the disk"),
+        ({"disk_total_bytes": 20_000}, {"disk_bytes": 20_000}, Admission.WAIT, "disk: 10000"),
+        ({"disk_total_bytes": 1}, {}, Admission.REFUSED, "larger than the disk"),
     ],
 )
 def test_what_does_not_fit(make_package, inventory, requires, admission, words):

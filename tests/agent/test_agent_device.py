@@ -367,6 +367,76 @@ def test_a_self_test_that_crashes_is_tried_a_bounded_number_of_times(bench, pack
     assert bench.slot.refused.cause == "self-test crashed"
 
 
+def test_a_self_test_that_hangs_is_rolled_back_at_once(bench, packages):
+    bench.commit(packages[1])
+    began = bench.now
+    runner = bench.to_self_test(packages[2])
+    while bench.slot.state is SlotState.SELF_TEST:
+        bench.wait()
+        assert bench.now <= began + 30
+    stops = [effect for effect in bench.performed if isinstance(effect, do.StopRunner)]
+    assert [(stop.runner, stop.kill) for stop in stops if stop.kill][-1:] == [(runner, True)]
+    assert bench.slot.refused.cause == "self-test hung"
+    assert bench.slot.attempts == 0
+
+
+def test_what_takes_long_to_read_may_take_long_to_load(bench, make_package):
+    """By the size of all that is loaded: the candidate's and, in shadow, the champion's."""
+    settings = CoreSettings()
+    old, new = make_package("1", model=b"o" * 3_000_000), make_package("2", model=b"n" * 5_000_000)
+    assert settings.start_timeout_s(0) == 20
+    bench.commit(old)
+    began = bench.now
+    runner = bench.to_self_test(new)
+    deadline = bench.device._slots["main"].runners.runners[runner].deadline
+    assert deadline == began + 28
+
+
+def test_words_of_a_crash_do_not_make_it_a_hang(bench, packages):
+    bench.to_probation(packages[1])
+    runner = 1
+    bench.say(ev.RunnerExited("main", runner, "killed by SIGSEGV: the cat hung up"))
+    assert bench.slot.refused.cause == "runner crashed"
+
+
+@pytest.mark.parametrize(
+    ("required", "default", "cap"), [(1000, 0, 1000), (1000, 500, 1000), (0, 700, 700), (0, 0, 0)]
+)
+def test_a_champion_above_its_cap_is_restarted_and_counted(make_package, required, default, cap):
+    bench = Bench(settings=CoreSettings(runner_memory_max_bytes=default))
+    package = make_package("leaks", requires=Requirements(memory_bytes=required))
+    runner = bench.commit(package)
+    bench.say(ev.RunnerProgressed("main", runner, ev.Progress(examples=20, memory_bytes=cap)))
+    assert not bench.has(do.StopRunner)
+    grown = ev.Progress(examples=30, memory_bytes=cap + 1)
+    bench.say(ev.RunnerProgressed("main", runner, grown))
+    if not cap:
+        assert not bench.has(do.StopRunner)
+        return
+    stop = bench.only(do.StopRunner)
+    assert (stop.runner, stop.kill) == (runner, False), "what was read is answered first"
+    told = bench.only(do.AppendEvent)
+    assert told.name == "runner_restarted"
+    assert f"memory: the runner process has {cap + 1} bytes resident; its limit is {cap}" in (
+        told.detail
+    )
+    assert bench.slot.runner_restarts == 1
+    assert (bench.slot.state, bench.slot.refused) == (SlotState.COMMITTED, None)
+    bench.say(ev.RunnerExited("main", runner, "exit status 0"))
+    bench.wait()
+    again = bench.only(do.StartRunner)
+    assert (again.version, again.memory_max_bytes) == (package.offer.ref, cap)
+    assert bench.slot.runner_restarts == 1, "counted once"
+
+
+def test_the_champions_cap_survives_a_restart(make_package):
+    first = Bench()
+    first.commit(make_package("leaks", requires=Requirements(memory_bytes=1000)))
+    second = Bench(snapshot=first.journal)
+    starts = [effect for effect in second.at_start if isinstance(effect, do.StartRunner)]
+    assert [start.memory_max_bytes for start in starts] == [1000]
+
+
 def test_a_failed_self_test_is_not_tried_again(bench, packages):
     runner = bench.to_self_test(packages[1])
     bench.say(ev.RunnerSelfTested("main", runner, False, "golden input 0: off by 1"))

@@ -162,10 +162,26 @@ def test_a_full_disk_waits(source, store, package, disk, monkeypatch):
     assert not disk.path(part_path(package.manifest.artifact.digest)).exists()
 
 
-def test_a_short_artifact_waits_for_the_rest(downloader, source, package):
-    source.artifacts[package.manifest.artifact.digest] = package.model[:-1]
-    with pytest.raises(FetchUnreachableError, match="ended after"):
+@pytest.mark.parametrize("have", [0, 10])
+def test_an_artifact_that_is_short_at_the_server_is_corrupt(
+    downloader, source, package, disk, have
+):
+    """No more of it will ever come; a link that breaks raises, and is no fault of the version."""
+    digest = package.manifest.artifact.digest
+    source.artifacts[digest] = package.model[:-1]
+    if have:
+        disk.path(part_path(digest)).write_bytes(package.model[:have])
+    size = len(package.model)
+    with pytest.raises(FetchCorruptError, match=f"only {size - 1} of the {size} bytes"):
         downloader.artifact(package.offer, never)
+    assert not disk.path(part_path(digest)).exists()
+
+
+def test_a_manifest_that_ends_early_waits_for_the_rest(downloader, source, package):
+    """It comes first: what a captive portal answers must bar nothing."""
+    source.artifacts[package.manifest.digest()] = b"<html>Sign in"
+    with pytest.raises(FetchUnreachableError, match="ended after 13"):
+        downloader.manifest(package.offer)
 
 
 def test_what_is_no_longer_wanted_is_given_up(downloader, package):

@@ -17,6 +17,7 @@ from edgeloop_agent.config import JsonlSink, ReplaySource, SlotConfig, SocketSou
 from edgeloop_agent.errors import DataSetError, ModelLoadError
 from edgeloop_agent.lines import LineSplitter
 from edgeloop_agent.runner import probe
+from edgeloop_agent.runner.constant_output import Sameness
 from edgeloop_agent.runner.inference import Answer, Inference, NoAnswer
 from edgeloop_agent.runner.onnx_model import OnnxModel
 from edgeloop_agent.runner.sampling import Sampler
@@ -210,6 +211,61 @@ def test_golden_examples(load, make_package):
     wide = Golden(inputs=golden.inputs[:1], outputs=((0.5, 0.3, 0.2),))
     assert "the model gives (2,)" in self_test(load(make_package(golden=wide)))
     assert "NaN" in self_test(load(make_package(nan=True, golden=golden)))
+
+
+def test_the_self_test_finds_a_constant(load, make_package):
+    """Also where the golden outputs were made with the very same model."""
+    flat = [[0.0, 0.0]] * 3
+    stuck = make_package(weights=flat)
+    assert "constant output: 12 different inputs" in self_test(load(stuck))
+    assert "constant output" in self_test(load(make_package(weights=flat, golden=None)))
+    assert "constant output" in self_test(load(make_package(weights=flat, baseline=None)))
+    nothing_known = make_package(weights=flat, golden=None, baseline=None)
+    assert self_test(load(nothing_known)) is None
+
+
+def test_a_model_that_is_the_same_at_rest_only_is_no_constant(load, make_package):
+    """As a decision tree is: its golden inputs lie in one leaf, all of them."""
+    graph = helper.make_graph(
+        [
+            helper.make_node("Gather", ["x", "last"], ["c"], axis=1),
+            helper.make_node("Greater", ["c", "threshold"], ["above"]),
+            helper.make_node("Where", ["above", "busy", "rest"], ["p"]),
+        ],
+        "tree",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [None, 3])],
+        [helper.make_tensor_value_info("p", TensorProto.FLOAT, [None, 2])],
+        [
+            numpy_helper.from_array(np.array([2]), "last"),
+            numpy_helper.from_array(np.float32(3.5), "threshold"),
+            numpy_helper.from_array(np.float32([[0.0, 1.0]]), "busy"),
+            numpy_helper.from_array(np.float32([[1.0, 0.0]]), "rest"),
+        ],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    golden = Golden(inputs=((0, 0, 0), (1, 2, 3)), outputs=((1, 0), (1, 0)))
+    tree = load(make_package(model=model.SerializeToString(), golden=golden))
+    assert self_test(tree) is None
+    inference = Inference(tree, None)
+    for number in range(30):
+        inference.answer(floats(number, 1, 2))
+    assert inference.sameness.same_answers == 30
+    inference.answer(floats(0, 0, 9))
+    assert inference.sameness.same_answers == 0
+
+
+@pytest.mark.parametrize(
+    ("labels", "varied"),
+    [([0, 0, 0, 0], False), ([0, 1] * 5, True), ([1] + [0] * 9, False), ([0] * 9 + [1], False)],
+)
+def test_the_old_version_varies_when_it_gives_two_labels_often(labels, varied):
+    sameness = Sameness()
+    for number, label in enumerate(labels):
+        sameness.saw(floats(number), floats(0.5), label)
+    assert sameness.shadow_varied is varied
+    assert sameness.same_answers == len(labels)
+    sameness.saw(floats(0), floats(0.5), None)
+    assert sameness.same_answers == len(labels), "the same input again says nothing"
 
 
 def test_an_output_of_another_width_than_the_labels_fails(load, make_package):

@@ -6,6 +6,7 @@ import queue
 import signal
 import socket
 import time
+from pathlib import Path
 
 import pytest
 
@@ -19,12 +20,14 @@ from edgeloop_agent.core.events import (
 )
 from edgeloop_agent.errors import StateDirInUseError
 from edgeloop_agent.ports import RunnerSaid
+from edgeloop_agent.runner.confinement import ADDRESS_SPACE_HEADROOM_BYTES
 from edgeloop_agent.shell.lock import StateDirLock, is_locked
 from edgeloop_agent.shell.model_store import ModelStore, model_path
 from edgeloop_agent.shell.os_disk import OsDisk
 from edgeloop_agent.shell.runner_log import FILE_MAX_BYTES, RunnerLog, Tail
 from edgeloop_agent.shell.runner_process import RunnerProcesses
-from edgeloop_protocol.manifest import Preprocessing
+from edgeloop_protocol.limits import MIB
+from edgeloop_protocol.manifest import Preprocessing, Requirements
 
 pytestmark = pytest.mark.e2e
 
@@ -140,6 +143,42 @@ def test_answers_windows_samples_and_a_clean_end(rig, make_package):
     assert {sample.reference for sample in rig.bodies("sample")} == {"r1", "r3"}
     assert rig.bodies("sample")[0].shadow_prediction == 1
     assert [event.name for event in rig.bodies("event")] == ["no_answer"], "the first, in words"
+
+
+def test_a_runner_is_confined_before_it_loads_and_says_so(rig, make_package):
+    rig.serve(make_package(requires=Requirements(memory_bytes=300 * MIB)))
+    pid = rig.pid()
+    told = rig.host.confinement()["main"]
+    limits = Path(f"/proc/{pid}/limits").read_text()
+    core = next(line for line in limits.splitlines() if "core file size" in line)
+    assert core.split()[4] == "0"
+    for what, is_so in {
+        "no network: network namespace": namespace(pid, "net") != namespace("self", "net"),
+        "model folder read-only: mount namespace": any(
+            f" {rig.disk.path('models')} ro" in line
+            for line in Path(f"/proc/{pid}/mountinfo").read_text().splitlines()
+        ),
+    }.items():
+        assert any(one.startswith(what) for one in told.done) == is_so
+    words = " ".join((*told.done, *told.lacking))
+    for what in ("no network", "model folder read-only", "memory", "no core dumps"):
+        assert what in words
+
+
+def namespace(pid, kind):
+    return Path(f"/proc/{pid}/ns/{kind}").readlink()
+
+
+def test_a_runner_has_its_memory_limit_above_what_its_runtime_takes(rig, make_package):
+    rig.put(make_package())
+    ref = make_package().offer.ref
+    rig.host.start(StartRunner("main", 1, ref, None, memory_max_bytes=120 * MIB))
+    assert rig.hear(RunnerSelfTested).passed, "a legit model never hits it"
+    limits = Path(f"/proc/{rig.pid()}/limits").read_text()
+    line = next(line for line in limits.splitlines() if "address space" in line)
+    bound = int(line.split()[3])
+    size = int(Path(f"/proc/{rig.pid()}/statm").read_text().split()[0]) * 4096
+    assert size + 100 * MIB < bound < size + 120 * MIB + ADDRESS_SPACE_HEADROOM_BYTES
 
 
 def test_nan_is_answered_as_an_error_and_counted(rig, make_package):

@@ -55,6 +55,17 @@ def manifest(requires: Requirements | None = None, **artifact: Any) -> Manifest:
         (manifest(Requirements(architectures=("arm64",))), {"architecture": "aarch64"}, ""),
         (manifest(Requirements(memory_bytes=2000)), {}, ""),
         (manifest(Requirements(disk_bytes=10**9)), {}, ""),
+        (
+            manifest(Requirements(memory_bytes=2000)),
+            {"memory_total_bytes": 1999},
+            "needs more memory than the device has: 2000 bytes wanted, 1999 there in all",
+        ),
+        (manifest(Requirements(memory_bytes=2000)), {"memory_total_bytes": 2000}, ""),
+        (
+            manifest(Requirements(disk_bytes=2000)),
+            {"disk_total_bytes": 1999},
+            "larger than the disk: 2000 bytes wanted, 1999 there in all",
+        ),
     ],
 )
 def test_what_can_never_run_is_named(model: Manifest, device: dict[str, Any], says: str) -> None:
