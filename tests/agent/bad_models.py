@@ -18,15 +18,18 @@ from edgeloop_protocol.manifest import Artifact, Golden, Requirements, TensorSpe
 from edgeloop_protocol.messages import Probation
 
 QUICK: Final = Probation(min_s=0.3, min_examples=3, max_s=20.0)
-LONG: Final = Probation(min_s=15.0, min_examples=20, max_s=25.0)
-"""For what shows only after a while."""
+LEAKY: Final = Probation(min_s=15.0, min_examples=20, max_s=25.0, max_latency_ratio=1e6)
+"""Long, and not to end by the time that fresh memory takes."""
 GOLDEN_INPUTS: Final = ((0.0, 0.0, 0.0), (1.0, 2.0, 3.0), (-1.0, 0.5, 0.25))
 WEIGHTS: Final = ((1.0, -1.0), (0.5, 0.5), (-1.0, 1.0))
 RUNNER_BYTES: Final = 400 * MIB
 """More than a runner with onnxruntime and two tiny models has."""
-LEAK_FLOATS: Final = 1e6
+LEAK_FLOATS: Final = 1.2e5
 LEAK_FLOATS_MAX: Final = 3e7
 """At once: above the limit of what is resident, below that of the address space."""
+LEAK_SEED: Final = 104_000_000.0
+"""By it onnxruntime draws new extremes for some 200 answers: 7 MB after 10, 50 after 100, 90 after
+140, 180 after 220. (A small seed draws the smallest number first.)"""
 EXABYTE: Final = 10**18
 
 
@@ -388,18 +391,18 @@ def ten_times_slower(make_package: MakePackage) -> BadVersion:
 @kind
 def leak(make_package: MakePackage) -> BadVersion:
     return BadVersion(
-        leaking(make_package, "leaking", LEAK_FLOATS),
+        leaking(make_package, "leaking"),
         "memory: the runner process has",
-        probation=LONG,
+        probation=LEAKY,
     )
 
 
-def leaking(make_package: MakePackage, version: str, floats: float) -> Any:
-    """The arena keeps what it once had, so each new extreme of a random size stays allocated: after
-    n answers to real inputs about n times `floats`. It grows without an end, as a leak does."""
+def leaking(make_package: MakePackage, version: str) -> Any:
+    """The arena keeps what it once had, so each new extreme of a random size stays allocated: it
+    grows with what it has answered, as a leak does. (A model has no state to leak by itself.)"""
     nodes = [
         *_STREAM_IS_LIVE,
-        helper.make_node("RandomUniform", [], ["u"], shape=[1], low=1e-4, high=1.0, seed=3.0),
+        helper.make_node("RandomUniform", [], ["u"], shape=[1], low=1e-4, high=1.0, seed=LEAK_SEED),
         helper.make_node("Div", ["unit", "u"], ["floats"]),
         helper.make_node("Min", ["floats", "most"], ["some"]),
         helper.make_node("ReduceMax", ["live_number"], ["is_live"], keepdims=0),
@@ -411,7 +414,7 @@ def leaking(make_package: MakePackage, version: str, floats: float) -> Any:
     ]
     constants = (
         *_LIVE_CONSTANTS,
-        _constant("unit", floats),
+        _constant("unit", LEAK_FLOATS),
         _constant("most", LEAK_FLOATS_MAX),
         _constant("one", 1.0),
     )

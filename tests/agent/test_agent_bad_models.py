@@ -7,7 +7,7 @@ and the broker are real; controller and artifact server are scripted.
 import re
 
 import pytest
-from bad_models import KINDS, LEAK_FLOATS, QUICK, leaking
+from bad_models import KINDS, LEAKY, leaking
 
 from edgeloop_protocol.lifecycle import SlotState
 
@@ -42,9 +42,9 @@ def test_a_champion_that_leaks_is_restarted_and_the_device_lives_on(
 ):
     """It passes a short probation, and grows beyond its limit after the commit."""
     controller = bench.controller
-    package = leaking(make_package, "leaks-slowly", LEAK_FLOATS / 5)
+    package = leaking(make_package, "leaks-later")
     bench.server.publish(package)
-    controller.offer(package, QUICK)
+    controller.offer(package, LEAKY.model_copy(update={"min_s": 0.3}))
     wait_until(lambda: controller.runs(package), what="it is committed")
     restarts = controller.slot.runner_restarts
     (runner,) = bench.agent.runner_pids()
