@@ -40,6 +40,7 @@ def test_a_manifest_that_fits_is_admitted(make_package):
     ],
 )
 def test_what_does_not_fit(make_package, inventory, requires, admission, words):
+    """EL-LIFE-8."""
     device = INVENTORY
     if "max_opset" in inventory:
         runtime = device.runtimes[0].model_copy(update=inventory)
