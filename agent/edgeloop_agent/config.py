@@ -122,6 +122,7 @@ class TelemetryConfig(Config):
 class LimitsConfig(Config):
     attempts_max: int = Field(default=3, ge=1)
     corrupt_fetches_max: int = Field(default=3, ge=1)
+    start_timeout_s: float = Field(default=60.0, gt=0)
     self_test_timeout_s: float = Field(default=20.0, gt=0)
     self_test_read_bytes_per_s: float = Field(default=1_000_000.0, gt=0)
     runner_memory_max_bytes: int = Field(

@@ -371,6 +371,7 @@ def test_a_self_test_that_hangs_is_rolled_back_at_once(bench, packages):
     bench.commit(packages[1])
     began = bench.now
     runner = bench.to_self_test(packages[2])
+    bench.say(ev.RunnerLoading("main", runner))
     while bench.slot.state is SlotState.SELF_TEST:
         bench.wait()
         assert bench.now <= began + 30
@@ -384,12 +385,24 @@ def test_what_takes_long_to_read_may_take_long_to_load(bench, make_package):
     """By the size of all that is loaded: the candidate's and, in shadow, the champion's."""
     settings = CoreSettings()
     old, new = make_package("1", model=b"o" * 3_000_000), make_package("2", model=b"n" * 5_000_000)
-    assert settings.start_timeout_s(0) == 20
+    assert settings.load_timeout_s(0) == 20
     bench.commit(old)
-    began = bench.now
     runner = bench.to_self_test(new)
+    bench.now += 5
+    began = bench.now
+    bench.say(ev.RunnerLoading("main", runner))
     deadline = bench.device._slots["main"].runners.runners[runner].deadline
     assert deadline == began + 28
+
+
+def test_a_runner_that_is_not_even_up_is_tried_again(bench, packages):
+    """The device was slow: the version has not been looked at yet."""
+    bench.to_self_test(packages[1])
+    bench.wait()
+    assert (bench.slot.state, bench.slot.refused) == (SlotState.STAGED, None)
+    assert "not up after 60 s" in bench.slot.waiting
+    bench.wait()
+    assert bench.slot.attempts == 2
 
 
 def test_words_of_a_crash_do_not_make_it_a_hang(bench, packages):

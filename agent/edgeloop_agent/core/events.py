@@ -105,6 +105,15 @@ class Progress:
 
 
 @dataclass(frozen=True, slots=True)
+class RunnerLoading:
+    """It is up and begins to load its version: a hang from here on is the version's. A host that
+    does not tell this apart says RunnerSelfTested without it."""
+
+    slot: str
+    runner: int
+
+
+@dataclass(frozen=True, slots=True)
 class RunnerSelfTested:
     slot: str
     runner: int
@@ -143,6 +152,7 @@ Event = (
     | ManifestFetched
     | ArtifactFetched
     | FetchFailed
+    | RunnerLoading
     | RunnerSelfTested
     | RunnerServing
     | RunnerProgressed
@@ -152,6 +162,7 @@ SlotEvent = (
     ManifestFetched
     | ArtifactFetched
     | FetchFailed
+    | RunnerLoading
     | RunnerSelfTested
     | RunnerServing
     | RunnerProgressed

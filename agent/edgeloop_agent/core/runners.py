@@ -27,6 +27,7 @@ class Role(Enum):
 
 class Phase(Enum):
     STARTING = auto()
+    LOADING = auto()
     READY = auto()
     SERVING = auto()
     STOPPING = auto()
@@ -37,7 +38,7 @@ class Runner:
     number: int
     role: Role
     version: VersionRef
-    start_timeout_s: float
+    load_timeout_s: float
     deadline: float
     phase: Phase = Phase.STARTING
     has_source: bool = False
@@ -129,8 +130,13 @@ class RunnerSet:
                 runner.shadow_until = now + self.settings.shadow_after_commit_s
         self._failures, self._restart_at = 0, None
 
-    def ready(self, runner: Runner, now: float) -> None:
+    def loading(self, runner: Runner, now: float) -> None:
         if runner.phase is Phase.STARTING:
+            runner.phase = Phase.LOADING
+            runner.deadline = now + runner.load_timeout_s
+
+    def ready(self, runner: Runner, now: float) -> None:
+        if runner.phase in (Phase.STARTING, Phase.LOADING):
             runner.phase = Phase.READY
             runner.deadline = now + self.settings.heartbeat_timeout_s
 
@@ -158,10 +164,11 @@ class RunnerSet:
         self._count_loss(runner, now)
         return self._stop(runner, now, kill=False)
 
-    def overdue(self, now: float) -> tuple[list[Effect], list[tuple[Runner, str]]]:
-        """Kill what missed its deadline, end shadows that are due; returns who was lost and why."""
+    def overdue(self, now: float) -> tuple[list[Effect], list[tuple[Runner, str, bool]]]:
+        """Kill what missed its deadline, end shadows that are due; returns who was lost, why, and
+        whether it was up by then: what has not even started has not been hung by its version."""
         effects: list[Effect] = []
-        lost: list[tuple[Runner, str]] = []
+        lost: list[tuple[Runner, str, bool]] = []
         for runner in list(self.runners.values()):
             if runner.shadow_until is not None and now >= runner.shadow_until:
                 runner.shadow_until = runner.shadow = None
@@ -169,7 +176,7 @@ class RunnerSet:
             if now < runner.deadline:
                 continue
             if runner.phase is not Phase.STOPPING:
-                lost.append((runner, self._why(runner)))
+                lost.append((runner, self._why(runner), runner.phase is not Phase.STARTING))
                 self._count_loss(runner, now)
             effects += self._stop(runner, now, kill=True)
         return effects, lost
@@ -196,14 +203,13 @@ class RunnerSet:
         shadow, load_bytes = None, offer.artifact_size_bytes
         if in_shadow is not None:
             shadow, load_bytes = in_shadow.ref, load_bytes + in_shadow.artifact_size_bytes
-        timeout_s = self.settings.start_timeout_s(load_bytes)
         memory_max_bytes = self.settings.memory_cap_bytes(memory_bytes)
         self.runners[self.last_number] = Runner(
             self.last_number,
             role,
             offer.ref,
-            timeout_s,
-            deadline=now + timeout_s,
+            self.settings.load_timeout_s(load_bytes),
+            deadline=now + self.settings.start_timeout_s,
             shadow=shadow,
             memory_max_bytes=memory_max_bytes,
         )
@@ -231,7 +237,9 @@ class RunnerSet:
 
     def _why(self, runner: Runner) -> str:
         if runner.phase is Phase.STARTING:
-            return f"hung: no self-test result after {runner.start_timeout_s:.0f} s"
+            return f"not up after {self.settings.start_timeout_s:g} s"
+        if runner.phase is Phase.LOADING:
+            return f"hung: no self-test result after {runner.load_timeout_s:.0f} s"
         return f"hung: no heartbeat for {self.settings.heartbeat_timeout_s:g} s"
 
 

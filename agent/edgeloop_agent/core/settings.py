@@ -7,8 +7,10 @@ from dataclasses import dataclass
 class CoreSettings:
     attempts_max: int = 3
     corrupt_fetches_max: int = 3
+    start_timeout_s: float = 60.0
+    """For a runner's process to be up, with its runtime: no version is to blame for that."""
     self_test_timeout_s: float = 20.0
-    """For starting, loading and the self-test, without the reading of the files."""
+    """For loading and the self-test, without the reading of the files."""
     self_test_read_bytes_per_s: float = 1_000_000.0
     """What each byte of the files to load adds to that: slow flash, and a digest over all."""
     runner_memory_max_bytes: int = 0
@@ -20,8 +22,8 @@ class CoreSettings:
     shadow_after_commit_s: float = 3600.0
     """How long the old version keeps answering in shadow after a commit, as evidence for gates."""
 
-    def start_timeout_s(self, artifact_bytes: int) -> float:
-        """How long a runner with so much to load may take to tell how its self-test went."""
+    def load_timeout_s(self, artifact_bytes: int) -> float:
+        """How long a runner that is up may take to load so much and tell how its self-test went."""
         return self.self_test_timeout_s + artifact_bytes / self.self_test_read_bytes_per_s
 
     def memory_cap_bytes(self, required_bytes: int) -> int:

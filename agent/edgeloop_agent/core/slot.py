@@ -16,6 +16,7 @@ from edgeloop_agent.core.events import (
     FetchProblem,
     ManifestFetched,
     RunnerExited,
+    RunnerLoading,
     RunnerProgressed,
     RunnerSelfTested,
     RunnerServing,
@@ -105,8 +106,8 @@ class Slot:
     def tick(self, now: float) -> None:
         effects, lost = self.runners.overdue(now)
         self._effects += effects
-        for runner, detail in lost:
-            self._lost(runner, detail, now, hung=True)
+        for runner, detail, was_up in lost:
+            self._lost(runner, detail, now, hung=was_up)
         self._effects += self._repair.tick(now)
         if self._waiting.is_over(now):
             self._proceed()
@@ -213,19 +214,17 @@ class Slot:
         self._move(Signal.TRYING)
 
     def _said(
-        self, event: RunnerSelfTested | RunnerServing | RunnerProgressed, runner: Runner, now: float
+        self,
+        event: RunnerLoading | RunnerSelfTested | RunnerServing | RunnerProgressed,
+        runner: Runner,
+        now: float,
     ) -> None:
         is_candidate = runner.role is Role.CANDIDATE
-        if isinstance(event, RunnerSelfTested):
+        if isinstance(event, RunnerLoading):
+            self.runners.loading(runner, now)
+        elif isinstance(event, RunnerSelfTested):
             self.runners.ready(runner, now)
-            if not event.passed and not is_candidate:
-                self._note("champion_self_test_failed", event.detail)
-                if self.durable.champion is not None:
-                    self._effects += self._repair.begin(self.durable.champion)
-            elif not event.passed:
-                self._fail("self-test failed", event.detail)
-            elif is_candidate and self.durable.state is SlotState.SELF_TEST:
-                self._move(Signal.PASSED)
+            self._self_tested(event, is_candidate)
         elif isinstance(event, RunnerServing):
             self.runners.serving(runner, now)
             if is_candidate and self.durable.state is SlotState.ACTIVATING:
@@ -237,6 +236,16 @@ class Slot:
                 self._mind_memory(runner, now)
             elif self.durable.state is SlotState.PROBATION:
                 self._judge(now)
+
+    def _self_tested(self, event: RunnerSelfTested, is_candidate: bool) -> None:
+        if not event.passed and not is_candidate:
+            self._note("champion_self_test_failed", event.detail)
+            if self.durable.champion is not None:
+                self._effects += self._repair.begin(self.durable.champion)
+        elif not event.passed:
+            self._fail("self-test failed", event.detail)
+        elif is_candidate and self.durable.state is SlotState.SELF_TEST:
+            self._move(Signal.PASSED)
 
     def _mind_memory(self, champion: Runner, now: float) -> None:
         """A champion that leaks is started anew before the device runs out of memory."""
@@ -270,7 +279,8 @@ class Slot:
             self.runners.promote(now)
 
     def _lost(self, runner: Runner, detail: str, now: float, hung: bool) -> None:
-        """A self-test that hangs once would hang again; one that died may have been killed."""
+        """A self-test that hangs once would hang again; one that died may have been killed, and one
+        that did not even begin had no time."""
         candidate = self.durable.candidate
         if runner.role is Role.CHAMPION:
             self._note("runner_lost", f"{runner.version}: {detail}")

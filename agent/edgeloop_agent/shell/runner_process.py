@@ -26,6 +26,7 @@ from edgeloop_agent.core.events import (
     Event,
     Progress,
     RunnerExited,
+    RunnerLoading,
     RunnerProgressed,
     RunnerSelfTested,
     RunnerServing,
@@ -215,18 +216,18 @@ class RunnerProcesses:
             child.confinement = said
             for lacking in said.lacking:
                 logger.warning("slot %s: runner %d: %s", child.slot, child.number, lacking)
-        else:
-            self._post(_event(child.slot, child.number, said))
+        self._post(_event(child.slot, child.number, said))
 
 
 def _event(slot: str, number: int, said: FromRunner) -> Event | RunnerSaid:
+    if isinstance(said, ConfinedLine):
+        return RunnerLoading(slot, number)
     if isinstance(said, SelfTestedLine):
         return RunnerSelfTested(slot, number, said.passed, said.detail)
     if isinstance(said, ServingLine):
         return RunnerServing(slot, number)
     if isinstance(said, HeartbeatLine):
         return RunnerProgressed(slot, number, Progress(**said.model_dump(exclude={"kind"})))
-    assert not isinstance(said, ConfinedLine)
     return RunnerSaid(slot, said)
 
 
