@@ -16,9 +16,9 @@ from onnx import TensorProto, helper, numpy_helper
 from edgeloop_agent.config import JsonlSink, ReplaySource, SlotConfig, SocketSource, TelemetryConfig
 from edgeloop_agent.errors import DataSetError, ModelLoadError
 from edgeloop_agent.lines import LineSplitter
-from edgeloop_agent.runner import probe
+from edgeloop_agent.runner import onnx_limits
 from edgeloop_agent.runner.inference import Answer, Inference, NoAnswer
-from edgeloop_agent.runner.onnx_model import OnnxModel
+from edgeloop_agent.runner.model import Model
 from edgeloop_agent.runner.sampling import Sampler
 from edgeloop_agent.runner.self_test import self_test
 from edgeloop_agent.runner.sinks import FileSink
@@ -34,7 +34,7 @@ def load(tmp_path, make_package):
         manifest, model = tmp_path / f"{name}.json", tmp_path / f"{name}.onnx"
         manifest.write_bytes(package.manifest.canonical())
         model.write_bytes(package.model)
-        return OnnxModel(
+        return Model(
             ModelFiles(
                 version=package.offer.ref, manifest_path=str(manifest), model_path=str(model)
             )
@@ -142,12 +142,12 @@ def test_damaged_files_are_not_loaded(load, make_package, tmp_path):
     other = make_package("2")
     (tmp_path / "m.onnx").write_bytes(package.model[:-1] + b"?")
     with pytest.raises(ModelLoadError, match="digest mismatch"):
-        OnnxModel(files(tmp_path, package))
+        Model(files(tmp_path, package))
     with pytest.raises(ModelLoadError, match="not what was offered"):
-        OnnxModel(files(tmp_path, other))
+        Model(files(tmp_path, other))
     (tmp_path / "m.onnx").unlink()
     with pytest.raises(ModelLoadError, match="cannot read"):
-        OnnxModel(files(tmp_path, package))
+        Model(files(tmp_path, package))
 
 
 def files(directory, package):
@@ -462,11 +462,11 @@ def test_a_slot_config_travels_to_the_runner(tmp_path):
 
 
 def test_the_probes_model_is_a_model_and_the_bound_is_found():
-    onnx.checker.check_model(onnx.load_from_string(probe.tiny_model(17, 8)))
-    assert probe.loads(17, 8)
-    assert not probe.loads(250, 8)
-    assert probe.newest(lambda n: n <= 23, 7, 256) == 23
-    assert probe.newest(lambda n: False, 7, 256) == 7
+    onnx.checker.check_model(onnx.load_from_string(onnx_limits.tiny_model(17, 8)))
+    assert onnx_limits.loads(17, 8)
+    assert not onnx_limits.loads(250, 8)
+    assert onnx_limits.newest(lambda n: n <= 23, 7, 256) == 23
+    assert onnx_limits.newest(lambda n: False, 7, 256) == 7
 
 
 def test_preprocessing_on_the_device(load, make_package):

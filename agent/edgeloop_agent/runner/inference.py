@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeloop_agent.errors import ModelLoadError
-from edgeloop_agent.runner.onnx_model import OnnxModel
+from edgeloop_agent.runner.model import Model
 from edgeloop_protocol.errors import ManifestError
 from edgeloop_protocol.preprocessing import Floats
 from edgeloop_protocol.scoring import answers
@@ -48,7 +48,7 @@ class NoAnswer:
 class Timed:
     """A model with the latencies of its latest inferences, in microseconds."""
 
-    def __init__(self, model: OnnxModel) -> None:
+    def __init__(self, model: Model) -> None:
         self.model = model
         self._latencies_us: deque[float] = deque(maxlen=LATENCIES_KEPT)
 
@@ -65,7 +65,7 @@ class Timed:
 
 
 class Inference:
-    def __init__(self, model: OnnxModel, shadow: OnnxModel | None) -> None:
+    def __init__(self, model: Model, shadow: Model | None) -> None:
         self.answering = Timed(model)
         self.shadow: Timed | None = None
         self._shadow_labels: dict[int, int | None] = {}

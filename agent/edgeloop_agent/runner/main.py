@@ -17,7 +17,7 @@ from typing import Final
 from edgeloop_agent.errors import ModelLoadError, RunnerLineError
 from edgeloop_agent.runner.control import Control, SupervisorGone
 from edgeloop_agent.runner.inference import Inference
-from edgeloop_agent.runner.onnx_model import OnnxModel
+from edgeloop_agent.runner.model import Model
 from edgeloop_agent.runner.self_test import self_test
 from edgeloop_agent.runner.serving import Serving
 from edgeloop_agent.runner_protocol import ModelFiles, SelfTestedLine, StartLine
@@ -53,23 +53,24 @@ def _serve(control: Control) -> int:
     with tempfile.TemporaryDirectory(prefix="edgeloop-runner-") as empty:
         os.chdir(empty)  # so that no external-data name of a model finds a file
         try:
-            model = OnnxModel(start.model)
+            model = Model(start.model)
         except ModelLoadError as error:
             _say_self_tested(control, str(error))
             return 1
         shadow = _load_shadow(start.shadow)
         os.chdir("/")
     _say_self_tested(control, self_test(model))
+    model.reset()  # the golden examples were a sequence of their own
     Serving(control, start, Inference(model, shadow)).run(more)
     return 0
 
 
-def _load_shadow(files: ModelFiles | None) -> OnnxModel | None:
+def _load_shadow(files: ModelFiles | None) -> Model | None:
     """Without a shadow the candidate is still judged by itself."""
     if files is None:
         return None
     try:
-        return OnnxModel(files)
+        return Model(files)
     except ModelLoadError as error:
         logger.warning("no shadow: %s", error)
         return None
