@@ -76,6 +76,10 @@ Sink = Annotated[NoSink | JsonlSink | SocketSink, Field(discriminator="kind")]
 class SlotConfig(Config):
     source: Source
     sink: Sink = NoSink()
+    batch: bool = Field(
+        default=False,
+        description="examples that wait together are one run of a model with a free batch",
+    )
 
     @model_validator(mode="after")
     def _answers_have_a_socket(self) -> Self:

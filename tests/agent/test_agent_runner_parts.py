@@ -479,3 +479,48 @@ def test_preprocessing_on_the_device(load, make_package):
     assert answer.features.tolist() == [1.0, 1.0, 1.0]
     wrong = Inference(model, None).answer(np.ones((5, 3), dtype=np.float32))
     assert "fix the source's window" in wrong.problem
+
+
+# ---- many at once -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("at_once", [False, True])
+@pytest.mark.parametrize("with_shadow", [False, True])
+def test_many_are_answered_as_each_alone(load, make_package, at_once, with_shadow):
+    shadow = load(make_package("2", weights=[[-1, 1], [0.5, 0.5], [1, -1]], golden=None), "other")
+    inference = Inference(load(make_package()), shadow if with_shadow else None)
+    values = list(np.random.default_rng(1).normal(size=(40, 3)).astype(np.float32))
+    batch = inference.answer_many(values, at_once)
+    assert batch is not None
+    alone = [inference.answer(one) for one in values]
+    assert batch.labels.tolist() == [one.label for one in alone]
+    np.testing.assert_allclose(batch.confidences, [one.confidence for one in alone], atol=1e-6)
+    np.testing.assert_array_equal(batch.features, [one.features for one in alone])
+    if with_shadow:
+        assert batch.shadow_labels.tolist() == [one.shadow_label for one in alone]
+    else:
+        assert batch.shadow_labels is None
+
+
+def test_one_that_cannot_be_answered_sends_all_the_slow_way(load, make_package):
+    inference = Inference(load(make_package()), None)
+    good = floats(1, 2, 3)
+    assert inference.answer_many([good, floats(1, 2)]) is None
+    assert inference.answer_many([good, floats(1, np.inf, 3)]) is None
+    assert Inference(load(make_package(nan=True, golden=None)), None).answer_many([good]) is None
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.lists(st.integers(1, 5000), max_size=4))
+def test_a_window_counts_many_as_it_counts_each(make_package, sizes):
+    manifest, ref = make_package().manifest, make_package().offer.ref
+    one, many = Window(manifest, SketchSet(3), 0.0), Window(manifest, SketchSet(3), 0.0)
+    random_ = np.random.default_rng(len(sizes))
+    for size in sizes:
+        rows = random_.choice([-2, -1, -0.5, 0, 0.5, 1, 3], size=(size, 3)).astype(np.float32)
+        labels = random_.integers(0, 2, size)
+        confidences = random_.uniform(0.5, 1, size).astype(np.float32)
+        many.answered_many(rows, labels, confidences)
+        for row, label, confidence in zip(rows, labels, confidences, strict=True):
+            one.answered(row, int(label), float(confidence))
+    assert one.summary("m", ref, 1.0, 0, None, None) == many.summary("m", ref, 1.0, 0, None, None)

@@ -8,15 +8,16 @@ read is answered or counted as an error before the loop ends; a stop ends it aft
 import random
 import select
 import time
+from collections.abc import Sequence
 from typing import Any, Final
 
 from edgeloop_agent.config import TelemetryConfig
 from edgeloop_agent.errors import DataSetError
 from edgeloop_agent.runner.control import Control
-from edgeloop_agent.runner.inference import Answer, Inference, NoAnswer
+from edgeloop_agent.runner.inference import Answer, Batch, Inference, NoAnswer
 from edgeloop_agent.runner.memory import resident_bytes
 from edgeloop_agent.runner.sampling import Sampler
-from edgeloop_agent.runner.sinks import open_sink
+from edgeloop_agent.runner.sinks import DiscardingSink, open_sink
 from edgeloop_agent.runner.sources import Example, SocketFeed, open_source
 from edgeloop_agent.runner.window import SketchSet, Window
 from edgeloop_agent.runner_protocol import (
@@ -33,6 +34,8 @@ from edgeloop_protocol.limits import TEXT_MAX_CHARS
 from edgeloop_protocol.messages import DeviceEvent, Sample, Sketches
 
 SOURCE_RETRY_S: Final = 2.0
+CHUNK_S: Final = 0.002
+CHUNK_EXAMPLES_MAX: Final = 64
 
 
 class Serving:
@@ -46,6 +49,7 @@ class Serving:
         self._stopping = False
         self._examples = self._errors = self._source_errors = self._nonfinite = 0
         self._first_error = self._source_problem = ""
+        self._latency_us = CHUNK_S * 1e6  # until one is measured, a chunk is one example
         self._windows = 0
         self._sketches = SketchSet(len(self._model.manifest.features))
         self._window = self._new_window()
@@ -60,13 +64,13 @@ class Serving:
         if not self._wait_for_go() or not self._open():
             return
         self._sink = open_sink(self._start.config, self._source)
+        self._is_told = not isinstance(self._sink, DiscardingSink)
         self._window = self._new_window()
         self._control.send(ServingLine())
         self._window_ends = time.monotonic() + self._telemetry.window_s
         while not self._stopping:
             self._turn()
-        for example in self._source.read(time.monotonic()):  # what had arrived before the stop
-            self._take(example)
+        self._take_all(self._source.read(time.monotonic()))  # what had arrived before the stop
         self._close_window()
         self._beat()
         self._sink.close()
@@ -114,10 +118,7 @@ class Serving:
             self._source.flush()
         now = time.monotonic()
         if feed in readable or (due is not None and now >= due):
-            for example in self._source.read(now):
-                self._take(example)
-                if time.monotonic() >= self._beat_at:
-                    self._beat()
+            self._take_all(self._source.read(now))
         if time.monotonic() >= self._beat_at:
             self._beat()
         if time.monotonic() >= self._window_ends:
@@ -135,6 +136,49 @@ class Serving:
             elif isinstance(message, DropShadowLine):
                 self._close_window()
                 self._inference.shadow = None
+
+    def _take_all(self, examples: Sequence[Example]) -> None:
+        """In chunks that take about CHUNK_S, so that an answer waits for few others, and a beat
+        for none. One bad example sends its chunk the slow way, one by one."""
+        start = 0
+        while start < len(examples):
+            chunk = examples[start : start + self._chunk_examples()]
+            start += len(chunk)
+            values = [example.values for example in chunk if example.values is not None]
+            batch = None
+            if len(values) == len(chunk):
+                batch = self._inference.answer_many(values, self._start.config.batch)
+            if batch is None:
+                for example in chunk:
+                    self._take(example)
+                    if time.monotonic() >= self._beat_at:
+                        self._beat()
+            else:
+                self._give_all(chunk, batch)
+            if time.monotonic() >= self._beat_at:
+                self._beat()
+
+    def _chunk_examples(self) -> int:
+        return max(1, min(CHUNK_EXAMPLES_MAX, int(CHUNK_S * 1e6 / max(1.0, self._latency_us))))
+
+    def _give_all(self, examples: Sequence[Example], batch: Batch) -> None:
+        self._examples += len(examples)
+        self._latency_us = batch.latencies_us[-1]
+        taken_at = time.time()
+        if self._is_told:
+            names = self._model.manifest.labels
+            for row, example in enumerate(examples):
+                label, confidence = int(batch.labels[row]), float(batch.confidences[row])
+                answer = {"label": names[label], "confidence": round(confidence, 6)}
+                self._say(example.reference, answer, taken_at)
+        self._window.timed_many(batch.latencies_us)
+        self._window.answered_many(batch.features, batch.labels, batch.confidences)
+        if batch.shadow_labels is not None:
+            disagreed = int((batch.shadow_labels != batch.labels).sum())
+            self._window.compared_many(len(examples), disagreed)
+        for row, example in enumerate(examples):
+            if self._sampler.take():
+                self._send_sample(example.reference, taken_at, _row(batch, row))
 
     def _take(self, example: Example) -> None:
         if example.values is None:
@@ -167,6 +211,7 @@ class Serving:
 
     def _give(self, reference: str, answer: Answer) -> None:
         self._examples += 1
+        self._latency_us = answer.latency_us
         taken_at = time.time()
         label = self._model.manifest.labels[answer.label]
         self._say(reference, {"label": label, "confidence": round(answer.confidence, 6)}, taken_at)
@@ -175,20 +220,23 @@ class Serving:
         if answer.compared:
             self._window.compared(answer.shadow_label == answer.label)
         if self._sampler.take():
-            shadow = self._inference.shadow
-            named = shadow is not None and answer.shadow_label is not None
-            sample = Sample(
-                slot=self._start.slot,
-                version=self._model.version,
-                taken_at=taken_at,
-                reference=reference,
-                features=tuple(answer.features.tolist()),
-                prediction=answer.label,
-                confidence=answer.confidence,
-                shadow=shadow.model.version if shadow is not None and named else None,
-                shadow_prediction=answer.shadow_label if named else None,
-            )
-            self._control.send(sample)
+            self._send_sample(reference, taken_at, answer)
+
+    def _send_sample(self, reference: str, taken_at: float, answer: Answer) -> None:
+        shadow = self._inference.shadow
+        named = shadow is not None and answer.shadow_label is not None
+        sample = Sample(
+            slot=self._start.slot,
+            version=self._model.version,
+            taken_at=taken_at,
+            reference=reference,
+            features=tuple(answer.features.tolist()),
+            prediction=answer.label,
+            confidence=answer.confidence,
+            shadow=shadow.model.version if shadow is not None and named else None,
+            shadow_prediction=answer.shadow_label if named else None,
+        )
+        self._control.send(sample)
 
     def _say(self, reference: str, answer: dict[str, Any], at: float) -> None:
         version = self._model.version
@@ -249,3 +297,16 @@ class Serving:
                 detail=detail[:TEXT_MAX_CHARS],
             )
         )
+
+
+def _row(batch: Batch, row: int) -> Answer:
+    shadow_label = None if batch.shadow_labels is None else int(batch.shadow_labels[row])
+    return Answer(
+        batch.features[row],
+        int(batch.labels[row]),
+        float(batch.confidences[row]),
+        batch.latencies_us[row],
+        batch.shadow_labels is not None,
+        None if shadow_label == -1 else shadow_label,
+        batch.scores[row],
+    )

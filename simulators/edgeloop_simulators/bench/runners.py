@@ -42,7 +42,9 @@ class LiveRunner:
 
 
 @contextmanager
-def live_runner(model: BenchModel, directory: Path, rate_hz: float) -> Iterator[LiveRunner]:
+def live_runner(
+    model: BenchModel, directory: Path, rate_hz: float, batch: bool = False
+) -> Iterator[LiveRunner]:
     """Self-tested, waiting for `go`; replays the model's examples at `rate_hz`."""
     stream = directory / "stream.npy"
     np.save(stream, model.examples)
@@ -51,7 +53,12 @@ def live_runner(model: BenchModel, directory: Path, rate_hz: float) -> Iterator[
             "device_id": "bench",
             "state_dir": directory / "state",
             "controller_url": "http://127.0.0.1:1",
-            "slots": {SLOT: {"source": {"kind": "replay", "path": stream, "rate_hz": rate_hz}}},
+            "slots": {
+                SLOT: {
+                    "source": {"kind": "replay", "path": stream, "rate_hz": rate_hz},
+                    "batch": batch,
+                }
+            },
         }
     )
     config.state_dir.mkdir()
