@@ -5,9 +5,9 @@ because the runner works in another directory; importing this needs no numpy and
 """
 
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 
 from edgeloop_agent.core.settings import CoreSettings
 from edgeloop_protocol.config import Config
@@ -51,6 +51,70 @@ class SocketSource(Config):
     path: AbsolutePath
 
 
+class OpenInferenceSource(Config):
+    """Serves the Open Inference Protocol V2 over HTTP, on loopback or on a Unix socket."""
+
+    kind: Literal["open_inference"] = "open_inference"
+    host: Literal["127.0.0.1", "::1", "localhost"] = "127.0.0.1"
+    port: int | None = Field(default=None, gt=0, lt=65536)
+    path: AbsolutePath | None = Field(default=None, description="a Unix socket; instead of a port")
+
+    @model_validator(mode="after")
+    def _one_address(self) -> Self:
+        if (self.port is None) == (self.path is None):
+            raise ValueError("open_inference listens on a port or on a path: give one of them")
+        return self
+
+
+class LinesSource(Config):
+    """JSON lines as of `socket`, from the agent's standard input or from a FIFO at `path`."""
+
+    kind: Literal["lines"] = "lines"
+    path: AbsolutePath | None = Field(default=None, description="default: standard input")
+
+
+class MqttTopic(Config):
+    """Of a broker on this device or beside it; not the controller's."""
+
+    kind: Literal["mqtt"] = "mqtt"
+    topic: str = Field(min_length=1, max_length=1024)
+    host: str = "127.0.0.1"
+    port: int = Field(default=1883, gt=0, lt=65536)
+    username: str | None = None
+    password: str | None = None
+
+
+SOURCE_KINDS: Final = ("replay", "socket", "open_inference", "lines", "mqtt")
+SINK_KINDS: Final = ("none", "jsonl", "socket", "mqtt")
+
+
+class PlugIn(Config):
+    """A kind that is not built in: an entry point of edgeloop.sources or edgeloop.sinks."""
+
+    built_in: ClassVar[tuple[str, ...]]
+
+    kind: Name
+    options: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _is_no_misspelt_kind(cls, value: Any) -> Any:
+        if isinstance(value, dict) and value.keys() - {"kind", "options"}:
+            raise ValueError(
+                f"{value.get('kind')!r} is not one of {', '.join(map(repr, cls.built_in))}; "
+                "a plug-in of another name takes its settings under options"
+            )
+        return value
+
+
+class PlugInSource(PlugIn):
+    built_in: ClassVar[tuple[str, ...]] = SOURCE_KINDS
+
+
+class PlugInSink(PlugIn):
+    built_in: ClassVar[tuple[str, ...]] = SINK_KINDS
+
+
 class NoSink(Config):
     kind: Literal["none"] = "none"
 
@@ -69,8 +133,34 @@ class SocketSink(Config):
     kind: Literal["socket"] = "socket"
 
 
-Source = Annotated[ReplaySource | SocketSource, Field(discriminator="kind")]
-Sink = Annotated[NoSink | JsonlSink | SocketSink, Field(discriminator="kind")]
+PLUG_IN: Final = "plug-in"
+
+
+def _kind_of(built_in: tuple[str, ...]) -> Discriminator:
+    def kind(value: Any) -> str:
+        found = value.get("kind") if isinstance(value, dict) else value.kind
+        return found if found in built_in else PLUG_IN
+
+    return Discriminator(kind)
+
+
+Source = Annotated[
+    Annotated[ReplaySource, Tag("replay")]
+    | Annotated[SocketSource, Tag("socket")]
+    | Annotated[OpenInferenceSource, Tag("open_inference")]
+    | Annotated[LinesSource, Tag("lines")]
+    | Annotated[MqttTopic, Tag("mqtt")]
+    | Annotated[PlugInSource, Tag(PLUG_IN)],
+    _kind_of(SOURCE_KINDS),
+]
+Sink = Annotated[
+    Annotated[NoSink, Tag("none")]
+    | Annotated[JsonlSink, Tag("jsonl")]
+    | Annotated[SocketSink, Tag("socket")]
+    | Annotated[MqttTopic, Tag("mqtt")]
+    | Annotated[PlugInSink, Tag(PLUG_IN)],
+    _kind_of(SINK_KINDS),
+]
 
 
 class SlotConfig(Config):

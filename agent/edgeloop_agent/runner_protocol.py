@@ -30,6 +30,15 @@ class ModelFiles(Line):
     model_path: str
 
 
+class Endpoint(Line):
+    """Descriptors that the runner inherits. `feed`: a listening socket or a pipe, open from one
+    runner to the next. What one hands over by `hand_over`, the next takes from `take_over`."""
+
+    feed: int | None = None
+    hand_over: int
+    take_over: int
+
+
 class StartLine(Line):
     kind: Literal["start"] = "start"
     slot: str
@@ -37,6 +46,7 @@ class StartLine(Line):
     shadow: ModelFiles | None = None
     config: SlotConfig
     telemetry: TelemetryConfig
+    endpoint: Endpoint | None = None
 
 
 class GoLine(Line):

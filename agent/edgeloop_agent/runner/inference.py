@@ -133,6 +133,8 @@ class Inference:
     def answer_many(self, values: Sequence[Floats], at_once: bool = False) -> Batch | None:
         """None: at least one of them needs `answer`, or the model has no fast way; nothing has
         changed then. `at_once`: they may be one batch for the model."""
+        if self._remembers():
+            return None  # what was run cannot be run again
         try:
             vectors = self.answering.model.features_of_many(np.array(values, dtype=np.float32))
             if not np.isfinite(vectors).all():
@@ -150,6 +152,12 @@ class Inference:
             return None
         return Batch(vectors, ran[0], labels, confidences, ran[1], shadow_labels)
 
+    def reset(self) -> None:
+        """The next example is the first of its sequence."""
+        self.answering.model.reset()
+        if self.shadow is not None:
+            self.shadow.model.reset()
+
     def answer(self, values: Floats) -> Answer | NoAnswer:
         try:
             vector = self.answering.model.features(values)
@@ -166,6 +174,10 @@ class Inference:
             return Answer(vector, label, confidence, latency_us, scores=scores[0])
         compared, shadow_label = self._in_shadow(values)
         return Answer(vector, label, confidence, latency_us, compared, shadow_label, scores[0])
+
+    def _remembers(self) -> bool:
+        shadow = self.shadow is not None and self.shadow.model.manifest.stateful
+        return self.answering.model.manifest.stateful or shadow
 
     def _many_in_shadow(self, values: Sequence[Floats], at_once: bool) -> NDArray[np.int64] | None:
         assert self.shadow is not None

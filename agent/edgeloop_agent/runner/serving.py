@@ -16,9 +16,10 @@ from edgeloop_agent.errors import DataSetError
 from edgeloop_agent.runner.control import Control
 from edgeloop_agent.runner.inference import Answer, Batch, Inference, NoAnswer
 from edgeloop_agent.runner.memory import resident_bytes
+from edgeloop_agent.runner.open_source import open_sink, open_source
 from edgeloop_agent.runner.sampling import Sampler
-from edgeloop_agent.runner.sinks import DiscardingSink, open_sink
-from edgeloop_agent.runner.sources import Example, SocketFeed, open_source
+from edgeloop_agent.runner.sinks import DiscardingSink
+from edgeloop_agent.runner.sources import Example, Replying
 from edgeloop_agent.runner.window import SketchSet, Window
 from edgeloop_agent.runner_protocol import (
     HEARTBEAT_S,
@@ -63,7 +64,7 @@ class Serving:
         self._mind(heard)
         if not self._wait_for_go() or not self._open():
             return
-        self._sink = open_sink(self._start.config, self._source)
+        self._replying = self._source if isinstance(self._source, Replying) else None
         self._is_told = not isinstance(self._sink, DiscardingSink)
         self._window = self._new_window()
         self._control.send(ServingLine())
@@ -85,7 +86,8 @@ class Serving:
     def _open(self) -> bool:
         while not self._stopping:
             try:
-                self._source = open_source(self._start.config)
+                self._source = open_source(self._start.config, self._start.endpoint, self._model)
+                self._sink = open_sink(self._start.config, self._source)
             except DataSetError as error:
                 self._source_problem = str(error)[:TEXT_MAX_CHARS]
             else:
@@ -108,13 +110,13 @@ class Serving:
         until = min(self._beat_at, self._window_ends, *(() if due is None else (due,)))
         feed = self._source.fileno()
         reading: list[Any] = [self._control] if feed is None else [self._control, feed]
-        pending = isinstance(self._source, SocketFeed) and self._source.wants_to_write
+        pending = self._source.wants_to_write
         readable, writable, _ = select.select(
             reading, reading[1:] if pending else [], [], max(0.0, until - now)
         )
         if self._control in readable:
             self._hear()
-        if writable and isinstance(self._source, SocketFeed):
+        if writable:
             self._source.flush()
         now = time.monotonic()
         if feed in readable or (due is not None and now >= due):
@@ -146,7 +148,7 @@ class Serving:
             start += len(chunk)
             values = [example.values for example in chunk if example.values is not None]
             batch = None
-            if len(values) == len(chunk):
+            if len(values) == len(chunk) and not any(example.begins for example in chunk):
                 batch = self._inference.answer_many(values, self._start.config.batch)
             if batch is None:
                 for example in chunk:
@@ -171,6 +173,9 @@ class Serving:
                 label, confidence = int(batch.labels[row]), float(batch.confidences[row])
                 answer = {"label": names[label], "confidence": round(confidence, 6)}
                 self._say(example.reference, answer, taken_at)
+        if self._replying is not None:
+            for row, example in enumerate(examples):
+                self._replying.reply(example, _row(batch, row))
         self._window.timed_many(batch.latencies_us)
         self._window.answered_many(batch.features, batch.labels, batch.confidences)
         if batch.shadow_labels is not None:
@@ -185,7 +190,11 @@ class Serving:
             self._source_errors += 1
             self._refuse(example.reference, NoAnswer(example.problem))
             return
+        if example.begins:
+            self._inference.reset()
         answer = self._inference.answer(example.values)
+        if self._replying is not None:
+            self._replying.reply(example, answer)
         if isinstance(answer, NoAnswer):
             if answer.latency_us is not None:
                 self._window.timed(answer.latency_us)
