@@ -163,9 +163,23 @@ Sink = Annotated[
 ]
 
 
+class CaptureConfig(Config):
+    """What is sent for labelling, in place of telemetry.sample_fraction."""
+
+    reservoir_per_window: int = Field(default=5, ge=0, le=1000, description="a fair sample")
+    by_rule_per_window: int = Field(default=20, ge=0, le=1000)
+    confidence_below: float | None = Field(default=None, gt=0, le=1)
+    disagreement: bool = Field(default=False, description="with the version in shadow")
+    outside_baseline: bool = Field(
+        default=False, description="a feature beyond the lowest or highest of the training data"
+    )
+    outside_margin: float = Field(default=0.0, ge=0, description="beyond it, in shares of its span")
+
+
 class SlotConfig(Config):
     source: Source
     sink: Sink = NoSink()
+    capture: CaptureConfig | None = None
     batch: bool = Field(
         default=False,
         description="examples that wait together are one run of a model with a free batch",
@@ -190,6 +204,12 @@ class TelemetryConfig(Config):
     sketch_every: int = Field(default=6, ge=1, description="windows a sketch")
     sample_fraction: float = Field(default=0.02, ge=0, le=1)
     samples_max_per_window: int = Field(default=20, ge=0)
+    private_features: tuple[str, ...] = Field(
+        default=(), description="features whose values never leave the device"
+    )
+    capture_bytes_per_day: int | None = Field(
+        default=None, ge=0, description="of samples, within budget_bytes_per_day"
+    )
     budget_bytes_per_day: int = Field(default=BUDGET_DEFAULT_BYTES_PER_DAY, ge=0)
     outbox_max_bytes: int = Field(default=OUTBOX_DEFAULT_MAX_BYTES, gt=0)
 

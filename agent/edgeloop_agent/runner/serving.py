@@ -13,11 +13,11 @@ from typing import Any, Final
 
 from edgeloop_agent.config import TelemetryConfig
 from edgeloop_agent.errors import DataSetError
+from edgeloop_agent.runner.capture import Capture
 from edgeloop_agent.runner.control import Control
 from edgeloop_agent.runner.inference import Answer, Batch, Inference, NoAnswer
 from edgeloop_agent.runner.memory import resident_bytes
 from edgeloop_agent.runner.open_source import open_sink, open_source
-from edgeloop_agent.runner.sampling import Sampler
 from edgeloop_agent.runner.sinks import DiscardingSink
 from edgeloop_agent.runner.sources import Example, Replying
 from edgeloop_agent.runner.window import SketchSet, Window
@@ -32,7 +32,7 @@ from edgeloop_agent.runner_protocol import (
     ToRunner,
 )
 from edgeloop_protocol.limits import TEXT_MAX_CHARS
-from edgeloop_protocol.messages import DeviceEvent, Sample, Sketches
+from edgeloop_protocol.messages import DeviceEvent, Sketches
 
 SOURCE_RETRY_S: Final = 2.0
 CHUNK_S: Final = 0.002
@@ -46,7 +46,15 @@ class Serving:
         self._inference = inference
         self._model = inference.answering.model
         self._telemetry: TelemetryConfig = start.telemetry
-        self._sampler = Sampler(start.telemetry, random.Random())  # noqa: S311 - a sample, no secret
+        self._capture = Capture(
+            start.slot,
+            self._model.version,
+            self._model.manifest,
+            start.config.capture,
+            start.telemetry,
+            random.Random(),  # noqa: S311 - a sample, no secret
+            control.send,
+        )
         self._stopping = False
         self._examples = self._errors = self._source_errors = self._nonfinite = 0
         self._first_error = self._source_problem = ""
@@ -181,9 +189,16 @@ class Serving:
         if batch.shadow_labels is not None:
             disagreed = int((batch.shadow_labels != batch.labels).sum())
             self._window.compared_many(len(examples), disagreed)
-        for row, example in enumerate(examples):
-            if self._sampler.take():
-                self._send_sample(example.reference, taken_at, _row(batch, row))
+        shadow = self._inference.shadow
+        self._capture.many(
+            [example.reference for example in examples],
+            taken_at,
+            batch.features,
+            batch.confidences,
+            None if batch.shadow_labels is None else batch.shadow_labels != batch.labels,
+            lambda row: _row(batch, row),
+            shadow.model.version if shadow is not None else None,
+        )
 
     def _take(self, example: Example) -> None:
         if example.values is None:
@@ -228,24 +243,9 @@ class Serving:
         self._window.answered(answer.features, answer.label, answer.confidence)
         if answer.compared:
             self._window.compared(answer.shadow_label == answer.label)
-        if self._sampler.take():
-            self._send_sample(reference, taken_at, answer)
-
-    def _send_sample(self, reference: str, taken_at: float, answer: Answer) -> None:
         shadow = self._inference.shadow
-        named = shadow is not None and answer.shadow_label is not None
-        sample = Sample(
-            slot=self._start.slot,
-            version=self._model.version,
-            taken_at=taken_at,
-            reference=reference,
-            features=tuple(answer.features.tolist()),
-            prediction=answer.label,
-            confidence=answer.confidence,
-            shadow=shadow.model.version if shadow is not None and named else None,
-            shadow_prediction=answer.shadow_label if named else None,
-        )
-        self._control.send(sample)
+        version = shadow.model.version if shadow is not None else None
+        self._capture.one(reference, taken_at, answer, version)
 
     def _say(self, reference: str, answer: dict[str, Any], at: float) -> None:
         version = self._model.version
@@ -287,14 +287,14 @@ class Serving:
         if self._windows % self._telemetry.sketch_every == 0:
             summary = summary.model_copy(update={"sketches": self._take_sketches()})
         self._control.send(summary)
-        self._sampler.next_window()
+        self._capture.window_ends()
         self._window = self._new_window()
         self._window_ends = time.monotonic() + self._telemetry.window_s
 
     def _take_sketches(self) -> Sketches | None:
         sketches = self._sketches.serialise()
         self._sketches = SketchSet(len(self._model.manifest.features))
-        return sketches
+        return None if self._capture.withholds else sketches
 
     def _note(self, name: str, detail: str) -> None:
         self._control.send(
