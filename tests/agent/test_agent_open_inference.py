@@ -1,11 +1,14 @@
 """The Open Inference Protocol by its real client, and swaps under load: real runner processes."""
 
 import http.client
+import importlib.util
 import json
 import queue
 import socket
 import threading
 import time
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,6 +19,8 @@ from edgeloop_agent.core.events import RunnerExited, RunnerSelfTested, RunnerSer
 from edgeloop_agent.shell.model_store import ModelStore, model_path
 from edgeloop_agent.shell.os_disk import OsDisk
 from edgeloop_agent.shell.runner_process import RunnerProcesses
+from edgeloop_controller.packaging.package import package
+from edgeloop_protocol.manifest import ManifestDraft
 
 pytestmark = pytest.mark.e2e
 
@@ -98,9 +103,9 @@ def test_the_real_client_finds_a_server_that_speaks_its_protocol(device, make_pa
     from tritonclient.http import InferenceServerClient, InferInput, InferRequestedOutput
     from tritonclient.utils import InferenceServerException
 
-    package = make_package("7")
-    name = package.manifest.name
-    device.serve(package)
+    seven = make_package("7")
+    name = seven.manifest.name
+    device.serve(seven)
     client = InferenceServerClient(f"127.0.0.1:{device.port}")
     assert client.is_server_live()
     assert client.is_server_ready()
@@ -248,3 +253,29 @@ def test_what_is_no_request_of_the_protocol(device, make_package, sent, status):
     with socket.create_connection(("127.0.0.1", device.port), timeout=10) as client:
         client.sendall(b"GET /v2/health/live HTTP/1.1\r\nhost: x\r\n\r\n")
         assert client.recv(4096).startswith(b"HTTP/1.1 200")
+
+
+class Published:
+    """As `make_package` makes one."""
+
+    def __init__(self, manifest, model):
+        self.manifest, self.model = manifest, model
+        self.offer = SimpleNamespace(ref=manifest.ref())
+
+
+def test_a_streaming_tflite_model_remembers_until_a_sequence_starts(device):
+    origin = importlib.util.find_spec("pymicro_wakeword").origin
+    model = (Path(origin).parent / "models" / "hey_jarvis.tflite").read_bytes()
+    manifest = package(model, "jarvis", "1", ManifestDraft(labels=("other", "hey jarvis")))
+    device.serve(Published(manifest, model))
+    connection = http.client.HTTPConnection("127.0.0.1", device.port, timeout=30)
+    name = manifest.inputs[0].name
+    for _ in range(2):
+        found = []
+        for place, row in enumerate(manifest.golden.inputs):
+            tensor = {"name": name, "datatype": "FP32", "shape": [1, 3, 40], "data": list(row)}
+            document = {"inputs": [tensor], "parameters": {"sequence_start": place == 0}}
+            connection.request("POST", "/v2/models/jarvis/infer", json.dumps(document))
+            answer = json.loads(connection.getresponse().read())
+            found.append(next(o["data"] for o in answer["outputs"] if o["shape"] == [1, 2]))
+        np.testing.assert_allclose(found, manifest.golden.outputs, atol=1e-6)
