@@ -52,6 +52,18 @@ class Batch:
     latencies_us: list[float]
     shadow_labels: NDArray[np.int64] | None = None
 
+    def answer(self, row: int) -> Answer:
+        shadow_label = None if self.shadow_labels is None else int(self.shadow_labels[row])
+        return Answer(
+            self.features[row],
+            int(self.labels[row]),
+            float(self.confidences[row]),
+            self.latencies_us[row],
+            self.shadow_labels is not None,
+            None if shadow_label == -1 else shadow_label,
+            self.scores[row],
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class NoAnswer:

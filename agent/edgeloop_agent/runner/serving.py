@@ -14,6 +14,7 @@ from typing import Any, Final
 from edgeloop_agent.config import TelemetryConfig
 from edgeloop_agent.errors import DataSetError
 from edgeloop_agent.runner.capture import Capture
+from edgeloop_agent.runner.chunks import Chunks
 from edgeloop_agent.runner.control import Control
 from edgeloop_agent.runner.inference import Answer, Batch, Inference, NoAnswer
 from edgeloop_agent.runner.memory import resident_bytes
@@ -35,8 +36,6 @@ from edgeloop_protocol.limits import TEXT_MAX_CHARS
 from edgeloop_protocol.messages import DeviceEvent, Sketches
 
 SOURCE_RETRY_S: Final = 2.0
-CHUNK_S: Final = 0.002
-CHUNK_EXAMPLES_MAX: Final = 64
 
 
 class Serving:
@@ -58,7 +57,7 @@ class Serving:
         self._stopping = False
         self._examples = self._errors = self._source_errors = self._nonfinite = 0
         self._first_error = self._source_problem = ""
-        self._latency_us = CHUNK_S * 1e6  # until one is measured, a chunk is one example
+        self._chunks = Chunks()
         self._windows = 0
         self._sketches = SketchSet(len(self._model.manifest.features))
         self._window = self._new_window()
@@ -152,7 +151,7 @@ class Serving:
         for none. One bad example sends its chunk the slow way, one by one."""
         start = 0
         while start < len(examples):
-            chunk = examples[start : start + self._chunk_examples()]
+            chunk = examples[start : start + self._chunks.examples()]
             start += len(chunk)
             values = [example.values for example in chunk if example.values is not None]
             batch = None
@@ -168,12 +167,9 @@ class Serving:
             if time.monotonic() >= self._beat_at:
                 self._beat()
 
-    def _chunk_examples(self) -> int:
-        return max(1, min(CHUNK_EXAMPLES_MAX, int(CHUNK_S * 1e6 / max(1.0, self._latency_us))))
-
     def _give_all(self, examples: Sequence[Example], batch: Batch) -> None:
         self._examples += len(examples)
-        self._latency_us = batch.latencies_us[-1]
+        self._chunks.took(batch.latencies_us[-1])
         taken_at = time.time()
         if self._is_told:
             names = self._model.manifest.labels
@@ -183,7 +179,7 @@ class Serving:
                 self._say(example.reference, answer, taken_at)
         if self._replying is not None:
             for row, example in enumerate(examples):
-                self._replying.reply(example, _row(batch, row))
+                self._replying.reply(example, batch.answer(row))
         self._window.timed_many(batch.latencies_us)
         self._window.answered_many(batch.features, batch.labels, batch.confidences)
         if batch.shadow_labels is not None:
@@ -196,7 +192,7 @@ class Serving:
             batch.features,
             batch.confidences,
             None if batch.shadow_labels is None else batch.shadow_labels != batch.labels,
-            lambda row: _row(batch, row),
+            lambda row: batch.answer(row),
             shadow.model.version if shadow is not None else None,
         )
 
@@ -230,12 +226,21 @@ class Serving:
             self._window.errored()
         if not self._first_error:
             self._first_error = answer.problem[:TEXT_MAX_CHARS]
-            self._note("no_answer", f"{reference or 'an example'}: {answer.problem}")
+            detail = f"{reference or 'an example'}: {answer.problem}"
+            self._control.send(
+                DeviceEvent(
+                    at=time.time(),
+                    name="no_answer",
+                    slot=self._start.slot,
+                    version=self._model.version,
+                    detail=detail[:TEXT_MAX_CHARS],
+                )
+            )
         self._say(reference, {"error": answer.problem}, time.time())
 
     def _give(self, reference: str, answer: Answer) -> None:
         self._examples += 1
-        self._latency_us = answer.latency_us
+        self._chunks.took(answer.latency_us)
         taken_at = time.time()
         label = self._model.manifest.labels[answer.label]
         self._say(reference, {"label": label, "confidence": round(answer.confidence, 6)}, taken_at)
@@ -295,27 +300,3 @@ class Serving:
         sketches = self._sketches.serialise()
         self._sketches = SketchSet(len(self._model.manifest.features))
         return None if self._capture.withholds else sketches
-
-    def _note(self, name: str, detail: str) -> None:
-        self._control.send(
-            DeviceEvent(
-                at=time.time(),
-                name=name,
-                slot=self._start.slot,
-                version=self._model.version,
-                detail=detail[:TEXT_MAX_CHARS],
-            )
-        )
-
-
-def _row(batch: Batch, row: int) -> Answer:
-    shadow_label = None if batch.shadow_labels is None else int(batch.shadow_labels[row])
-    return Answer(
-        batch.features[row],
-        int(batch.labels[row]),
-        float(batch.confidences[row]),
-        batch.latencies_us[row],
-        batch.shadow_labels is not None,
-        None if shadow_label == -1 else shadow_label,
-        batch.scores[row],
-    )
