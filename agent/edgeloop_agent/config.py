@@ -5,9 +5,9 @@ because the runner works in another directory; importing this needs no numpy and
 """
 
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 
 from edgeloop_agent.core.settings import CoreSettings
 from edgeloop_protocol.config import Config
@@ -53,6 +53,72 @@ class SocketSource(Config):
     path: AbsolutePath
 
 
+class OpenInferenceSource(Config):
+    """Serves the Open Inference Protocol V2 over HTTP, on loopback or on a Unix socket."""
+
+    needs_network: ClassVar[bool] = False  # it is handed the listening socket
+    kind: Literal["open_inference"] = "open_inference"
+    host: Literal["127.0.0.1", "::1", "localhost"] = "127.0.0.1"
+    port: int | None = Field(default=None, gt=0, lt=65536)
+    path: AbsolutePath | None = Field(default=None, description="a Unix socket; instead of a port")
+
+    @model_validator(mode="after")
+    def _one_address(self) -> Self:
+        if (self.port is None) == (self.path is None):
+            raise ValueError("open_inference listens on a port or on a path: give one of them")
+        return self
+
+
+class LinesSource(Config):
+    """JSON lines as of `socket`, from the agent's standard input or from a FIFO at `path`."""
+
+    needs_network: ClassVar[bool] = False
+    kind: Literal["lines"] = "lines"
+    path: AbsolutePath | None = Field(default=None, description="default: standard input")
+
+
+class MqttTopic(Config):
+    """Of a broker on this device or beside it; not the controller's."""
+
+    kind: Literal["mqtt"] = "mqtt"
+    topic: str = Field(min_length=1, max_length=1024)
+    host: str = "127.0.0.1"
+    port: int = Field(default=1883, gt=0, lt=65536)
+    username: str | None = None
+    password: str | None = None
+
+
+SOURCE_KINDS: Final = ("replay", "socket", "open_inference", "lines", "mqtt")
+SINK_KINDS: Final = ("none", "jsonl", "socket", "mqtt")
+
+
+class PlugIn(Config):
+    """A kind that is not built in: an entry point of edgeloop.sources or edgeloop.sinks."""
+
+    built_in: ClassVar[tuple[str, ...]]
+
+    kind: Name
+    options: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _is_no_misspelt_kind(cls, value: Any) -> Any:
+        if isinstance(value, dict) and value.keys() - {"kind", "options"}:
+            raise ValueError(
+                f"{value.get('kind')!r} is not one of {', '.join(map(repr, cls.built_in))}; "
+                "a plug-in of another name takes its settings under options"
+            )
+        return value
+
+
+class PlugInSource(PlugIn):
+    built_in: ClassVar[tuple[str, ...]] = SOURCE_KINDS
+
+
+class PlugInSink(PlugIn):
+    built_in: ClassVar[tuple[str, ...]] = SINK_KINDS
+
+
 class NoSink(Config):
     needs_network: ClassVar[bool] = False
     kind: Literal["none"] = "none"
@@ -74,8 +140,47 @@ class SocketSink(Config):
     kind: Literal["socket"] = "socket"
 
 
-Source = Annotated[ReplaySource | SocketSource, Field(discriminator="kind")]
-Sink = Annotated[NoSink | JsonlSink | SocketSink, Field(discriminator="kind")]
+PLUG_IN: Final = "plug-in"
+
+
+def _kind_of(built_in: tuple[str, ...]) -> Discriminator:
+    def kind(value: Any) -> str:
+        found = value.get("kind") if isinstance(value, dict) else value.kind
+        return found if found in built_in else PLUG_IN
+
+    return Discriminator(kind)
+
+
+Source = Annotated[
+    Annotated[ReplaySource, Tag("replay")]
+    | Annotated[SocketSource, Tag("socket")]
+    | Annotated[OpenInferenceSource, Tag("open_inference")]
+    | Annotated[LinesSource, Tag("lines")]
+    | Annotated[MqttTopic, Tag("mqtt")]
+    | Annotated[PlugInSource, Tag(PLUG_IN)],
+    _kind_of(SOURCE_KINDS),
+]
+Sink = Annotated[
+    Annotated[NoSink, Tag("none")]
+    | Annotated[JsonlSink, Tag("jsonl")]
+    | Annotated[SocketSink, Tag("socket")]
+    | Annotated[MqttTopic, Tag("mqtt")]
+    | Annotated[PlugInSink, Tag(PLUG_IN)],
+    _kind_of(SINK_KINDS),
+]
+
+
+class CaptureConfig(Config):
+    """What is sent for labelling, in place of telemetry.sample_fraction."""
+
+    reservoir_per_window: int = Field(default=5, ge=0, le=1000, description="a fair sample")
+    by_rule_per_window: int = Field(default=20, ge=0, le=1000)
+    confidence_below: float | None = Field(default=None, gt=0, le=1)
+    disagreement: bool = Field(default=False, description="with the version in shadow")
+    outside_baseline: bool = Field(
+        default=False, description="a feature beyond the lowest or highest of the training data"
+    )
+    outside_margin: float = Field(default=0.0, ge=0, description="beyond it, in shares of its span")
 
 
 class RunnerConfig(Config):
@@ -95,6 +200,11 @@ class SlotConfig(Config):
     source: Source
     sink: Sink = NoSink()
     runner: RunnerConfig = RunnerConfig()
+    capture: CaptureConfig | None = None
+    batch: bool = Field(
+        default=False,
+        description="examples that wait together are one run of a model with a free batch",
+    )
 
     @model_validator(mode="after")
     def _answers_have_a_socket(self) -> Self:
@@ -115,6 +225,12 @@ class TelemetryConfig(Config):
     sketch_every: int = Field(default=6, ge=1, description="windows a sketch")
     sample_fraction: float = Field(default=0.02, ge=0, le=1)
     samples_max_per_window: int = Field(default=20, ge=0)
+    private_features: tuple[str, ...] = Field(
+        default=(), description="features whose values never leave the device"
+    )
+    capture_bytes_per_day: int | None = Field(
+        default=None, ge=0, description="of samples, within budget_bytes_per_day"
+    )
     budget_bytes_per_day: int = Field(default=BUDGET_DEFAULT_BYTES_PER_DAY, ge=0)
     outbox_max_bytes: int = Field(default=OUTBOX_DEFAULT_MAX_BYTES, gt=0)
 

@@ -29,6 +29,10 @@ class ModelLoadError(AgentError):
     """The runtime refused a model, or the files in the store are not what the manifest names."""
 
 
+class PluginError(AgentError):
+    """A runtime, source or sink that is named is not installed, or does not import."""
+
+
 class RecordTooLargeError(AgentError):
     """A record that no message could carry; the outbox refuses it."""
 

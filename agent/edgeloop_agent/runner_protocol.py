@@ -30,6 +30,15 @@ class ModelFiles(Line):
     model_path: str
 
 
+class Endpoint(Line):
+    """Descriptors that the runner inherits. `feed`: a listening socket or a pipe, open from one
+    runner to the next. What one hands over by `hand_over`, the next takes from `take_over`."""
+
+    feed: int | None = None
+    hand_over: int
+    take_over: int
+
+
 class StartLine(Line):
     kind: Literal["start"] = "start"
     slot: str
@@ -38,6 +47,7 @@ class StartLine(Line):
     config: SlotConfig
     telemetry: TelemetryConfig
     memory_max_bytes: int = 0
+    endpoint: Endpoint | None = None
 
 
 class GoLine(Line):

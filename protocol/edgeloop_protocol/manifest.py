@@ -8,9 +8,17 @@ in from the model file at publishing.
 
 import hashlib
 import json
-from typing import Annotated, Final, Literal, Self
+from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from edgeloop_protocol.errors import ManifestError, first_problem
 from edgeloop_protocol.limits import (
@@ -28,7 +36,7 @@ MANIFEST_VERSION: Final = 1
 
 Statistic = Literal["mean", "std", "min", "max", "mean_abs_diff", "rms", "median", "range"]
 DType = Literal[
-    "float16", "float32", "float64", "int8", "uint8", "int32", "int64", "bool", "string"
+    "float16", "float32", "float64", "int8", "uint8", "int16", "int32", "int64", "bool", "string"
 ]
 FeatureName = Annotated[str, Field(min_length=1, max_length=NAME_MAX_CHARS)]
 
@@ -39,18 +47,68 @@ class Strict(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-class TensorSpec(Strict):
+class WithLaterKeys(Strict):
+    """Keys that came after the first manifests are written only where they say something.
+
+    So the canonical bytes, and with them the identity, of every earlier manifest stay what they
+    were, and an agent that does not know such a key still reads the manifests that lack it.
+    """
+
+    later_keys: ClassVar[tuple[str, ...]] = ()
+
+    @model_serializer(mode="wrap")
+    def _without_unused(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        document: dict[str, Any] = serialise(self)
+        for key in self.later_keys:
+            if getattr(self, key) == type(self).model_fields[key].default:
+                document.pop(key, None)
+        return document
+
+
+class Quantisation(Strict):
+    """A tensor's whole numbers q stand for the real ones `(q - zero_point) * scale`."""
+
+    scale: float = Field(gt=0)
+    zero_point: int
+
+
+class TensorSpec(WithLaterKeys):
     """An input or output; a None dimension is free (the batch)."""
+
+    later_keys: ClassVar[tuple[str, ...]] = ("quantisation",)
 
     name: str
     dtype: DType
     shape: tuple[int | None, ...]
+    quantisation: Quantisation | None = None
+
+
+class Feed(Strict):
+    """What one input of a model with several is given; exactly one of the three.
+
+    `features`: these, in this order. `state_of`: what that output gave for the example before;
+    zeros for the first. `constant`: this number, everywhere.
+    """
+
+    input: str
+    features: tuple[FeatureName, ...] = Field(default=(), max_length=FEATURES_MAX)
+    state_of: str | None = None
+    constant: float | None = None
+
+    @model_validator(mode="after")
+    def _says_one_thing(self) -> Self:
+        said = (bool(self.features), self.state_of is not None, self.constant is not None)
+        if sum(said) != 1:
+            raise ValueError(
+                f"the feed of {self.input!r} needs one of features, state_of and constant"
+            )
+        return self
 
 
 class Artifact(Strict):
     digest: Digest
     size_bytes: Annotated[int, Field(gt=0, le=ARTIFACT_MAX_BYTES)]
-    runtime: Literal["onnx", "tflite"] = "onnx"
+    runtime: Name = Field(default="onnx", description="an entry point of edgeloop.runtimes")
     opset: int | None = None
     ir_version: int | None = None
     operators: tuple[str, ...] = ()
@@ -163,8 +221,10 @@ class Lineage(Strict):
     note: Text = ""
 
 
-class Manifest(Strict):
+class Manifest(WithLaterKeys):
     """A published version. Build with `ManifestDraft` and the publisher, not by hand."""
+
+    later_keys: ClassVar[tuple[str, ...]] = ("feeds", "stateful")
 
     manifest_version: Literal[1] = MANIFEST_VERSION
     name: Name
@@ -174,6 +234,13 @@ class Manifest(Strict):
     inputs: tuple[TensorSpec, ...] = Field(min_length=1)
     outputs: tuple[TensorSpec, ...] = Field(min_length=1)
     scores_output: str = Field(description="the output that holds one score per label")
+    feeds: tuple[Feed, ...] = Field(
+        default=(), description="one an input; empty: the only input takes all features"
+    )
+    stateful: bool = Field(
+        default=False,
+        description="an answer depends on the examples before it; golden inputs are one sequence",
+    )
     preprocessing: Preprocessing = Preprocessing()
     features: tuple[Feature, ...] = Field(min_length=1, max_length=FEATURES_MAX)
     labels: tuple[FeatureName, ...] = Field(min_length=1, max_length=LABELS_MAX)
@@ -191,6 +258,9 @@ class Manifest(Strict):
         if derived and derived != tuple(f.name for f in self.features):
             raise ValueError("features do not match what preprocessing computes")
         names = [feature.name for feature in self.features]
+        check_feeds(self.feeds, self.inputs, self.outputs, tuple(names))
+        if not self.stateful and any(feed.state_of is not None for feed in self.feeds):
+            raise ValueError("a model that is fed its own state is stateful")
         for what, listed in (("labels", self.labels), ("features", names)):
             twice = sorted({name for name in listed if list(listed).count(name) > 1})
             if twice:
@@ -220,7 +290,9 @@ class ManifestDraft(Strict):
     inputs: tuple[TensorSpec, ...] | None = None
     outputs: tuple[TensorSpec, ...] | None = None
     scores_output: str | None = None
-    runtime: Literal["onnx", "tflite"] | None = None
+    feeds: tuple[Feed, ...] = ()
+    stateful: bool | None = None
+    runtime: Name | None = None
     opset: int | None = None
     preprocessing: Preprocessing = Preprocessing()
     features: tuple[FeatureName, ...] | None = None
@@ -231,6 +303,34 @@ class ManifestDraft(Strict):
     requires: Requirements = Requirements()
     golden: Golden | None = None
     note: Text = ""
+
+
+def check_feeds(
+    feeds: tuple[Feed, ...],
+    inputs: tuple[TensorSpec, ...],
+    outputs: tuple[TensorSpec, ...],
+    features: tuple[str, ...],
+) -> None:
+    """Each input is fed once, each feature is used, state fits. Raises ValueError."""
+    if not feeds:
+        if len(inputs) > 1:
+            raise ValueError(f"{len(inputs)} inputs need feeds that say what each is given")
+        return
+    by_name, given = {spec.name: spec for spec in outputs}, {spec.name: spec for spec in inputs}
+    if sorted(feed.input for feed in feeds) != sorted(given):
+        raise ValueError(f"feeds must name each input once: {', '.join(sorted(given))}")
+    used = {name for feed in feeds for name in feed.features}
+    if odd := sorted(used.symmetric_difference(features)):
+        raise ValueError(f"feeds and features differ in {', '.join(odd[:5])}")
+    for feed in feeds:
+        if feed.state_of is None:
+            continue
+        source = by_name.get(feed.state_of)
+        if source is None or (source.dtype, source.quantisation) != (
+            given[feed.input].dtype,
+            given[feed.input].quantisation,
+        ):
+            raise ValueError(f"{feed.input!r} cannot be fed {feed.state_of!r}: no such output")
 
 
 def parse_manifest(document: bytes) -> Manifest:

@@ -283,7 +283,7 @@ class Sample(Wire):
     """One example, sampled for labelling; `reference` says where its raw data is.
 
     `prediction` and `shadow_prediction` both index the labels of `version`; the shadow's is absent
-    where its label is not among them.
+    where its label is not among them. A feature's value is null where the device keeps it private.
     """
 
     kind: Literal["sample"] = "sample"
@@ -291,7 +291,7 @@ class Sample(Wire):
     version: VersionRef
     taken_at: float
     reference: str = Field(max_length=REFERENCE_MAX_CHARS)
-    features: tuple[float, ...] = Field(max_length=FEATURES_MAX)
+    features: tuple[float | None, ...] = Field(max_length=FEATURES_MAX)
     prediction: Count
     confidence: float = Field(ge=0, le=1)
     shadow: VersionRef | None = None

@@ -16,10 +16,10 @@ from onnx import TensorProto, helper, numpy_helper
 from edgeloop_agent.config import JsonlSink, ReplaySource, SlotConfig, SocketSource, TelemetryConfig
 from edgeloop_agent.errors import DataSetError, ModelLoadError
 from edgeloop_agent.lines import LineSplitter
-from edgeloop_agent.runner import probe
+from edgeloop_agent.runner import onnx_limits
 from edgeloop_agent.runner.constant_output import Sameness
 from edgeloop_agent.runner.inference import Answer, Inference, NoAnswer
-from edgeloop_agent.runner.onnx_model import OnnxModel
+from edgeloop_agent.runner.model import Model
 from edgeloop_agent.runner.sampling import Sampler
 from edgeloop_agent.runner.self_test import self_test
 from edgeloop_agent.runner.sinks import FileSink
@@ -35,7 +35,7 @@ def load(tmp_path, make_package):
         manifest, model = tmp_path / f"{name}.json", tmp_path / f"{name}.onnx"
         manifest.write_bytes(package.manifest.canonical())
         model.write_bytes(package.model)
-        return OnnxModel(
+        return Model(
             ModelFiles(
                 version=package.offer.ref, manifest_path=str(manifest), model_path=str(model)
             )
@@ -143,12 +143,12 @@ def test_damaged_files_are_not_loaded(load, make_package, tmp_path):
     other = make_package("2")
     (tmp_path / "m.onnx").write_bytes(package.model[:-1] + b"?")
     with pytest.raises(ModelLoadError, match="digest mismatch"):
-        OnnxModel(files(tmp_path, package))
+        Model(files(tmp_path, package))
     with pytest.raises(ModelLoadError, match="not what was offered"):
-        OnnxModel(files(tmp_path, other))
+        Model(files(tmp_path, other))
     (tmp_path / "m.onnx").unlink()
     with pytest.raises(ModelLoadError, match="cannot read"):
-        OnnxModel(files(tmp_path, package))
+        Model(files(tmp_path, package))
 
 
 def files(directory, package):
@@ -518,11 +518,11 @@ def test_a_slot_config_travels_to_the_runner(tmp_path):
 
 
 def test_the_probes_model_is_a_model_and_the_bound_is_found():
-    onnx.checker.check_model(onnx.load_from_string(probe.tiny_model(17, 8)))
-    assert probe.loads(17, 8)
-    assert not probe.loads(250, 8)
-    assert probe.newest(lambda n: n <= 23, 7, 256) == 23
-    assert probe.newest(lambda n: False, 7, 256) == 7
+    onnx.checker.check_model(onnx.load_from_string(onnx_limits.tiny_model(17, 8)))
+    assert onnx_limits.loads(17, 8)
+    assert not onnx_limits.loads(250, 8)
+    assert onnx_limits.newest(lambda n: n <= 23, 7, 256) == 23
+    assert onnx_limits.newest(lambda n: False, 7, 256) == 7
 
 
 def test_preprocessing_on_the_device(load, make_package):
@@ -535,3 +535,48 @@ def test_preprocessing_on_the_device(load, make_package):
     assert answer.features.tolist() == [1.0, 1.0, 1.0]
     wrong = Inference(model, None).answer(np.ones((5, 3), dtype=np.float32))
     assert "fix the source's window" in wrong.problem
+
+
+# ---- many at once -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("at_once", [False, True])
+@pytest.mark.parametrize("with_shadow", [False, True])
+def test_many_are_answered_as_each_alone(load, make_package, at_once, with_shadow):
+    shadow = load(make_package("2", weights=[[-1, 1], [0.5, 0.5], [1, -1]], golden=None), "other")
+    inference = Inference(load(make_package()), shadow if with_shadow else None)
+    values = list(np.random.default_rng(1).normal(size=(40, 3)).astype(np.float32))
+    batch = inference.answer_many(values, at_once)
+    assert batch is not None
+    alone = [inference.answer(one) for one in values]
+    assert batch.labels.tolist() == [one.label for one in alone]
+    np.testing.assert_allclose(batch.confidences, [one.confidence for one in alone], atol=1e-6)
+    np.testing.assert_array_equal(batch.features, [one.features for one in alone])
+    if with_shadow:
+        assert batch.shadow_labels.tolist() == [one.shadow_label for one in alone]
+    else:
+        assert batch.shadow_labels is None
+
+
+def test_one_that_cannot_be_answered_sends_all_the_slow_way(load, make_package):
+    inference = Inference(load(make_package()), None)
+    good = floats(1, 2, 3)
+    assert inference.answer_many([good, floats(1, 2)]) is None
+    assert inference.answer_many([good, floats(1, np.inf, 3)]) is None
+    assert Inference(load(make_package(nan=True, golden=None)), None).answer_many([good]) is None
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.lists(st.integers(1, 5000), max_size=4))
+def test_a_window_counts_many_as_it_counts_each(make_package, sizes):
+    manifest, ref = make_package().manifest, make_package().offer.ref
+    one, many = Window(manifest, SketchSet(3), 0.0), Window(manifest, SketchSet(3), 0.0)
+    random_ = np.random.default_rng(len(sizes))
+    for size in sizes:
+        rows = random_.choice([-2, -1, -0.5, 0, 0.5, 1, 3], size=(size, 3)).astype(np.float32)
+        labels = random_.integers(0, 2, size)
+        confidences = random_.uniform(0.5, 1, size).astype(np.float32)
+        many.answered_many(rows, labels, confidences)
+        for row, label, confidence in zip(rows, labels, confidences, strict=True):
+            one.answered(row, int(label), float(confidence))
+    assert one.summary("m", ref, 1.0, 0, None, None) == many.summary("m", ref, 1.0, 0, None, None)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from edgeloop_agent.runner.inference import Answer, Inference
-from edgeloop_agent.runner.onnx_model import OnnxModel
+from edgeloop_agent.runner.model import Model
 from edgeloop_agent.runner.window import SketchSet, Window
 from edgeloop_agent.runner_protocol import ModelFiles
 from edgeloop_protocol.manifest import Binned
@@ -29,12 +29,12 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> RecordedFleet:
     return machine_fleet(tmp_path_factory.mktemp("f"), MACHINES, bad=("permuted", "nan", "blind"))
 
 
-def loaded(model: ModelSpec, directory: Path) -> OnnxModel:
+def loaded(model: ModelSpec, directory: Path) -> Model:
     """As the runner's process loads a version."""
     manifest, content = directory / "manifest.json", directory / "model.onnx"
     manifest.write_bytes(model.manifest.canonical())
     content.write_bytes(model.artifact)
-    return OnnxModel(
+    return Model(
         ModelFiles(
             version=model.manifest.ref(), manifest_path=str(manifest), model_path=str(content)
         )

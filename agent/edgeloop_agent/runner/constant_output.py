@@ -105,6 +105,19 @@ class Sameness:
         rarer = min(self._shadow_same, self._shadow_other)
         return rarer > SHADOW_SHARE_MIN * (self._shadow_same + self._shadow_other)
 
+    def saw_many(
+        self,
+        vectors: Floats,
+        scores: NDArray[np.generic],
+        shadow_labels: NDArray[np.int64] | None,
+    ) -> None:
+        """Of n examples, in arrays of n rows."""
+        for row, vector in enumerate(vectors):
+            if self._varies:
+                return
+            label = None if shadow_labels is None else int(shadow_labels[row])
+            self.saw(vector, scores[row], label)
+
     def saw(self, vector: Floats, scores: NDArray[np.generic], shadow_label: int | None) -> None:
         if self._varies:
             return

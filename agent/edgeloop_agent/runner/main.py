@@ -23,7 +23,7 @@ from edgeloop_agent.runner_protocol import ConfinedLine, ModelFiles, SelfTestedL
 from edgeloop_protocol.limits import TEXT_MAX_CHARS
 
 if TYPE_CHECKING:
-    from edgeloop_agent.runner.onnx_model import OnnxModel
+    from edgeloop_agent.runner.model import Model
 
 logger = logging.getLogger(__name__)
 
@@ -55,20 +55,21 @@ def _serve(control: Control) -> int:
     _enter_nowhere()
     told = confine(start.config, Path(start.model.manifest_path).parents[1])
     from edgeloop_agent.runner.inference import Inference
-    from edgeloop_agent.runner.onnx_model import OnnxModel
+    from edgeloop_agent.runner.model import Model
     from edgeloop_agent.runner.self_test import self_test
     from edgeloop_agent.runner.serving import Serving
 
     limit_memory(told, start.memory_max_bytes)
     control.send(ConfinedLine(done=_texts(told.done), lacking=_texts(told.lacking)))
     try:
-        model = OnnxModel(start.model)
+        model = Model(start.model)
     except (ModelLoadError, MemoryError) as error:
         _say_self_tested(control, start, _said(error))
         return 1
     shadow = _load_shadow(start.shadow)
     os.chdir("/")
     _say_self_tested(control, start, self_test(model))
+    model.reset()  # the golden examples were a sequence of their own
     Serving(control, start, Inference(model, shadow)).run(more)
     return 0
 
@@ -80,14 +81,14 @@ def _enter_nowhere() -> None:
     Path(nowhere).rmdir()
 
 
-def _load_shadow(files: ModelFiles | None) -> "OnnxModel | None":
+def _load_shadow(files: ModelFiles | None) -> "Model | None":
     """Without a shadow the candidate is still judged by itself."""
-    from edgeloop_agent.runner.onnx_model import OnnxModel
+    from edgeloop_agent.runner.model import Model
 
     if files is None:
         return None
     try:
-        return OnnxModel(files)
+        return Model(files)
     except (ModelLoadError, MemoryError) as error:
         logger.warning("no shadow: %s", _said(error))
         return None

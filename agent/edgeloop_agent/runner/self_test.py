@@ -4,10 +4,10 @@ import numpy as np
 
 from edgeloop_agent.errors import ModelLoadError
 from edgeloop_agent.runner.constant_output import constant_output
-from edgeloop_agent.runner.onnx_model import OnnxModel
+from edgeloop_agent.runner.model import Model
 
 
-def self_test(model: OnnxModel) -> str | None:
+def self_test(model: Model) -> str | None:
     """None when all golden outputs agree within the tolerance, else what is wrong, in words.
 
     A manifest without golden examples is tried on zeros: it must answer, with the right shape. One

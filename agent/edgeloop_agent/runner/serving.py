@@ -8,16 +8,19 @@ read is answered or counted as an error before the loop ends; a stop ends it aft
 import random
 import select
 import time
+from collections.abc import Sequence
 from typing import Any, Final
 
 from edgeloop_agent.config import TelemetryConfig
 from edgeloop_agent.errors import DataSetError
+from edgeloop_agent.runner.capture import Capture
+from edgeloop_agent.runner.chunks import Chunks
 from edgeloop_agent.runner.control import Control
-from edgeloop_agent.runner.inference import Answer, Inference, NoAnswer
+from edgeloop_agent.runner.inference import Answer, Batch, Inference, NoAnswer
 from edgeloop_agent.runner.memory import resident_bytes
-from edgeloop_agent.runner.sampling import Sampler
-from edgeloop_agent.runner.sinks import open_sink
-from edgeloop_agent.runner.sources import Example, SocketFeed, open_source
+from edgeloop_agent.runner.open_source import open_sink, open_source
+from edgeloop_agent.runner.sinks import DiscardingSink
+from edgeloop_agent.runner.sources import Example, Replying
 from edgeloop_agent.runner.window import SketchSet, Window
 from edgeloop_agent.runner_protocol import (
     HEARTBEAT_S,
@@ -30,7 +33,7 @@ from edgeloop_agent.runner_protocol import (
     ToRunner,
 )
 from edgeloop_protocol.limits import TEXT_MAX_CHARS
-from edgeloop_protocol.messages import DeviceEvent, Sample, Sketches
+from edgeloop_protocol.messages import DeviceEvent, Sketches
 
 SOURCE_RETRY_S: Final = 2.0
 
@@ -42,10 +45,19 @@ class Serving:
         self._inference = inference
         self._model = inference.answering.model
         self._telemetry: TelemetryConfig = start.telemetry
-        self._sampler = Sampler(start.telemetry, random.Random())  # noqa: S311 - a sample, no secret
+        self._capture = Capture(
+            start.slot,
+            self._model.version,
+            self._model.manifest,
+            start.config.capture,
+            start.telemetry,
+            random.Random(),  # noqa: S311 - a sample, no secret
+            control.send,
+        )
         self._stopping = False
         self._examples = self._errors = self._source_errors = self._nonfinite = 0
         self._first_error = self._source_problem = ""
+        self._chunks = Chunks()
         self._windows = 0
         self._sketches = SketchSet(len(self._model.manifest.features))
         self._window = self._new_window()
@@ -59,14 +71,14 @@ class Serving:
         self._mind(heard)
         if not self._wait_for_go() or not self._open():
             return
-        self._sink = open_sink(self._start.config, self._source)
+        self._replying = self._source if isinstance(self._source, Replying) else None
+        self._is_told = not isinstance(self._sink, DiscardingSink)
         self._window = self._new_window()
         self._control.send(ServingLine())
         self._window_ends = time.monotonic() + self._telemetry.window_s
         while not self._stopping:
             self._turn()
-        for example in self._source.read(time.monotonic()):  # what had arrived before the stop
-            self._take(example)
+        self._take_all(self._source.read(time.monotonic()))  # what had arrived before the stop
         self._close_window()
         self._beat()
         self._sink.close()
@@ -81,7 +93,8 @@ class Serving:
     def _open(self) -> bool:
         while not self._stopping:
             try:
-                self._source = open_source(self._start.config)
+                self._source = open_source(self._start.config, self._start.endpoint, self._model)
+                self._sink = open_sink(self._start.config, self._source)
             except DataSetError as error:
                 self._source_problem = str(error)[:TEXT_MAX_CHARS]
             else:
@@ -104,20 +117,17 @@ class Serving:
         until = min(self._beat_at, self._window_ends, *(() if due is None else (due,)))
         feed = self._source.fileno()
         reading: list[Any] = [self._control] if feed is None else [self._control, feed]
-        pending = isinstance(self._source, SocketFeed) and self._source.wants_to_write
+        pending = self._source.wants_to_write
         readable, writable, _ = select.select(
             reading, reading[1:] if pending else [], [], max(0.0, until - now)
         )
         if self._control in readable:
             self._hear()
-        if writable and isinstance(self._source, SocketFeed):
+        if writable:
             self._source.flush()
         now = time.monotonic()
         if feed in readable or (due is not None and now >= due):
-            for example in self._source.read(now):
-                self._take(example)
-                if time.monotonic() >= self._beat_at:
-                    self._beat()
+            self._take_all(self._source.read(now))
         if time.monotonic() >= self._beat_at:
             self._beat()
         if time.monotonic() >= self._window_ends:
@@ -136,12 +146,66 @@ class Serving:
                 self._close_window()
                 self._inference.shadow = None
 
+    def _take_all(self, examples: Sequence[Example]) -> None:
+        """In chunks that take about CHUNK_S, so that an answer waits for few others, and a beat
+        for none. One bad example sends its chunk the slow way, one by one."""
+        start = 0
+        while start < len(examples):
+            chunk = examples[start : start + self._chunks.examples()]
+            start += len(chunk)
+            values = [example.values for example in chunk if example.values is not None]
+            batch = None
+            if len(values) == len(chunk) and not any(example.begins for example in chunk):
+                batch = self._inference.answer_many(values, self._start.config.batch)
+            if batch is None:
+                for example in chunk:
+                    self._take(example)
+                    if time.monotonic() >= self._beat_at:
+                        self._beat()
+            else:
+                self._give_all(chunk, batch)
+            if time.monotonic() >= self._beat_at:
+                self._beat()
+
+    def _give_all(self, examples: Sequence[Example], batch: Batch) -> None:
+        self._examples += len(examples)
+        self._chunks.took(batch.latencies_us[-1])
+        taken_at = time.time()
+        if self._is_told:
+            names = self._model.manifest.labels
+            for row, example in enumerate(examples):
+                label, confidence = int(batch.labels[row]), float(batch.confidences[row])
+                answer = {"label": names[label], "confidence": round(confidence, 6)}
+                self._say(example.reference, answer, taken_at)
+        if self._replying is not None:
+            for row, example in enumerate(examples):
+                self._replying.reply(example, batch.answer(row))
+        self._window.timed_many(batch.latencies_us)
+        self._window.answered_many(batch.features, batch.labels, batch.confidences)
+        if batch.shadow_labels is not None:
+            disagreed = int((batch.shadow_labels != batch.labels).sum())
+            self._window.compared_many(len(examples), disagreed)
+        shadow = self._inference.shadow
+        self._capture.many(
+            [example.reference for example in examples],
+            taken_at,
+            batch.features,
+            batch.confidences,
+            None if batch.shadow_labels is None else batch.shadow_labels != batch.labels,
+            lambda row: batch.answer(row),
+            shadow.model.version if shadow is not None else None,
+        )
+
     def _take(self, example: Example) -> None:
         if example.values is None:
             self._source_errors += 1
             self._refuse(example.reference, NoAnswer(example.problem))
             return
+        if example.begins:
+            self._inference.reset()
         answer = self._inference.answer(example.values)
+        if self._replying is not None:
+            self._replying.reply(example, answer)
         if isinstance(answer, NoAnswer):
             if answer.latency_us is not None:
                 self._window.timed(answer.latency_us)
@@ -162,11 +226,21 @@ class Serving:
             self._window.errored()
         if not self._first_error:
             self._first_error = answer.problem[:TEXT_MAX_CHARS]
-            self._note("no_answer", f"{reference or 'an example'}: {answer.problem}")
+            detail = f"{reference or 'an example'}: {answer.problem}"
+            self._control.send(
+                DeviceEvent(
+                    at=time.time(),
+                    name="no_answer",
+                    slot=self._start.slot,
+                    version=self._model.version,
+                    detail=detail[:TEXT_MAX_CHARS],
+                )
+            )
         self._say(reference, {"error": answer.problem}, time.time())
 
     def _give(self, reference: str, answer: Answer) -> None:
         self._examples += 1
+        self._chunks.took(answer.latency_us)
         taken_at = time.time()
         label = self._model.manifest.labels[answer.label]
         self._say(reference, {"label": label, "confidence": round(answer.confidence, 6)}, taken_at)
@@ -174,21 +248,9 @@ class Serving:
         self._window.answered(answer.features, answer.label, answer.confidence)
         if answer.compared:
             self._window.compared(answer.shadow_label == answer.label)
-        if self._sampler.take():
-            shadow = self._inference.shadow
-            named = shadow is not None and answer.shadow_label is not None
-            sample = Sample(
-                slot=self._start.slot,
-                version=self._model.version,
-                taken_at=taken_at,
-                reference=reference,
-                features=tuple(answer.features.tolist()),
-                prediction=answer.label,
-                confidence=answer.confidence,
-                shadow=shadow.model.version if shadow is not None and named else None,
-                shadow_prediction=answer.shadow_label if named else None,
-            )
-            self._control.send(sample)
+        shadow = self._inference.shadow
+        version = shadow.model.version if shadow is not None else None
+        self._capture.one(reference, taken_at, answer, version)
 
     def _say(self, reference: str, answer: dict[str, Any], at: float) -> None:
         version = self._model.version
@@ -232,22 +294,11 @@ class Serving:
         if self._windows % self._telemetry.sketch_every == 0:
             summary = summary.model_copy(update={"sketches": self._take_sketches()})
         self._control.send(summary)
-        self._sampler.next_window()
+        self._capture.window_ends()
         self._window = self._new_window()
         self._window_ends = time.monotonic() + self._telemetry.window_s
 
     def _take_sketches(self) -> Sketches | None:
         sketches = self._sketches.serialise()
         self._sketches = SketchSet(len(self._model.manifest.features))
-        return sketches
-
-    def _note(self, name: str, detail: str) -> None:
-        self._control.send(
-            DeviceEvent(
-                at=time.time(),
-                name=name,
-                slot=self._start.slot,
-                version=self._model.version,
-                detail=detail[:TEXT_MAX_CHARS],
-            )
-        )
+        return None if self._capture.withholds else sketches

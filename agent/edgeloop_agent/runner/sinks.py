@@ -7,8 +7,8 @@ import json
 import logging
 from typing import Any, Final, Protocol
 
-from edgeloop_agent.config import JsonlSink, SlotConfig
-from edgeloop_agent.runner.sources import Replay, SocketFeed
+from edgeloop_agent.config import JsonlSink
+from edgeloop_agent.runner.sources import SocketFeed
 
 logger = logging.getLogger(__name__)
 
@@ -19,14 +19,6 @@ class Sink(Protocol):
     def answer(self, answer: dict[str, Any]) -> None: ...
 
     def close(self) -> None: ...
-
-
-def open_sink(config: SlotConfig, source: Replay | SocketFeed) -> Sink:
-    if isinstance(config.sink, JsonlSink):
-        return FileSink(config.sink)
-    if config.sink.kind == "socket" and isinstance(source, SocketFeed):
-        return AnsweringSink(source)
-    return DiscardingSink()
 
 
 class DiscardingSink:

@@ -8,15 +8,15 @@ import contextlib
 import json
 import socket
 import time
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
-from edgeloop_agent.config import ReplaySource, SlotConfig, SocketSource
+from edgeloop_agent.config import ReplaySource, SocketSource
 from edgeloop_agent.errors import DataSetError
 from edgeloop_agent.lines import LineSplitter
+from edgeloop_agent.runner.inference import Answer, NoAnswer
 from edgeloop_protocol.backoff import backoff_s
 from edgeloop_protocol.limits import MIB, REFERENCE_MAX_CHARS
 from edgeloop_protocol.preprocessing import Floats
@@ -31,11 +31,15 @@ BEHIND_S_MAX: Final = 1.0
 """A replay that fell behind by more than this goes on from now, instead of rushing."""
 
 
-@dataclass(frozen=True, slots=True)
-class Example:
+class Example(NamedTuple):
+    """`begins`: first of its sequence, for a model with a state. `token`: the source's own, given
+    back with the answer where the source replies."""
+
     reference: str
     values: Floats | None
     problem: str = ""
+    begins: bool = False
+    token: object = None
 
 
 class SampleSource(Protocol):
@@ -45,23 +49,31 @@ class SampleSource(Protocol):
     def next_due(self) -> float | None:
         """When to call `read` even though nothing is readable (monotonic seconds)."""
 
+    @property
+    def wants_to_write(self) -> bool:
+        """Whether to select on `fileno` for writing, too, and to call `flush` when it is."""
+
+    def flush(self) -> None: ...
+
     def read(self, now: float) -> list[Example]: ...
 
     def close(self) -> None: ...
 
 
-def open_source(config: SlotConfig) -> "Replay | SocketFeed":
-    """Raises DataSetError when a replay's file cannot be played."""
-    if isinstance(config.source, ReplaySource):
-        return Replay(config.source, time.monotonic())
-    return SocketFeed(config.source)
+@runtime_checkable
+class Replying(Protocol):
+    """A source whose examples are each answered to whoever asked."""
+
+    def reply(self, example: Example, answer: Answer | NoAnswer) -> None: ...
 
 
 class Replay:
     """Plays a table (rows, channels) or an array (examples, rows, channels) at `rate_hz`."""
 
     def __init__(self, config: ReplaySource, now: float) -> None:
-        self._examples = _windows(_load(config.path), config)
+        table = _load(config.path)
+        self._is_finite = bool(np.isfinite(table).all())
+        self._examples = _windows(table, config)
         self._name = config.path.name
         self._loop = config.loop
         self._period_s = 1.0 / config.rate_hz
@@ -74,6 +86,11 @@ class Replay:
     def next_due(self) -> float | None:
         return None if self._position >= len(self._examples) and not self._loop else self._due
 
+    wants_to_write = False
+
+    def flush(self) -> None:
+        """It only reads."""
+
     def read(self, now: float) -> list[Example]:
         examples: list[Example] = []
         while self._due <= now and len(examples) < READ_EXAMPLES_MAX:
@@ -82,7 +99,9 @@ class Replay:
                     break
                 self._position = 0
             start, values = self._examples[self._position]
-            examples.append(_checked(f"{self._name}#{start}"[-REFERENCE_MAX_CHARS:], values))
+            reference = f"{self._name}#{start}"[-REFERENCE_MAX_CHARS:]
+            known = Example(reference, values) if self._is_finite else checked(reference, values)
+            examples.append(known)
             self._position += 1
             self._due += self._period_s
         if self._due < now - BEHIND_S_MAX:
@@ -130,7 +149,7 @@ class SocketFeed:
         if not chunk:
             self._lost(now)
             return []
-        return [_parse(line) for line in self._lines.feed(chunk)]
+        return [parse_line(line) for line in self._lines.feed(chunk)]
 
     def send(self, answer: bytes) -> None:
         """Queue one answer line; dropped and counted when the reader does not keep up."""
@@ -185,7 +204,7 @@ class SocketFeed:
         self._connect_at = now + wait_s
 
 
-def _parse(line: bytes | None) -> Example:
+def parse_line(line: bytes | None) -> Example:
     if line is None:
         return Example("", None, f"a line over {LINE_MAX_BYTES} bytes")
     try:
@@ -194,12 +213,13 @@ def _parse(line: bytes | None) -> Example:
     except (ValueError, TypeError, KeyError, RecursionError):
         return Example("", None, "a line is not JSON with a reference and values")
     try:
-        return _checked(reference, np.asarray(document["values"], dtype=np.float32))
+        example = checked(reference, np.asarray(document["values"], dtype=np.float32))
+        return example._replace(begins=document.get("begins") is True)
     except (ValueError, TypeError, KeyError, OverflowError):
         return Example(reference, None, "values are not a rectangular array of numbers")
 
 
-def _checked(reference: str, values: Floats) -> Example:
+def checked(reference: str, values: Floats) -> Example:
     if not np.isfinite(values).all():
         return Example(reference, None, "values hold NaN or Inf")
     return Example(reference, values)

@@ -78,7 +78,10 @@ def _parts(config: AgentConfig, disk: OsDisk, outbox: PatientOutbox, inbox: Inbo
     budget = ByteBudget(
         config.telemetry.budget_bytes_per_day, outbox.load_budget(), clock.monotonic()
     )
-    telemetry = Telemetry(outbox, budget, clock)
+    captured = config.telemetry.capture_bytes_per_day
+    # Empty at the start: a device that restarts often must not be granted the day's bytes often.
+    capture = None if captured is None else ByteBudget(captured, 0.0, clock.monotonic())
+    telemetry = Telemetry(outbox, budget, clock, capture)
     applier = PatchProcess(disk)
     take_inventory = DeviceInventory(state_dir, applier.formats)
     broker = PahoBroker(

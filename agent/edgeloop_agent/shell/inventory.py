@@ -1,9 +1,11 @@
 """What this device is: architecture, memory, disk, runtimes.
 
-Invariants: the supervisor imports no runtime; a runtime's opsets are asked of the runtime itself
-in a child process, once for each of its versions, and remembered in the state directory.
+Invariants: the supervisor imports no runtime; it reads the names of the runtimes from installed
+metadata, and asks each what it is in a child process, again only after a change of what is
+installed; the answers are remembered in the state directory.
 """
 
+import hashlib
 import importlib.metadata
 import json
 import logging
@@ -15,14 +17,19 @@ import sys
 from pathlib import Path
 from typing import Any, Final
 
+from edgeloop_agent import plugins
 from edgeloop_agent.shell.download import DISK_RESERVE_BYTES
 from edgeloop_agent.shell.durable_files import write_durably
 from edgeloop_agent.shell.os_disk import OsDisk
+from edgeloop_protocol.limits import TEXT_MAX_CHARS
 from edgeloop_protocol.messages import Inventory, RuntimeInfo
 
 logger = logging.getLogger(__name__)
 
 PROBE_TIMEOUT_S: Final = 60.0
+PROBE_MISSING: Final = 3
+"""The exit code of runner.probe for a runtime that is not installed."""
+
 CACHE_NAME: Final = "runtimes.json"
 _MEMINFO: Final = Path("/proc/meminfo")
 
@@ -51,25 +58,26 @@ class DeviceInventory:
 
 
 def _runtimes(state_dir: Path) -> tuple[RuntimeInfo, ...]:
-    version = _version_of("onnxruntime")
-    if version is None:
-        return ()
-    cache = state_dir / CACHE_NAME
-    known = _read(cache)
-    if known.get("version") != version:
-        known = _probe()
-        if known:
-            _remember(state_dir, known)
-    if not known:
-        return ()
-    return (
-        RuntimeInfo(
-            name="onnx",
-            version=version,
-            max_opset=known.get("max_opset"),
-            max_ir_version=known.get("max_ir_version"),
-        ),
-    )
+    """Of each runtime's entry point, what its own probe says; none of those that do not import."""
+    installed = _installed()
+    remembered = _read(state_dir / CACHE_NAME)
+    if remembered.get("installed") == installed:
+        try:
+            return tuple(map(RuntimeInfo.model_validate, remembered["runtimes"]))
+        except (ValueError, KeyError, TypeError):
+            logger.warning("%s is damaged: the runtimes are asked again", CACHE_NAME)
+    found: list[RuntimeInfo] = []
+    all_answered = True
+    for name in plugins.names(plugins.RUNTIMES):
+        try:
+            found += _probed(name)
+        except (OSError, subprocess.SubprocessError, ValueError, IndexError) as error:
+            logger.error("the runtime %s is installed but does not run: %s", name, error)
+            all_answered = False
+    if all_answered:  # else it may do so next time
+        document = {"installed": installed, "runtimes": [info.model_dump() for info in found]}
+        _remember(state_dir, document)
+    return tuple(found)
 
 
 def _remember(state_dir: Path, known: dict[str, Any]) -> None:
@@ -80,20 +88,31 @@ def _remember(state_dir: Path, known: dict[str, Any]) -> None:
         logger.warning("the runtimes' versions are not remembered: %s", error)
 
 
-def _probe() -> dict[str, Any]:
-    """Empty when the runtime is installed but does not even import: then there is none."""
-    try:
-        probed = subprocess.run(
-            [sys.executable, "-P", "-m", "edgeloop_agent.runner.probe"],
-            capture_output=True,
-            timeout=PROBE_TIMEOUT_S,
-            check=True,
-        )
-        found: dict[str, Any] = json.loads(probed.stdout)
-    except (OSError, subprocess.SubprocessError, ValueError) as error:
-        logger.error("onnxruntime is installed but does not run: %s", error)
-        return {}
-    return found
+def _installed() -> str:
+    """Changes whenever any package is installed, removed or replaced; reads names alone."""
+    names = {
+        entry.name
+        for place in map(Path, sys.path)
+        if place.is_dir()
+        for entry in place.glob("*.dist-info")
+    }
+    listed = "\n".join((platform.python_version(), *sorted(names)))
+    return hashlib.sha256(listed.encode()).hexdigest()
+
+
+def _probed(name: str) -> list[RuntimeInfo]:
+    """Empty when what it wraps is not installed; raises when that does not even import."""
+    probed = subprocess.run(
+        [sys.executable, "-P", "-m", "edgeloop_agent.runner.probe", name],
+        capture_output=True,
+        timeout=PROBE_TIMEOUT_S,
+        check=False,
+    )
+    if probed.returncode == PROBE_MISSING:
+        return []
+    if probed.returncode != 0:
+        raise ValueError(probed.stderr.decode(errors="replace").strip()[-TEXT_MAX_CHARS:])
+    return [RuntimeInfo.model_validate_json(probed.stdout.splitlines()[-1])]
 
 
 def _read(path: Path) -> dict[str, Any]:

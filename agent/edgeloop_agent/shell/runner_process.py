@@ -31,6 +31,7 @@ from edgeloop_agent.core.events import (
     RunnerSelfTested,
     RunnerServing,
 )
+from edgeloop_agent.endpoints import endpoint_of
 from edgeloop_agent.errors import RunnerLineError
 from edgeloop_agent.lines import LineSplitter
 from edgeloop_agent.ports import Post, RunnerSaid
@@ -77,6 +78,11 @@ class RunnerProcesses:
         self._post = post
         self._children: dict[tuple[str, int], _Child] = {}
         self._lock = threading.Lock()
+        self._endpoints = {
+            slot: endpoint
+            for slot, one in config.slots.items()
+            if (endpoint := endpoint_of(one.source)) is not None
+        }
         self._logs = {
             slot: RunnerLog(Path(config.state_dir) / f"runner-{slot}.log") for slot in config.slots
         }
@@ -84,11 +90,13 @@ class RunnerProcesses:
     def start(self, effect: StartRunner) -> None:
         ours, theirs = socket.socketpair()
         ours.settimeout(SEND_TIMEOUT_S)
+        endpoint = self._endpoints.get(effect.slot)
+        inherited = endpoint.descriptors() if endpoint else ()
         command = [sys.executable, "-P", "-m", "edgeloop_agent.runner"]
         with theirs:
             process = subprocess.Popen(
                 [*command, "--fd", str(theirs.fileno()), "--parent", str(os.getpid())],
-                pass_fds=(theirs.fileno(),),
+                pass_fds=(theirs.fileno(), *inherited),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
@@ -116,6 +124,7 @@ class RunnerProcesses:
                 config=self._config.slots[effect.slot],
                 telemetry=self._config.telemetry,
                 memory_max_bytes=effect.memory_max_bytes,
+                endpoint=endpoint.line() if endpoint else None,
             ),
         )
 

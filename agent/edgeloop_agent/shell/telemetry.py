@@ -30,11 +30,19 @@ logger = logging.getLogger(__name__)
 
 
 class Telemetry:
-    def __init__(self, outbox: Outbox, budget: ByteBudget, clock: Clock) -> None:
+    def __init__(
+        self,
+        outbox: Outbox,
+        budget: ByteBudget,
+        clock: Clock,
+        capture_budget: ByteBudget | None = None,
+    ) -> None:
+        """`capture_budget`: of samples alone, within `budget`."""
         self.outbox = outbox
         self.drain = Drain()
         self._budget = budget
         self._clock = clock
+        self._capture_budget = capture_budget
         self.samples_withheld = 0
         self.sketches_withheld = 0
         self.too_large = 0
@@ -105,10 +113,20 @@ class Telemetry:
         else:
             self.drain.refused(now)
 
+    def _may_send(self, sample_bytes: int, now: float) -> bool:
+        """And count it as captured."""
+        if not self._budget.can_pay(sample_bytes, now):
+            return False
+        if self._capture_budget is not None:
+            if not self._capture_budget.can_pay(sample_bytes, now):
+                return False
+            self._capture_budget.spend(sample_bytes, now)
+        return True
+
     def _within_budget(self, body: RecordBody, now: float) -> bytes | None:
         """The body's document; None: withheld."""
         document = _document(body)
-        if isinstance(body, Sample) and not self._budget.can_pay(len(document), now):
+        if isinstance(body, Sample) and not self._may_send(len(document), now):
             self.samples_withheld += 1
             return None
         if (

@@ -64,7 +64,7 @@ class SampleDocument(Document):
     reference: str
     received_at: float
     device_taken_at: float
-    features: list[float]
+    features: list[float | None]
     prediction: int
     predicted_label: str | None
     confidence: float

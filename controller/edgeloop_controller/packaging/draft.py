@@ -58,6 +58,8 @@ def draft_like(manifest: Manifest) -> ManifestDraft:
         features=tuple(feature.name for feature in manifest.features),
         sensors={feature.name: feature.sensor for feature in manifest.features},
         labels=manifest.labels,
+        feeds=manifest.feeds,
+        stateful=manifest.stateful or None,
         requires=manifest.requires,
     )
 

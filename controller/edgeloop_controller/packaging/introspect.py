@@ -1,17 +1,18 @@
-"""What an ONNX file says of itself: inputs, outputs, opset, operators.
+"""What a model file says of itself: inputs, outputs, opset, operators. ONNX here; TFLite apart.
 
 Invariants: reads only the bytes given and runs nothing; external data is refused, never resolved,
 because a path in a model could name any file of this machine.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any, Final
 
 import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from edgeloop_controller.errors import PackagingError
+from edgeloop_controller.packaging.facts import ModelFacts
+from edgeloop_controller.packaging.introspect_tflite import introspect_tflite, is_tflite
 from edgeloop_protocol.limits import ARTIFACT_MAX_BYTES
 from edgeloop_protocol.manifest import DType, TensorSpec
 
@@ -30,20 +31,10 @@ _DTYPES: Final[dict[int, DType]] = {
 }
 
 
-@dataclass(frozen=True)
-class ModelFacts:
-    """Read from the file; `inputs` are the real ones, without initialisers."""
-
-    inputs: tuple[TensorSpec, ...]
-    outputs: tuple[TensorSpec, ...]
-    opset: int | None
-    """Of the default operator set; None when the model uses other sets only."""
-    ir_version: int
-    operators: tuple[str, ...]
-
-
 def introspect(model: bytes) -> ModelFacts:
-    """Raises PackagingError: not a model, truncated, external data, too new, several inputs."""
+    """Raises PackagingError: not a model, truncated, external data, too new, no input."""
+    if is_tflite(model):
+        return introspect_tflite(model)
     proto = _parse(model)
     graph = proto.graph
     if any(_is_external(tensor) for tensor in _tensors(proto)):
@@ -60,11 +51,9 @@ def introspect(model: bytes) -> ModelFacts:
         )
     constants = {tensor.name for tensor in graph.initializer}
     inputs = tuple(_tensor(value) for value in graph.input if value.name not in constants)
-    if len(inputs) != 1:
-        named = ", ".join(spec.name for spec in inputs) or "none"
+    if not inputs:
         raise PackagingError(
-            f"the model has {len(inputs)} inputs ({named}); one is supported",
-            "export it with a single input of shape (batch, features)",
+            "the model has no input", "export it with an input of shape (batch, features)"
         )
     return ModelFacts(
         inputs=inputs,
@@ -77,7 +66,7 @@ def introspect(model: bytes) -> ModelFacts:
 
 def _parse(model: bytes) -> onnx.ModelProto:
     if not model:
-        raise PackagingError("the model file is empty", "give the path of an ONNX file")
+        raise PackagingError("the model file is empty", "give the path of an ONNX or a TFLite file")
     if len(model) > ARTIFACT_MAX_BYTES:
         raise PackagingError(
             f"the model is {len(model)} bytes; the limit is {ARTIFACT_MAX_BYTES}",

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeloop_controller.errors import PackagingError
+from edgeloop_controller.packaging.interface import Interface
 
 Floats = NDArray[np.float32]
 Outputs = Mapping[str, NDArray[np.generic]]
@@ -30,15 +31,19 @@ RUN_MESSAGE_MAX_CHARS: Final = 400
 class RunModel(Protocol):
     """How packaging and evaluation run a model; `run_model` is the real one."""
 
-    def __call__(self, model: bytes, inputs: Floats) -> Outputs:
-        """All outputs, by name, for `inputs` (rows, features). Raises PackagingError."""
+    def __call__(self, model: bytes, inputs: Floats, interface: Interface) -> Outputs:
+        """All outputs as real numbers, by name, for `inputs` (rows, features), one after the other
+        from a fresh state. Raises PackagingError."""
 
 
-def run_model(model: bytes, inputs: Floats, timeout_s: float = RUN_TIMEOUT_S) -> Outputs:
-    """Run an ONNX model with onnxruntime in a child process. Raises PackagingError."""
+def run_model(
+    model: bytes, inputs: Floats, interface: Interface, timeout_s: float = RUN_TIMEOUT_S
+) -> Outputs:
+    """Run a model by its runtime in a child process. Raises PackagingError."""
     with tempfile.TemporaryDirectory(prefix="edgeloop-run-") as name:
         directory = Path(name)
-        (directory / "model.onnx").write_bytes(model)
+        (directory / "model").write_bytes(model)
+        (directory / "interface.json").write_text(interface.model_dump_json(), encoding="utf-8")
         np.save(directory / "inputs.npy", np.ascontiguousarray(inputs, dtype=np.float32))
         _run_child(directory, timeout_s)
         return _read_outputs(directory / "outputs.npz", len(inputs))
@@ -72,13 +77,13 @@ def _run_child(directory: Path, timeout_s: float) -> None:
 def _explain(code: int, directory: Path) -> tuple[str, str]:
     """What happened and the mend; a child that fails in an orderly way leaves error.txt."""
     told = directory / "error.txt"
-    hint = "load and run it with onnxruntime yourself to see more"
+    hint = "load and run it with its runtime yourself to see more"
     if told.exists():
         message = told.read_text(encoding="utf-8", errors="replace")[:RUN_MESSAGE_MAX_CHARS]
-        return f"onnxruntime cannot run the model: {message}", hint
+        return f"the model cannot be run: {message}", hint
     if code < 0:
         name = signal.Signals(-code).name
-        return f"the model crashed onnxruntime ({name})", hint
+        return f"the model crashed its runtime ({name})", hint
     tail = (directory / "log.txt").read_bytes()[-RUN_MESSAGE_MAX_CHARS:].decode(errors="replace")
     return f"the model could not be run (exit code {code}): {tail.strip()}", hint
 

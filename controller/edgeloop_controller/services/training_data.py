@@ -50,7 +50,8 @@ def collect(
     received: list[float] = []
     left_out = 0
     for sample, label in samples.labelled(session, slot, names):
-        fits = len(sample.features) == expected_bytes and label.label in parent.labels
+        whole = len(sample.features) == expected_bytes and samples.is_whole(sample)
+        fits = whole and label.label in parent.labels
         if not fits or sample.received_at <= untrusted.get(sample.device_id, 0.0):
             left_out += 1
             continue

@@ -16,6 +16,11 @@ def features_of(sample: Sample) -> NDArray[np.float32]:
     return np.frombuffer(sample.features, dtype="<f4").astype(np.float32)
 
 
+def is_whole(sample: Sample) -> bool:
+    """The device keeps no feature of it private."""
+    return bool(np.isfinite(features_of(sample)).all())
+
+
 def page(
     session: Session, after: int, limit: int, unlabelled: bool, device_id: str | None = None
 ) -> Sequence[SampleAndLabel]:

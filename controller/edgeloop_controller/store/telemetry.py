@@ -5,6 +5,7 @@ Invariants: rows and the cursor of their (device, epoch) move in one transaction
 be used is refused by an event in its place, under its number: it never holds up those behind it.
 """
 
+import math
 import struct
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -327,8 +328,10 @@ def _sample_row(body: messages.Sample, now: float) -> dict[str, Any]:
     }
 
 
-def _float32(values: Sequence[float]) -> bytes:
-    """Little-endian; what is beyond float32 becomes its largest, not an infinity."""
+def _float32(features: Sequence[float | None]) -> bytes:
+    """Little-endian; what is beyond float32 becomes its largest, not an infinity; what the device
+    keeps private becomes NaN."""
+    values = [math.nan if value is None else value for value in features]
     try:
         return struct.pack(f"<{len(values)}f", *values)
     except OverflowError:

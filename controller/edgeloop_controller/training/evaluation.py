@@ -11,8 +11,10 @@ import numpy as np
 
 from edgeloop_controller.core.retraining import Acceptance
 from edgeloop_controller.errors import TrainingError
+from edgeloop_controller.packaging.interface import Interface
 from edgeloop_controller.packaging.runtime import RunModel, run_model
 from edgeloop_controller.training.dataset import HeldBack
+from edgeloop_protocol.feeding import per_label
 from edgeloop_protocol.manifest import Evaluation, Manifest
 from edgeloop_protocol.scoring import answers
 
@@ -102,8 +104,10 @@ def _answers(
     manifest: Manifest, model: bytes, examples: HeldBack, run: RunModel
 ) -> list[str | None]:
     """The label's name for each example; None where the scores are not finite."""
-    outputs = run(model, examples.features)
-    scores = np.asarray(outputs[manifest.scores_output], dtype=np.float64)
+    outputs = run(model, examples.features, Interface.of(manifest))
+    scores = per_label(
+        np.asarray(outputs[manifest.scores_output], dtype=np.float64), len(manifest.labels)
+    )
     finite = np.asarray(np.isfinite(scores).all(axis=1))
     indices, _ = answers(np.where(finite[:, None], scores, 0.0))
     return [

@@ -10,6 +10,7 @@ from edgeloop_simulators.bench.inference import inference_rows
 from edgeloop_simulators.bench.ingest import ingest_rows
 from edgeloop_simulators.bench.model import bench_model
 from edgeloop_simulators.bench.reconcile import reconcile_rows
+from edgeloop_simulators.bench.serve import serve_rows
 from edgeloop_simulators.bench.table import show
 
 
@@ -20,6 +21,7 @@ def main() -> None:
         directory = Path(made)
         show("On the device", footprint_rows(model, directory), console)
         show("The runner's hot path", inference_rows(model, directory), console)
+        show("The inference endpoint", serve_rows(model, directory), console)
         show("In the middle", ingest_rows(directory), console)
         show("A tick of the reconciler", reconcile_rows(model, directory), console)
 

@@ -20,10 +20,22 @@ FASTER_THAN_POSSIBLE_HZ = 1_000_000.0
 
 
 def inference_rows(model: BenchModel, directory: Path) -> list[Row]:
-    """Our rounds and the floor's take turns, so that a machine's mood falls on both."""
+    """One run an example, and micro-batches of what waits, each beside a bare run an example."""
+    one_by_one, floor = _side_by_side(model, directory / "one", batch=False)
+    batched, floor_again = _side_by_side(model, directory / "batch", batch=True)
+    bare = "bare session.run"
+    return [
+        Row("CPU per inference", one_by_one, floor, "us", bare),
+        Row("CPU per inference, micro-batches", batched, floor_again, "us", bare),
+    ]
+
+
+def _side_by_side(model: BenchModel, directory: Path, batch: bool) -> tuple[float, float]:
+    """Our rounds and the floor's take turns, so that a machine's mood falls on both; medians."""
+    directory.mkdir()
     ours: list[float] = []
     floor: list[float] = []
-    with live_runner(model, directory, FASTER_THAN_POSSIBLE_HZ) as runner:
+    with live_runner(model, directory, FASTER_THAN_POSSIBLE_HZ, batch=batch) as runner:
         process = psutil.Process(runner.pid)
         runner.go()
         runner.next_progress()  # warm
@@ -33,7 +45,7 @@ def inference_rows(model: BenchModel, directory: Path) -> list[Row]:
             floor.append(_bare_us(model))
             process.resume()
             runner.next_progress()  # the beat that was due while it was suspended
-    return [Row("CPU per inference", median(ours), median(floor), "us", "bare session.run")]
+    return median(ours), median(floor)
 
 
 def _runner_us(next_progress: Callable[[], RunnerProgressed], process: psutil.Process) -> float:

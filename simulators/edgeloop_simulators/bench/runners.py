@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -42,8 +42,15 @@ class LiveRunner:
 
 
 @contextmanager
-def live_runner(model: BenchModel, directory: Path, rate_hz: float) -> Iterator[LiveRunner]:
-    """Self-tested, waiting for `go`; replays the model's examples at `rate_hz`."""
+def live_runner(
+    model: BenchModel,
+    directory: Path,
+    rate_hz: float,
+    batch: bool = False,
+    source: dict[str, Any] | None = None,
+) -> Iterator[LiveRunner]:
+    """Self-tested, waiting for `go`; replays the model's examples at `rate_hz`, unless it has a
+    `source` of its own."""
     stream = directory / "stream.npy"
     np.save(stream, model.examples)
     config = AgentConfig.model_validate(
@@ -51,7 +58,12 @@ def live_runner(model: BenchModel, directory: Path, rate_hz: float) -> Iterator[
             "device_id": "bench",
             "state_dir": directory / "state",
             "controller_url": "http://127.0.0.1:1",
-            "slots": {SLOT: {"source": {"kind": "replay", "path": stream, "rate_hz": rate_hz}}},
+            "slots": {
+                SLOT: {
+                    "source": source or {"kind": "replay", "path": stream, "rate_hz": rate_hz},
+                    "batch": batch,
+                }
+            },
         }
     )
     config.state_dir.mkdir()

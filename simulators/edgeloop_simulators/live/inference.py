@@ -22,13 +22,8 @@ from numpy.typing import NDArray
 
 from edgeloop_agent.errors import ModelLoadError
 from edgeloop_agent.runner.memory import resident_bytes
-from edgeloop_agent.runner.onnx_model import OnnxModel
-from edgeloop_agent.runner.probe import (
-    IR_VERSION_BOUND,
-    OPSET_BOUND,
-    loads,
-    newest,
-)
+from edgeloop_agent.runner.model import Model
+from edgeloop_agent.runner.runtime_onnx import OnnxRuntime
 from edgeloop_agent.runner.self_test import self_test
 from edgeloop_agent.runner_protocol import ModelFiles
 from edgeloop_protocol.manifest import Binned, Manifest
@@ -180,7 +175,7 @@ def _failed(task: "asyncio.Task[Loaded]") -> bool:
 
 @dataclass(slots=True)
 class _Version:
-    model: OnnxModel
+    model: Model
     layout: Layout
     pool: Floats
     """(examples, features): what devices are fed."""
@@ -207,14 +202,7 @@ def _begin(examples: Path | None) -> None:
 
 
 def _runtime() -> RuntimeInfo:
-    import onnxruntime
-
-    return RuntimeInfo(
-        name="onnx",
-        version=onnxruntime.__version__,
-        max_opset=newest(lambda n: loads(n, 4), 7, OPSET_BOUND),
-        max_ir_version=newest(lambda n: loads(7, n), 4, IR_VERSION_BOUND),
-    )
+    return OnnxRuntime().probe()
 
 
 def _load(version: VersionRef, manifest: bytes, model: bytes) -> Loaded:
@@ -226,7 +214,7 @@ def _load(version: VersionRef, manifest: bytes, model: bytes) -> Loaded:
         empty.mkdir()
         os.chdir(empty)  # so that no external-data name of a model finds a file
         try:
-            loaded = OnnxModel(
+            loaded = Model(
                 ModelFiles(version=version, manifest_path=str(paths[0]), model_path=str(paths[1]))
             )
         except ModelLoadError as error:
@@ -240,7 +228,7 @@ def _load(version: VersionRef, manifest: bytes, model: bytes) -> Loaded:
     return Loaded(made_of.layout, digest, test_problem=problem, memory_bytes=resident_bytes())
 
 
-def _version(model: OnnxModel) -> _Version:
+def _version(model: Model) -> _Version:
     manifest = model.manifest
     baseline = manifest.baseline
     features = baseline.features if baseline else ()
@@ -328,9 +316,9 @@ def _labelled(scores: NDArray[Any]) -> tuple[Ints, Floats]:
     return answers(scores)
 
 
-def _timed(model: OnnxModel, vectors: Floats) -> tuple[NDArray[Any], float]:
+def _timed(model: Model, vectors: Floats) -> tuple[NDArray[Any], float]:
     began = time.perf_counter_ns()
-    if model.manifest.inputs[0].shape[:1] == (None,):
+    if model.takes_several:
         scores = model.run(model.prepare(vectors))
     else:  # the model takes one at a time
         scores = np.concatenate([model.run(model.prepare(vector)) for vector in vectors])

@@ -33,7 +33,7 @@ EXAMPLES = HeldBack(
 )
 
 
-def run(model: bytes, inputs: np.ndarray) -> dict[str, np.ndarray]:
+def run(model: bytes, inputs: np.ndarray, interface: object) -> dict[str, np.ndarray]:
     """The parent always says its first label, the candidate follows the columns."""
     if model == b"parent":
         return {"p": np.tile([0.9, 0.1], (len(inputs), 1))}

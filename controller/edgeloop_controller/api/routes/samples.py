@@ -1,5 +1,6 @@
 """The annotator's queue: sampled examples out, labels in."""
 
+import math
 from typing import Annotated
 
 from fastapi import APIRouter, Query
@@ -51,7 +52,9 @@ def _document(
         reference=sample.reference,
         received_at=sample.received_at,
         device_taken_at=sample.device_taken_at,
-        features=samples.features_of(sample).tolist(),
+        features=[
+            None if math.isnan(value) else value for value in samples.features_of(sample).tolist()
+        ],
         prediction=sample.prediction,
         predicted_label=_predicted(services, sample),
         confidence=sample.confidence,

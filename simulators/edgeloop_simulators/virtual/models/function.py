@@ -5,13 +5,13 @@ inference that failed, and what is not finite is counted as such.
 """
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeloop_agent.runner.onnx_model import ModelRunError, OnnxModel
+from edgeloop_agent.runner.model import Model, ModelRunError
 from edgeloop_controller.packaging.baseline import make_baseline
 from edgeloop_controller.packaging.calibration import calibrate
 from edgeloop_protocol.manifest import Artifact, Feature, Manifest, TensorSpec
@@ -22,23 +22,34 @@ Scores = Callable[[NDArray[np.float32]], NDArray[Any]]
 """Features (n, features) → scores (n, labels), labels in the dataset's order."""
 
 SIZE_BYTES: Final = 200_000
+_INPUT: Final = "input"
 
 
-class FunctionModel(OnnxModel):
-    """An OnnxModel that loads nothing."""
+class FunctionModel(Model):
+    """A model that loads nothing."""
 
     def __init__(self, manifest: Manifest, function: Scores) -> None:
         self.version = manifest.ref()
         self.manifest = manifest
         self._function = function
 
-    def prepare(self, vector: NDArray[np.float32]) -> NDArray[Any]:
-        return vector[np.newaxis]
+    @property
+    def takes_several(self) -> bool:
+        return False
 
-    def run(self, prepared: NDArray[Any]) -> NDArray[Any]:
+    def prepare(self, vectors: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
+        return {_INPUT: vectors if vectors.ndim == 2 else vectors[np.newaxis]}
+
+    def bind(self, vector: NDArray[np.float32]) -> None:
+        """What the user's code gives is checked each time."""
+
+    def reset(self) -> None:
+        """A function remembers nothing that is ours."""
+
+    def run(self, prepared: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
         """Raises ModelRunError."""
         try:
-            scores = np.asarray(self._function(prepared))
+            scores = np.asarray(self._function(prepared[_INPUT]))
         except Exception as error:  # whatever the user's code raises
             raise ModelRunError(f"{error!r}") from error
         width = len(self.manifest.labels)
@@ -67,7 +78,7 @@ def function_manifest(
         name=name,
         version=version,
         artifact=Artifact(digest=hashlib.sha256(artifact).hexdigest(), size_bytes=len(artifact)),
-        inputs=(TensorSpec(name="input", dtype="float32", shape=(None, width)),),
+        inputs=(TensorSpec(name=_INPUT, dtype="float32", shape=(None, width)),),
         outputs=(TensorSpec(name="scores", dtype="float32", shape=(None, len(dataset.labels))),),
         scores_output="scores",
         preprocessing=dataset.preprocessing,

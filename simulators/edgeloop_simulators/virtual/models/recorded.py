@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from edgeloop_agent.errors import ModelLoadError
 from edgeloop_agent.runner.inference import Inference
-from edgeloop_agent.runner.onnx_model import OnnxModel
+from edgeloop_agent.runner.model import Model
 from edgeloop_agent.runner.self_test import self_test
 from edgeloop_agent.runner_protocol import ModelFiles
 from edgeloop_protocol.manifest import Manifest
@@ -54,7 +54,7 @@ class RecordedModel:
         latency_us: float = LATENCY_US,
         memory_bytes: int = MEMORY_BYTES,
         load_s: float = LOAD_S,
-        model: OnnxModel | None = None,
+        model: Model | None = None,
     ) -> None:
         """`model`: what answers in place of the artifact."""
         self.manifest = manifest
@@ -174,13 +174,13 @@ def draw(places: int, count: int, luck: Luck) -> Rows:
     return (drawn * np.uint64(places) >> np.uint64(32)).astype(np.intp)
 
 
-def _load(manifest: Manifest, artifact: bytes) -> OnnxModel:
+def _load(manifest: Manifest, artifact: bytes) -> Model:
     """By way of files, as the runner is given them. Raises ModelLoadError."""
     with tempfile.TemporaryDirectory(prefix="edgeloop-recorded-") as name:
         manifest_path, model_path = Path(name, "manifest.json"), Path(name, "model.onnx")
         manifest_path.write_bytes(manifest.canonical())
         model_path.write_bytes(artifact)
-        return OnnxModel(
+        return Model(
             ModelFiles(
                 version=manifest.ref(),
                 manifest_path=str(manifest_path),

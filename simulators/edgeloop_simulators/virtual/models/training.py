@@ -13,12 +13,12 @@ from threading import Event
 from typing import Any, Final
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
 from edgeloop_controller.config import LimitsConfig
 from edgeloop_controller.errors import PackagingError
-from edgeloop_controller.packaging.runtime_child import outputs_of
+from edgeloop_controller.packaging.interface import Interface
+from edgeloop_controller.packaging.runtime_child import LOADERS, outputs_of
 from edgeloop_controller.services.candidate import (
     Candidate,
     CandidateMaker,
@@ -140,12 +140,14 @@ class RecordedTraining:
         return RecordedModel(manifest, artifact, self._recordings)
 
 
-def run_here(model: bytes, inputs: NDArray[np.float32]) -> Mapping[str, NDArray[Any]]:
+def run_here(
+    model: bytes, inputs: NDArray[np.float32], interface: Interface
+) -> Mapping[str, NDArray[Any]]:
     """As packaging.runtime.run_model, without the child process. Raises PackagingError."""
     try:
-        return outputs_of(onnxruntime, model, inputs)
+        return outputs_of(LOADERS[interface.runtime]()(model, interface), inputs, interface)
     except Exception as error:  # the runtime raises its own unrelated types
-        raise PackagingError(f"onnxruntime cannot run the model: {error}") from error
+        raise PackagingError(f"the model cannot be run: {error}") from error
 
 
 @dataclass(frozen=True)
