@@ -34,13 +34,20 @@ from edgeloop_simulators.errors import SimulatorError
 ROUNDS: Final = 5
 _FLOORS: Final = {TENSORS: "import numpy, zstandard", HDIFF: "import hdiffpatch"}
 _COPY: Final = "open({new!r}, 'wb').write(open({base!r}, 'rb').read())"
+_TELL_PEAK: Final = """
+words = open("/proc/self/status").read().split()
+print(int(words[words.index("VmHWM:") + 1]) * 1024)
+"""
+"""Not ru_maxrss, which a child begins with that of its parent."""
+
 _ONE_THREAD: Final = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
 
 @dataclass(frozen=True)
 class Applied:
     seconds: float
-    peak_bytes: int
+    cpu_s: float
+    """Of the process: what other work on the machine does not change much."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +59,9 @@ class Measured:
     applied: Applied
     inside_s: float
     """Of `applied`, without the start of the process and its imports."""
+    peak_bytes: int
     floor: Applied
+    floor_peak_bytes: int
 
     @property
     def offered_bytes(self) -> int:
@@ -65,7 +74,10 @@ def main(names: Sequence[str]) -> int:
     console = Console(width=max(140, Console().width))
     wanted = [p for p in pairs() if not names or any(name in p.what for name in names)]
     with tempfile.TemporaryDirectory(prefix="edgeloop-delta-") as made:
-        rows = [_measure(pair, Path(made)) for pair in wanted]
+        rows = []
+        for pair in wanted:
+            console.print(f"[dim]{pair.what} …")
+            rows.append(_measure(pair, Path(made)))
     console.print(_bytes_table(rows))
     console.print(_time_table(rows))
     return int(any(row.offered_bytes > min(row.other_bytes.values()) for row in rows))
@@ -83,14 +95,25 @@ def _measure(pair: Pair, directory: Path) -> Measured:
     job = PatchJob(patch.format, base.name, how.name, new.name, len(pair.new))
     applied, floors, inside = [], [], []
     copies = f"{_FLOORS[patch.format]}\n{_COPY.format(base=str(base), new=str(new))}"
-    for _ in range(ROUNDS):
+    for _ in range(ROUNDS):  # by turns: other work on the machine then hits both
         applied.append(_timed(lambda: applier.apply(job)))
         if new.read_bytes() != pair.new:
             raise SimulatorError(f"{pair.what}: the patch does not give the new file")
         floors.append(_timed(lambda: _run(copies)))
-        inside.append(_inside_s(patch.format, base, how, new, len(pair.new)))
+        inside.append(_inside(patch.format, base, how, new, len(pair.new)))
     others = _others(pair, base, directory)
-    return Measured(pair, patch, others, _median(applied), median(inside), _median(floors))
+    floor_peak_bytes = int(_run(copies + _TELL_PEAK))
+    seconds, peaks = zip(*inside, strict=True)
+    return Measured(
+        pair,
+        patch,
+        others,
+        _median(applied),
+        median(seconds),
+        int(median(peaks)),
+        _median(floors),
+        floor_peak_bytes,
+    )
 
 
 def _others(pair: Pair, base: Path, directory: Path) -> dict[str, int]:
@@ -109,14 +132,15 @@ def _zstd(path: Path, *options: str) -> int:
     return len(subprocess.run(command, capture_output=True, check=True).stdout)
 
 
-def _run(code: str) -> None:
+def _run(code: str) -> str:
     command = [sys.executable, "-P", "-c", code]
-    subprocess.run(command, check=True, env=os.environ | _ONE_THREAD)
+    ran = subprocess.run(command, check=True, capture_output=True, env=os.environ | _ONE_THREAD)
+    return ran.stdout.decode()
 
 
-def _inside_s(patch_format: str, base: Path, how: Path, new: Path, size: int) -> float:
-    """The applier's own work, timed by a child that has imported what it needs."""
-    code = (
+def _inside(patch_format: str, base: Path, how: Path, new: Path, size: int) -> tuple[float, int]:
+    """Seconds of the applier's own work, and the peak of a process that does it and no more."""
+    said = _run(
         f"{_FLOORS[patch_format]}\n"
         "import time\n"
         "from edgeloop_agent.patching.main import APPLIERS\n"
@@ -126,15 +150,14 @@ def _inside_s(patch_format: str, base: Path, how: Path, new: Path, size: int) ->
         "import edgeloop_protocol.tensor_patch\n"
         "began = time.perf_counter()\n"
         f"apply(*paths, {size})\n"
-        "print(time.perf_counter() - began)\n"
+        "print(time.perf_counter() - began)" + _TELL_PEAK
     )
-    command = [sys.executable, "-P", "-c", code]
-    ran = subprocess.run(command, check=True, capture_output=True, env=os.environ | _ONE_THREAD)
-    return float(ran.stdout)
+    seconds, peak_bytes = said.split()
+    return float(seconds), int(peak_bytes)
 
 
-def _timed(work: Callable[[], None]) -> Applied:
-    """In a process of its own, because the peak of children is that of all there ever were."""
+def _timed(work: Callable[[], object]) -> Applied:
+    """In a process of its own: what children used is told of all together."""
     read, write = os.pipe()
     child = os.fork()
     if child == 0:
@@ -142,8 +165,9 @@ def _timed(work: Callable[[], None]) -> Applied:
         try:
             work()
             took_s = time.perf_counter() - began
-            peak_bytes = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
-            os.write(write, f"{took_s} {peak_bytes}".encode())
+            used = resource.getrusage(resource.RUSAGE_CHILDREN)
+            cpu_s = used.ru_utime + used.ru_stime
+            os.write(write, f"{took_s} {cpu_s}".encode())
         finally:
             os._exit(0)
     os.close(write)
@@ -152,12 +176,14 @@ def _timed(work: Callable[[], None]) -> Applied:
     os.waitpid(child, 0)
     if len(words) != 2:
         raise SimulatorError("the applier failed: apply the same patch by hand to see why")
-    return Applied(float(words[0]), int(words[1]))
+    return Applied(float(words[0]), float(words[1]))
 
 
 def _median(several: list[Applied]) -> Applied:
-    seconds = median(one.seconds for one in several)
-    return Applied(seconds, int(median(one.peak_bytes for one in several)))
+    return Applied(
+        median(one.seconds for one in several),
+        median(one.cpu_s for one in several),
+    )
 
 
 def _bytes_table(rows: list[Measured]) -> Table:
@@ -182,7 +208,7 @@ def _bytes_table(rows: list[Measured]) -> Table:
 def _time_table(rows: list[Measured]) -> Table:
     table = Table(title="Applied on the device", title_justify="left", title_style="bold")
     table.add_column("")
-    headings = ("apply", "process", "floor", "ratio", "peak", "floor", "above floor")
+    headings = ("apply", "process", "floor", "processor", "floor", "ratio", "peak", "floor")
     for heading in headings:
         table.add_column(heading, justify="right")
     for row in rows:
@@ -192,14 +218,15 @@ def _time_table(rows: list[Measured]) -> Table:
             f"{row.inside_s * 1e3:,.0f} ms",
             f"{ours.seconds * 1e3:,.0f} ms",
             f"{floor.seconds * 1e3:,.0f} ms",
-            f"{ours.seconds / floor.seconds:.2f}",
-            f"{ours.peak_bytes / 1e6:.1f} MB",
-            f"{floor.peak_bytes / 1e6:.1f} MB",
-            f"{(ours.peak_bytes - floor.peak_bytes) / 1e6:.1f} MB",
+            f"{ours.cpu_s * 1e3:,.0f} ms",
+            f"{floor.cpu_s * 1e3:,.0f} ms",
+            f"{ours.cpu_s / floor.cpu_s:.2f}",
+            f"{row.peak_bytes / 1e6:.1f} MB",
+            f"{row.floor_peak_bytes / 1e6:.1f} MB",
         )
     table.caption = (
-        "apply: within the process; process: from its start to its end; floor: a process with the "
-        "same imports that copies a file of that size"
+        "apply: within the process; process: from its start to its end, at nice 10; processor: its "
+        "time on one; floor: a process with the same imports that copies a file of that size"
     )
     return table
 
