@@ -247,7 +247,7 @@ def external_data_outside(make_package: MakePackage) -> BadVersion:
 def wrong_input_name(make_package: MakePackage) -> BadVersion:
     nodes = [helper.make_node("Gemm", ["y", "w"], ["p"])]
     model = _model(nodes, input_name="y")
-    return BadVersion(make_package("named", model=model), r"inputs are \['y'\].*says 'x'")
+    return BadVersion(make_package("named", model=model), r"inputs are \['y'\].*says \['x'\]")
 
 
 @kind

@@ -55,6 +55,7 @@ class Device:
         self.notes = []
         self.applier = MemoryPatchApplier(self.disk)
         self.restart()
+        self.disk.sync_directory("")  # as a save of the journal does, beside `models`
         self.disk.make_directory(f"models/{OLD_MANIFEST}")
         self.put(model_path(OLD_MANIFEST), OLD)
 
