@@ -97,6 +97,15 @@ class CollectGarbage:
     keep_artifacts: frozenset[str]
 
 
+@dataclass(frozen=True, slots=True)
+class AnswerRequest:
+    """What became of a RestartRunnerAsked, in words."""
+
+    request: str
+    done: bool
+    detail: str
+
+
 Effect = (
     PersistJournal
     | FetchManifest
@@ -109,4 +118,5 @@ Effect = (
     | SendReported
     | AppendEvent
     | CollectGarbage
+    | AnswerRequest
 )

@@ -122,6 +122,14 @@ class RunnerProgressed:
 
 
 @dataclass(frozen=True, slots=True)
+class RestartRunnerAsked:
+    """A person wants the champion's runner to begin anew. Answered by AnswerRequest."""
+
+    slot: str
+    request: str
+
+
+@dataclass(frozen=True, slots=True)
 class RunnerExited:
     slot: str
     runner: int
@@ -143,6 +151,7 @@ Event = (
     | RunnerServing
     | RunnerProgressed
     | RunnerExited
+    | RestartRunnerAsked
 )
 SlotEvent = (
     ManifestFetched

@@ -112,6 +112,12 @@ class RunnerSet:
             effects.append(Go(self.slot, serving.number))
         return effects
 
+    def restart(self, now: float) -> list[Effect]:
+        """`settle` starts the champion again: at once, also where it waited to be."""
+        self._restart_at = None
+        runner = self.get(Role.CHAMPION)
+        return [] if runner is None else self._stop(runner, now, kill=False)
+
     def promote(self, now: float) -> None:
         """The candidate was committed: its runner goes on as the champion's."""
         runner = self.get(Role.CANDIDATE)

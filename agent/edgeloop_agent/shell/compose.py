@@ -3,16 +3,19 @@
 import logging
 import random
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
 from edgeloop_agent.config import AgentConfig
 from edgeloop_agent.core.budget import ByteBudget
+from edgeloop_agent.shell.diagnosis import Diagnosis
 from edgeloop_agent.shell.download import Downloader
 from edgeloop_agent.shell.fetch_worker import FetchWorker
 from edgeloop_agent.shell.http_source import HttpArtifactSource
 from edgeloop_agent.shell.inbox import Inbox
 from edgeloop_agent.shell.inventory import DeviceInventory
 from edgeloop_agent.shell.journal import FileJournal
+from edgeloop_agent.shell.live_reload import LiveReload
 from edgeloop_agent.shell.lock import StateDirLock
 from edgeloop_agent.shell.model_store import ModelStore
 from edgeloop_agent.shell.os_disk import OsDisk
@@ -20,9 +23,11 @@ from edgeloop_agent.shell.outbox import new_epoch, open_outbox
 from edgeloop_agent.shell.patient_outbox import PatientOutbox
 from edgeloop_agent.shell.run_loop import RunLoop
 from edgeloop_agent.shell.runner_process import RunnerProcesses
+from edgeloop_agent.shell.service_manager import from_environment
 from edgeloop_agent.shell.status import StatusFile
 from edgeloop_agent.shell.supervisor import Parts, Supervisor
 from edgeloop_agent.shell.telemetry import Telemetry
+from edgeloop_agent.shell.time_floor import FlooredClock
 from edgeloop_protocol.clock import SystemClock
 from edgeloop_protocol.messages import Presence, encode
 from edgeloop_protocol.mqtt import BrokerAddress, PahoBroker
@@ -31,8 +36,10 @@ from edgeloop_protocol.topics import Up, device_subscription, up_topic
 logger = logging.getLogger(__name__)
 
 
-def run_agent(config: AgentConfig) -> None:
-    """Run until SIGTERM or SIGINT. Raises StateDirInUseError."""
+def run_agent(config: AgentConfig, read_config: Callable[[], AgentConfig]) -> None:
+    """Run until SIGTERM or SIGINT; SIGHUP reads the configuration again. Raises
+    StateDirInUseError."""
+    manager = from_environment()
     state_dir = Path(config.state_dir)
     disk = OsDisk(state_dir)
     lock = StateDirLock(state_dir)
@@ -43,8 +50,12 @@ def run_agent(config: AgentConfig) -> None:
     )
     try:
         inbox = Inbox()
-        parts = _parts(config, disk, outbox, inbox)
-        loop = RunLoop(Supervisor(parts), inbox, parts.host, parts.clock)
+        host = RunnerProcesses(config, disk, inbox.post)
+        parts = _parts(config, disk, outbox, inbox, host)
+        supervisor = Supervisor(parts)
+        reload = LiveReload(supervisor, parts, host.use, read_config)
+        loop = RunLoop(supervisor, inbox, parts.host, parts.clock, manager, reload)
+        signal.signal(signal.SIGHUP, lambda *_: loop.request_reload())
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: loop.request_stop())
         logger.info("device %s, epoch %s, state in %s", config.device_id, outbox.epoch, state_dir)
@@ -54,8 +65,14 @@ def run_agent(config: AgentConfig) -> None:
         lock.release()
 
 
-def _parts(config: AgentConfig, disk: OsDisk, outbox: PatientOutbox, inbox: Inbox) -> Parts:
-    clock, state_dir = SystemClock(), disk.root
+def _parts(
+    config: AgentConfig,
+    disk: OsDisk,
+    outbox: PatientOutbox,
+    inbox: Inbox,
+    host: RunnerProcesses,
+) -> Parts:
+    clock, state_dir = FlooredClock(SystemClock(), disk), disk.root
     store = ModelStore(disk)
     budget = ByteBudget(
         config.telemetry.budget_bytes_per_day, outbox.load_budget(), clock.monotonic()
@@ -73,7 +90,7 @@ def _parts(config: AgentConfig, disk: OsDisk, outbox: PatientOutbox, inbox: Inbo
             encode(Presence(epoch=outbox.epoch, online=False)),
         ),
     )
-    downloader = Downloader(HttpArtifactSource(config.controller_url), store)
+    downloader = Downloader(HttpArtifactSource(config.controller_url, clock.heard), store)
     return Parts(
         config=config,
         clock=clock,
@@ -82,11 +99,12 @@ def _parts(config: AgentConfig, disk: OsDisk, outbox: PatientOutbox, inbox: Inbo
         journal=FileJournal(disk),
         telemetry=telemetry,
         store=store,
-        host=RunnerProcesses(config, disk, inbox.post),
+        host=host,
         fetcher=FetchWorker(downloader, take_inventory, inbox.post),
         take_inventory=take_inventory,
         status=StatusFile(state_dir, config.device_id, telemetry, clock),
         jitter=random.SystemRandom().random,
         messages_dropped=lambda: inbox.messages_dropped,
         outbox_problem=outbox.problem,
+        diagnose=Diagnosis(state_dir),
     )
