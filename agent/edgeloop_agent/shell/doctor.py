@@ -1,7 +1,7 @@
 """`edgeloop-agent doctor`: looks at each thing that an agent needs, and says how to mend it.
 
-Invariants: it writes a file of its own, which it removes, and what the inventory remembers of the
-runtimes, as an agent does, and nothing else; it can be used beside an agent that runs, and when none
+Invariants: writes a file of its own, which it removes, and what the inventory remembers of the
+runtimes, as an agent does, and nothing else; can be used beside an agent that runs, and when none
 does; a check that fails by surprise is a finding like any other; what is not fine says its mend.
 """
 
