@@ -79,7 +79,7 @@ def _get(url: str, headers: Mapping[str, str]) -> Iterator[HTTPResponse]:
         parts = urlsplit(url)
         proxy = proxy_for(parts.scheme, parts.hostname or "")
         connection, target, extra = _way(url, parts, proxy)
-    except ValueError as error:
+    except (ValueError, HTTPException) as error:
         raise FetchUnreachableError(f"{url}: {error}") from error
     with closing(connection):
         try:
