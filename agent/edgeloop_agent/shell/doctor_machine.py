@@ -1,5 +1,6 @@
 """The doctor's checks of the device itself: files, disk, clock, runtimes, slots."""
 
+import contextlib
 import os
 import platform
 import shutil
@@ -12,9 +13,11 @@ from typing import Final
 
 from edgeloop_agent.config import AgentConfig, JsonlSink, ReplaySource, SocketSource
 from edgeloop_agent.shell.download import DISK_RESERVE_BYTES
+from edgeloop_agent.shell.durable_files import ASIDE_SUFFIX, write_durably
 from edgeloop_agent.shell.finding import Finding, failed, fine, warning
 from edgeloop_agent.shell.inventory import DeviceInventory
 from edgeloop_agent.shell.lock import is_locked
+from edgeloop_agent.shell.os_disk import OsDisk
 from edgeloop_agent.shell.time_floor import EARLIEST_S, LATEST_S, read_floor
 from edgeloop_protocol.clock import Clock
 from edgeloop_protocol.limits import MIB
@@ -49,10 +52,7 @@ def state_dir(config: AgentConfig) -> Iterator[Finding]:
             )
         return
     try:
-        with tempfile.NamedTemporaryFile(dir=path, prefix="doctor-") as file:
-            file.write(b"doctor")
-            file.flush()
-            os.fsync(file.fileno())
+        _write_and_remove(path)
     except OSError as error:
         yield failed(
             "state_dir",
@@ -65,6 +65,17 @@ def state_dir(config: AgentConfig) -> Iterator[Finding]:
         yield warning("state_dir", f"everybody may write in {path}; {runs}", f"chmod o-w {path}")
     else:
         yield fine("state_dir", f"{path} can be written and synced by {who}; {runs}")
+
+
+def _write_and_remove(path: Path) -> None:
+    own = f"doctor-{os.getpid()}"
+    disk = OsDisk(path)
+    try:
+        write_durably(disk, own, b"doctor")
+    finally:
+        for left in (own, own + ASIDE_SUFFIX):
+            with contextlib.suppress(OSError):
+                disk.remove(left)
 
 
 def disk(config: AgentConfig) -> Iterator[Finding]:
