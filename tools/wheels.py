@@ -21,6 +21,8 @@ ROOT: Final = Path(__file__).parents[1]
 README: Final = ROOT / "agent" / "README.md"
 PYTHONS: Final = ("3.11", "3.13")
 NO_INDEX: Final = 3
+ELSEWHERE: Final = ("ai-edge-litert", "tflite-runtime")
+"""Runtimes that somebody may use where there is no other."""
 TIMEOUT_S: Final = 120
 
 
@@ -56,7 +58,7 @@ def requirements() -> list[str]:
         asked += protocol["optional-dependencies"][name]
     for extra in agent["optional-dependencies"].values():
         asked += extra
-    asked += ["ai-edge-litert", "tflite-runtime"]
+    asked += ELSEWHERE
     named = {name_of(it): it for it in reversed(asked) if not it.startswith("edgeloop-")}
     return list(reversed(named.values()))
 
@@ -65,35 +67,44 @@ def name_of(requirement: str) -> str:
     return re.split(r"[\[<>=!~; ]", requirement)[0]
 
 
-def resolve(requirement: str, machine: Machine, python: str) -> str | None:
-    """The version of the wheel that pip would take there; None: there is none."""
+def resolve(machine: Machine, python: str, *asked: str, alone: bool = True) -> dict[str, str]:
+    """Name → version of the wheels that pip would take there, `alone` without what they need; empty
+    when some have none. Raises TimeoutExpired when the index hangs."""
     with tempfile.TemporaryDirectory() as nowhere:
         command = [sys.executable, "-m", "pip", "install", "--dry-run", "--ignore-installed"]
-        command += ["--quiet", "--disable-pip-version-check", "--no-deps", "--only-binary=:all:"]
+        command += ["--quiet", "--disable-pip-version-check", "--only-binary=:all:"]
         command += ["--python-version", python, "--implementation", "cp", "--target", nowhere]
-        command += ["--report", "-"]
+        command += ["--report", "-", *(["--no-deps"] if alone else [])]
         for tag in (*machine.tags, *COMPAT[machine.name]):
             command += ["--platform", tag]
-        done = subprocess.run(
-            [*command, requirement], capture_output=True, text=True, timeout=TIMEOUT_S
-        )
+        done = subprocess.run([*command, *asked], capture_output=True, text=True, timeout=TIMEOUT_S)
     if done.returncode:
-        return None
-    version: str = json.loads(done.stdout)["install"][0]["metadata"]["version"]
-    return version
+        return {}
+    installed = json.loads(done.stdout)["install"]
+    return {it["metadata"]["name"]: it["metadata"]["version"] for it in installed}
+
+
+def agent_whole() -> list[str]:
+    """What `pip install edgeloop-agent[onnx]` brings besides our own two distributions."""
+    return [it for it in requirements() if name_of(it) not in ("pydantic-core", *ELSEWHERE)]
 
 
 def table() -> str:
-    header = ["package", *(f"{m.name}, {p}" for m in MACHINES for p in PYTHONS)]
-    rows = [header, ["---"] * len(header)]
-    for requirement in requirements():
-        found = [resolve(requirement, m, p) or "**none**" for m in MACHINES for p in PYTHONS]
-        rows.append([name_of(requirement), *found])
+    places = [(machine, python) for machine in MACHINES for python in PYTHONS]
+    rows = [["", *(f"{m.name}, {p}" for m, p in places)], ["---"] * (len(places) + 1)]
+    for asked in requirements():
+        rows.append([name_of(asked), *(_cell(resolve(*place, asked)) for place in places)])
+    whole = (_cell(resolve(*place, *agent_whole(), alone=False)) for place in places)
+    rows.append(["**edgeloop-agent[onnx]**", *whole])
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
+def _cell(found: dict[str, str]) -> str:
+    return "yes" if found else "**none**"
+
+
 def has_index() -> bool:
-    return resolve("pip", MACHINES[0], PYTHONS[0]) is not None
+    return bool(resolve(MACHINES[0], PYTHONS[0], "pip"))
 
 
 def main() -> int:

@@ -164,6 +164,7 @@ def test_a_device_is_asked_from_afar(serving, controller, wait_until):
     asker = Asker(controller)
     assert "epoch" in asker.ask("logs", wait_until).text
     assert asker.ask("logs", wait_until, lines_max=1).text.count("\n") == 0
+    wait_until(lambda: serving.status()["slots"][0]["champion"], what="it is a second old at most")
     status = json.loads(asker.ask("status", wait_until).text)
     assert status["slots"][0]["champion"]["version"] == "1"
     runners = serving.runner_pids()

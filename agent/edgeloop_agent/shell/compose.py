@@ -8,6 +8,7 @@ from pathlib import Path
 
 from edgeloop_agent.config import AgentConfig
 from edgeloop_agent.core.budget import ByteBudget
+from edgeloop_agent.ports import Status
 from edgeloop_agent.shell.diagnosis import Diagnosis
 from edgeloop_agent.shell.download import Downloader
 from edgeloop_agent.shell.fetch_worker import FetchWorker
@@ -102,9 +103,17 @@ def _parts(
         host=host,
         fetcher=FetchWorker(downloader, take_inventory, inbox.post),
         take_inventory=take_inventory,
-        status=StatusFile(state_dir, config.device_id, telemetry, clock),
+        status=_status(config, StatusFile(state_dir, config.device_id, telemetry, clock), broker),
         jitter=random.SystemRandom().random,
         messages_dropped=lambda: inbox.messages_dropped,
         outbox_problem=outbox.problem,
         diagnose=Diagnosis(state_dir),
     )
+
+
+def _status(config: AgentConfig, file: StatusFile, broker: PahoBroker) -> Status:
+    if config.home_assistant is None:
+        return file
+    from edgeloop_agent.shell.home_assistant import HomeAssistantStatus
+
+    return HomeAssistantStatus(file, config, broker.publish_retained)
