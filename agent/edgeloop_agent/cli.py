@@ -3,6 +3,7 @@ spare)."""
 
 import argparse
 import json
+import logging
 import sys
 import time
 from pathlib import Path
@@ -69,7 +70,11 @@ def _doctor(options: argparse.Namespace) -> int:
     from edgeloop_agent.shell.finding import Verdict
     from edgeloop_protocol.clock import SystemClock
 
-    findings = doctor.examine(options.config, SystemClock())
+    logging.disable()  # what adapters would log is said in the findings
+    try:
+        findings = doctor.examine(options.config, SystemClock())
+    finally:
+        logging.disable(logging.NOTSET)
     as_json = json.dumps(doctor.as_document(findings), indent=1)
     print(as_json if options.json else doctor.as_words(findings))
     return {

@@ -6,6 +6,7 @@ import re
 import secrets
 import socket
 import sqlite3
+import time
 from pathlib import Path
 
 import pytest
@@ -191,3 +192,9 @@ def test_the_supervisor_stays_light_after_a_download(serving):
     status = Path(f"/proc/{pid}/status").read_text()
     rss_mb = int(re.search(r"VmRSS:\s+(\d+) kB", status)[1]) * 1024 / 1e6
     assert rss_mb <= SUPERVISOR_RSS_MB_MAX
+
+
+def test_the_controllers_time_is_kept_as_a_floor(serving):
+    """For the next start, should it wake in 1970."""
+    floor = json.loads((serving.state_dir / "time-floor.json").read_bytes())["floor"]
+    assert abs(floor - time.time()) < 120

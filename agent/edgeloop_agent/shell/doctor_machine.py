@@ -117,10 +117,9 @@ def clock(config: AgentConfig, clock: Clock) -> Iterator[Finding]:
 
 
 def runtimes(config: AgentConfig) -> Iterator[Finding]:
-    path = Path(config.state_dir)
-    if not path.exists():
-        path = Path(tempfile.gettempdir())
-    found = DeviceInventory(path)().runtimes
+    with tempfile.TemporaryDirectory(prefix="edgeloop-doctor-") as nowhere:
+        path = Path(config.state_dir)
+        found = DeviceInventory(path if path.is_dir() else Path(nowhere))().runtimes
     if found:
         yield fine("runtimes", ", ".join(f"{it.name} {it.version}" for it in found))
         return
