@@ -2,6 +2,9 @@
 
 import pytest
 
+from edgeloop_agent.core.events import Tick
+from edgeloop_agent.ports import RunnerSaid
+from edgeloop_agent.shell.corrected_times import correcting
 from edgeloop_agent.shell.os_disk import OsDisk
 from edgeloop_agent.shell.time_floor import (
     EARLIEST_S,
@@ -11,6 +14,7 @@ from edgeloop_agent.shell.time_floor import (
     FlooredClock,
     read_floor,
 )
+from edgeloop_protocol.messages import DeviceEvent, Sample, VersionRef, WindowSummary
 from edgeloop_simulators.twins.clock import SimulatedClock
 
 NOW = EARLIEST_S + 100 * 86_400
@@ -91,3 +95,43 @@ def test_a_disk_that_takes_nothing_keeps_nobody_from_the_time(system, tmp_path):
     clock.heard(NOW)
     assert clock.floor() == NOW
     assert read_floor(tmp_path) is None
+
+
+VERSION = VersionRef(name="m", version="1", manifest_digest="0" * 64)
+WINDOW = WindowSummary(
+    slot="main",
+    version=VERSION,
+    started_at=5.0,
+    ended_at=15.0,
+    count=1,
+    latency_p50_us=1,
+    latency_p95_us=1,
+)
+SAMPLE = Sample(
+    slot="main",
+    version=VERSION,
+    taken_at=7.0,
+    reference="r",
+    features=(1.0,),
+    prediction=0,
+    confidence=1.0,
+)
+
+
+def test_what_a_runner_told_in_1970_is_moved_to_the_floor(system, tmp_path):
+    clock = FlooredClock(system, OsDisk(tmp_path))
+    clock.heard(NOW)
+    posted = []
+    post = correcting(posted.append, clock.correction_s)
+    post(RunnerSaid("main", WINDOW))
+    assert posted.pop().body is WINDOW, "a good clock changes nothing"
+    system.jump_wall(15.0)
+    for body in (WINDOW, SAMPLE, DeviceEvent(at=15.0, name="e")):
+        post(RunnerSaid("main", body))
+    post(Tick())
+    window, sample, event, tick = posted
+    assert (window.body.started_at, window.body.ended_at) == (NOW - 10, NOW)
+    assert window.body.count == 1
+    assert sample.body.taken_at == NOW - 8
+    assert event.body.at == NOW
+    assert tick == Tick()

@@ -9,6 +9,7 @@ from pathlib import Path
 from edgeloop_agent.config import AgentConfig
 from edgeloop_agent.core.budget import ByteBudget
 from edgeloop_agent.ports import Status
+from edgeloop_agent.shell.corrected_times import correcting
 from edgeloop_agent.shell.diagnosis import Diagnosis
 from edgeloop_agent.shell.download import Downloader
 from edgeloop_agent.shell.fetch_worker import FetchWorker
@@ -51,8 +52,9 @@ def run_agent(config: AgentConfig, read_config: Callable[[], AgentConfig]) -> No
     )
     try:
         inbox = Inbox()
-        host = RunnerProcesses(config, disk, inbox.post)
-        parts = _parts(config, disk, outbox, inbox, host)
+        clock = FlooredClock(SystemClock(), disk)
+        host = RunnerProcesses(config, disk, correcting(inbox.post, clock.correction_s))
+        parts = _parts(config, disk, outbox, inbox, host, clock)
         supervisor = Supervisor(parts)
         reload = LiveReload(supervisor, parts, host.use, read_config)
         loop = RunLoop(supervisor, inbox, parts.host, parts.clock, manager, reload)
@@ -72,8 +74,9 @@ def _parts(
     outbox: PatientOutbox,
     inbox: Inbox,
     host: RunnerProcesses,
+    clock: FlooredClock,
 ) -> Parts:
-    clock, state_dir = FlooredClock(SystemClock(), disk), disk.root
+    state_dir = disk.root
     store = ModelStore(disk)
     budget = ByteBudget(
         config.telemetry.budget_bytes_per_day, outbox.load_budget(), clock.monotonic()

@@ -45,6 +45,11 @@ class FlooredClock:
         self._keep(least)
         return now if least <= now <= LATEST_S else least
 
+    def correction_s(self) -> float:
+        """What to add to a time that another process of this device has just told."""
+        now, told = self._system.wall(), self.wall()
+        return 0.0 if abs(told - now) < 1.0 else told - now
+
     def floor(self) -> float:
         with self._lock:
             return self._floor_s + (self._system.monotonic() - self._as_of_s)
