@@ -1,11 +1,13 @@
-"""`edgeloop-agent run` and `edgeloop-agent status` (argparse: a device has no memory to spare)."""
+"""`edgeloop-agent`: run, status, doctor, logs, systemd-unit (argparse: a device has no memory to
+spare)."""
 
 import argparse
 import json
 import logging
 import sys
+import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from edgeloop_agent.config import AgentConfig
 from edgeloop_agent.errors import AgentError, NotRunningError, StateDirInUseError
@@ -13,14 +15,14 @@ from edgeloop_agent.exit_codes import ExitCode
 from edgeloop_protocol.config import load_config
 from edgeloop_protocol.errors import ConfigError
 
+LINES_DEFAULT: Final = 200
+FOLLOW_EVERY_S: Final = 0.5
+
 
 def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
-        config = load_config(AgentConfig, options.config)
-        if options.command == "run":
-            return _run(config)
-        return _status(config, options.json)
+        return _COMMANDS[options.command](options)
     except ConfigError as error:
         return _fail(error, ExitCode.USAGE)
     except StateDirInUseError as error:
@@ -36,31 +38,85 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     run = commands.add_parser("run", help="run the agent until SIGTERM or Ctrl-C")
     status = commands.add_parser("status", help="what the agent on this device does")
-    for command in (run, status):
+    doctor = commands.add_parser("doctor", help="what is wrong here, and how to mend it")
+    logs = commands.add_parser("logs", help="the agent's log, or that of a slot's runners")
+    unit = commands.add_parser("systemd-unit", help="print a systemd unit for this installation")
+    for command in (run, status, doctor, logs, unit):
         command.add_argument("--config", type=Path, required=True, help="agent.toml")
-    status.add_argument("--json", action="store_true", help="the whole document, as JSON")
+    for command in (status, doctor):
+        command.add_argument("--json", action="store_true", help="the whole document, as JSON")
+    logs.add_argument("--slot", help="this slot's runners instead of the agent")
+    logs.add_argument("--lines", type=int, default=LINES_DEFAULT, help="the newest (default 200)")
+    logs.add_argument("--follow", action="store_true", help="go on until Ctrl-C")
     return parser
 
 
-def _run(config: AgentConfig) -> int:
+def _config(options: argparse.Namespace) -> AgentConfig:
+    return load_config(AgentConfig, options.config)
+
+
+def _run(options: argparse.Namespace) -> int:
+    from edgeloop_agent.shell.agent_log import configure_logging
     from edgeloop_agent.shell.compose import run_agent
 
-    logging.basicConfig(
-        level=config.log_level.upper(),
-        stream=sys.stderr,
-        format=f"%(asctime)s %(levelname)s {config.device_id} %(name)s: %(message)s",
-    )
-    logging.getLogger("httpx").setLevel(logging.WARNING)
-    run_agent(config)
+    config = _config(options)
+    configure_logging(config)
+    run_agent(config, lambda: _config(options))
     return ExitCode.OK
 
 
-def _status(config: AgentConfig, as_json: bool) -> int:
+def _doctor(options: argparse.Namespace) -> int:
+    from edgeloop_agent.shell import doctor
+    from edgeloop_agent.shell.finding import Verdict
+    from edgeloop_protocol.clock import SystemClock
+
+    logging.disable()  # what adapters would log is said in the findings
+    try:
+        findings = doctor.examine(options.config, SystemClock())
+    finally:
+        logging.disable(logging.NOTSET)
+    as_json = json.dumps(doctor.as_document(findings), indent=1)
+    print(as_json if options.json else doctor.as_words(findings))
+    return {
+        Verdict.FINE: ExitCode.OK,
+        Verdict.WARNING: ExitCode.DOCTOR_WARNS,
+        Verdict.FAILED: ExitCode.DOCTOR_FAILED,
+    }[doctor.worst(findings)]
+
+
+def _logs(options: argparse.Namespace) -> int:
+    from edgeloop_agent.shell.diagnosis import log_path
+    from edgeloop_agent.shell.log_tail import Follower, last_lines
+
+    config = _config(options)
+    if options.slot is not None and options.slot not in config.slots:
+        raise ConfigError(f"no slot {options.slot!r}; there are {', '.join(config.slots)}")
+    path = log_path(config.state_dir, options.slot)
+    follower = Follower(path)
+    for line in last_lines(path, options.lines):
+        print(line)
+    while options.follow:
+        try:
+            print(follower.new_text(), end="", flush=True)
+            time.sleep(FOLLOW_EVERY_S)
+        except KeyboardInterrupt:
+            break
+    return ExitCode.OK
+
+
+def _systemd_unit(options: argparse.Namespace) -> int:
+    from edgeloop_agent.shell.systemd_unit import unit_text
+
+    print(unit_text(_config(options), options.config), end="")
+    return ExitCode.OK
+
+
+def _status(options: argparse.Namespace) -> int:
     """Shows the last status even when no agent runs, and says so by the exit code."""
     from edgeloop_agent.shell.status import read_status
 
-    status = read_status(config.state_dir)
-    print(json.dumps(status, indent=1) if as_json else _in_words(status))
+    status = read_status(_config(options).state_dir)
+    print(json.dumps(status, indent=1) if options.json else _in_words(status))
     return ExitCode.OK if status["running"] else ExitCode.NOT_RUNNING
 
 
@@ -103,6 +159,15 @@ def _name(version: dict[str, Any]) -> str:
 def _fail(error: Exception, code: ExitCode) -> int:
     print(f"edgeloop-agent: {error}", file=sys.stderr)
     return code
+
+
+_COMMANDS: Final = {
+    "run": _run,
+    "status": _status,
+    "doctor": _doctor,
+    "logs": _logs,
+    "systemd-unit": _systemd_unit,
+}
 
 
 if __name__ == "__main__":

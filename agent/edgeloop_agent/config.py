@@ -256,6 +256,12 @@ class LimitsConfig(Config):
         return CoreSettings(**self.model_dump())
 
 
+class HomeAssistantConfig(Config):
+    """With this table each slot is an update entity there; the broker must allow its topics."""
+
+    discovery_prefix: str = Field(default="homeassistant", pattern=r"^[A-Za-z0-9_/-]+$")
+
+
 class AgentConfig(Config):
     device_id: DeviceId
     state_dir: AbsolutePath
@@ -266,3 +272,5 @@ class AgentConfig(Config):
     telemetry: TelemetryConfig = TelemetryConfig()
     limits: LimitsConfig = LimitsConfig()
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+    home_assistant: HomeAssistantConfig | None = None
+    log_format: Literal["text", "json"] = "text"

@@ -9,3 +9,5 @@ class ExitCode(IntEnum):
     USAGE = 2  # argparse's own code, also for a configuration that cannot be used
     STATE_DIR_IN_USE = 3
     NOT_RUNNING = 4
+    DOCTOR_WARNS = 5
+    DOCTOR_FAILED = 6

@@ -17,6 +17,7 @@ from edgeloop_controller.config import ControllerConfig
 from edgeloop_controller.scheduler import Scheduler
 from edgeloop_controller.services.candidate import Candidates, MakeCandidates
 from edgeloop_controller.services.desired import DesiredPublisher, Outbound
+from edgeloop_controller.services.diagnosis import Diagnosis
 from edgeloop_controller.services.drift_watch import DriftWatch
 from edgeloop_controller.services.inbox import Inbox
 from edgeloop_controller.services.ingest import Ingest
@@ -97,6 +98,7 @@ def build(
     publishing = Publishing(database, registry, clock)
     rollouts = Rollouts(database, desired, clock)
     retraining = Retraining(database, clock, config.retraining, config.runs_dir)
+    diagnosis = Diagnosis(database, outbound)
     services = Services(
         config=config,
         clock=clock,
@@ -107,7 +109,14 @@ def build(
         listener=InboxListener(inbox, ask_everybody),
         inbox=inbox,
         ingest=Ingest(
-            database, inbox, outbound, desired, unheard, clock, limits.batch_max_messages
+            database,
+            inbox,
+            outbound,
+            desired,
+            unheard,
+            clock,
+            limits.batch_max_messages,
+            diagnosis,
         ),
         desired=desired,
         publishing=publishing,
@@ -115,6 +124,7 @@ def build(
         drift_watch=DriftWatch(database, registry, clock, config.drift),
         labelling=Labelling(database, registry, clock),
         retraining=retraining,
+        diagnosis=diagnosis,
     )
     candidates = make_candidates(database, registry, publishing, limits)
     training_runs = TrainingRuns(

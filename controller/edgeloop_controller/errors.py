@@ -35,6 +35,12 @@ class VersionConflictError(ConflictError):
     code = "version_conflict"
 
 
+class NoAnswerError(ControllerError):
+    """A device that was asked something did not answer in time."""
+
+    code = "no_answer"
+
+
 class RefusedInputError(ControllerError):
     """What was given cannot be used."""
 

@@ -29,6 +29,12 @@ PATCH_SHARE_MAX: Final = 0.7
 HISTOGRAM_BINS_MAX: Final = 64
 SLOTS_MAX: Final = 16
 
+# Remote diagnosis: an answer is split; a character is at most 6 bytes in JSON.
+REQUEST_LINES_MAX: Final = 2000
+RESPONSE_PART_MAX_CHARS: Final = 20_000
+RESPONSE_PARTS_MAX: Final = 4
+REQUESTS_REMEMBERED_MAX: Final = 64
+
 # Telemetry.
 BATCH_RECORDS_MAX: Final = 500
 BATCH_TARGET_BYTES: Final = 96 * KIB

@@ -6,6 +6,7 @@ Times are seconds since 1970 by the *device's* clock and are evidence, never an 
 """
 
 from collections.abc import Sequence
+from enum import StrEnum
 from functools import lru_cache
 from typing import Annotated, Final, Literal, Self, TypeVar
 
@@ -23,6 +24,9 @@ from edgeloop_protocol.limits import (
     PATCH_FORMATS_MAX,
     PAYLOAD_MAX_BYTES,
     REFERENCE_MAX_CHARS,
+    REQUEST_LINES_MAX,
+    RESPONSE_PART_MAX_CHARS,
+    RESPONSE_PARTS_MAX,
     SLOTS_MAX,
     TEXT_MAX_CHARS,
 )
@@ -139,6 +143,40 @@ class Ack(Wire):
     kind: Literal["ack"] = "ack"
     epoch: Epoch
     through: Count
+
+
+class Ask(StrEnum):
+    """What may be asked of a device by a Request."""
+
+    LOGS = "logs"
+    STATUS = "status"
+    CAPTURE = "capture"
+    RESTART_RUNNER = "restart_runner"
+
+
+class Said(Wire):
+    """The last hello or reported that a device said: `sequence` in the boot `epoch`."""
+
+    epoch: Epoch
+    sequence: Count
+
+
+RequestId = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$", description="drawn by the sender")]
+
+
+class Request(Wire):
+    """Asks something of a device, which answers with Response (EL-DIAG-1 … EL-DIAG-4).
+
+    `asks` is an Ask, or a word of a newer controller, which is answered as not understood. `said`
+    is what the sender last heard of the device, by which the device knows how fresh this is.
+    """
+
+    kind: Literal["request"] = "request"
+    id: RequestId
+    asks: Name
+    said: Said
+    slot: Name | None = None
+    lines_max: Annotated[int, Field(ge=1, le=REQUEST_LINES_MAX)] = 200
 
 
 # ---- up: device to controller -----------------------------------------------------------------
@@ -319,13 +357,6 @@ class Record(Wire):
     body: RecordBody
 
 
-class Said(Wire):
-    """The last hello or reported that a device said: `sequence` in the boot `epoch`."""
-
-    epoch: Epoch
-    sequence: Count
-
-
 class TelemetryBatch(Wire):
     """Consecutive records of one epoch.
 
@@ -350,8 +381,22 @@ class TelemetryBatch(Wire):
         return self
 
 
-UpMessage = Hello | Reported | TelemetryBatch | Presence
-DownMessage = Desired | Ack
+class Response(Wire):
+    """One part of the answer to a Request; `text` of all parts in order is the whole.
+
+    `done` is whether what was asked for was done; if not, `text` says why.
+    """
+
+    kind: Literal["response"] = "response"
+    id: RequestId
+    done: bool
+    part: Annotated[int, Field(ge=1, le=RESPONSE_PARTS_MAX)] = 1
+    parts: Annotated[int, Field(ge=1, le=RESPONSE_PARTS_MAX)] = 1
+    text: str = Field(max_length=RESPONSE_PART_MAX_CHARS)
+
+
+UpMessage = Hello | Reported | TelemetryBatch | Presence | Response
+DownMessage = Desired | Ack | Request
 
 W = TypeVar("W", bound=BaseModel)
 

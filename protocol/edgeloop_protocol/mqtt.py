@@ -111,9 +111,16 @@ class PahoConnection(ABC):
         self._client = client
 
     def publish(self, topic: str, payload: bytes) -> bool:
+        return self._publish(topic, payload, retain=False)
+
+    def publish_retained(self, topic: str, payload: bytes) -> bool:
+        """For programs beside Edgeloop: its own parts rest on nothing that a broker keeps."""
+        return self._publish(topic, payload, retain=True)
+
+    def _publish(self, topic: str, payload: bytes, retain: bool) -> bool:
         if len(payload) > PAYLOAD_MAX_BYTES or not self._client.is_connected():
             return False
-        sent = self._client.publish(topic, payload, qos=1)
+        sent = self._client.publish(topic, payload, qos=1, retain=retain)
         return sent.rc == MQTTErrorCode.MQTT_ERR_SUCCESS
 
     def _on_connect(

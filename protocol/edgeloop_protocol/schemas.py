@@ -11,7 +11,16 @@ from typing import Final
 from pydantic import BaseModel
 
 from edgeloop_protocol.manifest import Manifest, ManifestDraft
-from edgeloop_protocol.messages import Ack, Desired, Hello, Presence, Reported, TelemetryBatch
+from edgeloop_protocol.messages import (
+    Ack,
+    Desired,
+    Hello,
+    Presence,
+    Reported,
+    Request,
+    Response,
+    TelemetryBatch,
+)
 
 DOCUMENTS: Final[dict[str, type[BaseModel]]] = {
     "up-hello": Hello,
@@ -20,6 +29,8 @@ DOCUMENTS: Final[dict[str, type[BaseModel]]] = {
     "up-presence": Presence,
     "down-desired": Desired,
     "down-ack": Ack,
+    "down-request": Request,
+    "up-response": Response,
     "manifest": Manifest,
     "model-toml": ManifestDraft,
 }

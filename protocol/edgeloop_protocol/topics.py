@@ -25,6 +25,7 @@ class Up(StrEnum):
     REPORTED = "reported"
     TELEMETRY = "telemetry"
     PRESENCE = "presence"
+    RESPONSE = "response"
 
 
 class Down(StrEnum):
@@ -32,6 +33,7 @@ class Down(StrEnum):
 
     DESIRED = "desired"
     ACK = "ack"
+    REQUEST = "request"
 
 
 _UP_KINDS: Final = {kind.value: kind for kind in Up}

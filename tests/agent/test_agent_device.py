@@ -689,3 +689,37 @@ def test_a_champion_that_crashed_before_the_switch_leaves_no_deadline_behind(ben
     bench.say(ev.Tick())
     assert bench.device.next_deadline() > bench.now
     assert not bench.has(do.StartRunner)
+
+
+def test_a_runner_is_restarted_on_request_and_counts_as_no_loss(bench, packages):
+    runner = bench.commit(packages[0])
+    bench.say(ev.RestartRunnerAsked("main", "r1"))
+    assert bench.only(do.AnswerRequest).done
+    assert bench.only(do.StopRunner) == do.StopRunner("main", runner, kill=False)
+    anew = bench.only(do.StartRunner).runner
+    assert not bench.has(do.Go), "the source is not free yet"
+    bench.say(ev.RunnerSelfTested("main", anew, True, ""))
+    bench.say(ev.RunnerExited("main", runner, "exit status 0"))
+    assert bench.only(do.Go).runner == anew
+    bench.say(ev.RunnerServing("main", anew))
+    assert (bench.slot.runner_restarts, bench.slot.runner_alive) == (0, True)
+
+
+def test_a_runner_that_waits_to_be_restarted_starts_at_once_on_request(bench, packages):
+    runner = bench.commit(packages[0])
+    bench.say(ev.RunnerExited("main", runner, "killed by SIGKILL"))
+    assert not bench.has(do.StartRunner)
+    bench.say(ev.RestartRunnerAsked("main", "r1"))
+    assert bench.only(do.StartRunner).version == packages[0].offer.ref
+
+
+def test_a_request_never_disturbs_a_trial_and_is_answered_where_nothing_runs(bench, packages):
+    bench.say(ev.RestartRunnerAsked("main", "r1"))
+    assert bench.only(do.AnswerRequest) == do.AnswerRequest("r1", False, "nothing runs here yet")
+    bench.say(ev.RestartRunnerAsked("other", "r2"))
+    assert "no slot other here, only main" in bench.only(do.AnswerRequest).detail
+    bench.to_probation(packages[0])
+    bench.say(ev.RestartRunnerAsked("main", "r3"))
+    assert "its probation decides" in bench.only(do.AnswerRequest).detail
+    assert not bench.has(do.StopRunner)
+    assert bench.slot.state is SlotState.PROBATION

@@ -21,10 +21,11 @@ from edgeloop_agent.core.events import (
 from edgeloop_agent.errors import StateDirInUseError
 from edgeloop_agent.ports import RunnerSaid
 from edgeloop_agent.runner.confinement import ADDRESS_SPACE_HEADROOM_BYTES
+from edgeloop_agent.shell.bounded_log import FILE_MAX_BYTES, BoundedLog
 from edgeloop_agent.shell.lock import StateDirLock, is_locked
 from edgeloop_agent.shell.model_store import ModelStore, model_path
 from edgeloop_agent.shell.os_disk import OsDisk
-from edgeloop_agent.shell.runner_log import FILE_MAX_BYTES, RunnerLog, Tail
+from edgeloop_agent.shell.runner_log import Tail
 from edgeloop_agent.shell.runner_process import RunnerProcesses
 from edgeloop_protocol.limits import MIB
 from edgeloop_protocol.manifest import Preprocessing, Requirements
@@ -250,7 +251,7 @@ def test_a_runner_ends_when_its_supervisors_end_closes(rig, make_package):
 
 
 def test_the_runner_log_is_bounded(tmp_path):
-    log, tail = RunnerLog(tmp_path / "runner-main.log"), Tail()
+    log, tail = BoundedLog(tmp_path / "runner-main.log"), Tail()
     for number in range(300):
         chunk = b"x" * 10_000 + f"line {number}\n".encode()
         log.write(chunk)

@@ -69,6 +69,9 @@ class Recorder:
             raise OSError(11, "Resource temporarily unavailable")
         self.asked.append(effect)
 
+    def go(self, slot, runner):
+        """A runner gets the source."""
+
     def started(self):
         return [effect for effect in self.asked if isinstance(effect, do.StartRunner)]
 
@@ -213,3 +216,22 @@ def test_a_runner_that_cannot_be_started_is_one_that_exited(rig, make_package):
     slot = rig.supervisor.device.reported()[0]
     assert "cannot be started" in slot.waiting
     assert slot.attempts == 1
+
+
+@pytest.mark.parametrize("wall_s", [0.0, 4_000_000_000.0])
+def test_a_jump_of_the_clock_stops_no_runner_and_no_install(rig, make_package, wall_s):
+    """Nothing that is decided is decided by the wall clock."""
+    package = make_package()
+    rig.supervisor._handle(ev.Started())
+    runner = rig.recorder.started()[-1].runner
+    rig.inbox.post(ev.RunnerSelfTested("main", runner, True, ""))
+    rig.inbox.post(ev.RunnerServing("main", runner))
+    step(rig)
+    rig.clock.jump_wall(wall_s)
+    rig.inbox.post(ev.RunnerProgressed("main", runner, ev.Progress()))
+    step(rig, 10.0)
+    assert rig.supervisor.device.reported()[0].runner_alive
+    assert rig.supervisor.device.reported()[0].runner_restarts == 0
+    offer(rig, package)
+    fetches = [effect for effect in rig.recorder.asked if isinstance(effect, do.FetchManifest)]
+    assert [fetch.offer for fetch in fetches] == [package.offer]

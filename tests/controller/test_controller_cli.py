@@ -16,6 +16,8 @@ from edgeloop_controller.api.app import create_app
 from edgeloop_controller.cli.exit_codes import MEANINGS, ExitCode
 from edgeloop_controller.cli.main import app
 from edgeloop_controller.cli.output import WIDTH
+from edgeloop_controller.services.diagnosis import Answer
+from edgeloop_protocol.messages import Ask
 
 
 @pytest.fixture
@@ -214,3 +216,31 @@ def test_events_are_followed_line_by_line(url: str, controller: Any, make_device
         controller.takes(make_device("d2").hello())
         assert json.loads(process.stdout.readline())["subject"] == "d2"
         process.terminate()
+
+
+def test_a_device_is_asked_and_a_refusal_is_said(
+    controller: Any, make_device: Any, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    controller.takes(make_device("d1").hello())
+    service = controller.parts.services.diagnosis
+    asked: list[Any] = []
+
+    def ask(*arguments: Any) -> Answer:
+        asked.append(arguments)
+        return Answer(done=arguments[1] is Ask.LOGS, text="[bold]line[/]\n" * 2)
+
+    monkeypatch.setattr(service, "ask", ask)
+    assert cli.run("device", "diagnose", "d1", "logs", "--lines", "2").stdout.startswith("[bold]")
+    assert cli.json("device", "diagnose", "d1", "logs")["done"] is True
+    arguments = ("device", "diagnose", "d1", "restart-runner", "--slot", "main", "--timeout", "3")
+    assert "d1: [bold]line" in cli.refused(ExitCode.CONFLICT, *arguments)
+    assert asked[0] == ("d1", Ask.LOGS, None, 2, 15.0)
+    assert asked[-1] == ("d1", Ask.RESTART_RUNNER, "main", 200, 3.0)
+
+
+def test_a_device_that_does_not_answer_has_an_exit_code_of_its_own(
+    controller: Any, make_device: Any, cli: Cli
+) -> None:
+    controller.takes(make_device("d1").hello())
+    arguments = ("device", "diagnose", "d1", "status", "--timeout", "0.05")
+    assert "did not answer" in cli.refused(ExitCode.NO_ANSWER, *arguments)

@@ -9,6 +9,7 @@ a controller that was away learns what happened meanwhile.
 from collections.abc import Callable, Iterable
 
 from edgeloop_agent.core.effects import (
+    AnswerRequest,
     AppendEvent,
     CollectGarbage,
     Effect,
@@ -23,6 +24,8 @@ from edgeloop_agent.core.events import (
     Event,
     JournalFailed,
     JournalSaved,
+    RestartRunnerAsked,
+    SlotEvent,
     Started,
     Tick,
 )
@@ -90,9 +93,15 @@ class Device:
             self._connected = False
         elif isinstance(event, DesiredReceived):
             effects += self._desire(event.desired)
-        elif event.slot in self._slots:
-            self._slots[event.slot].handle(event, now)
+        elif isinstance(event, RestartRunnerAsked):
+            effects.append(self._restart_runner(event, now))
+        else:
+            self._hand_on(event, now)
         return effects
+
+    def _hand_on(self, event: SlotEvent, now: float) -> None:
+        if event.slot in self._slots:
+            self._slots[event.slot].handle(event, now)
 
     def next_deadline(self) -> float | None:
         """When to call `handle(Tick())` at the latest; None: nothing is timed."""
@@ -128,6 +137,13 @@ class Device:
             AppendEvent("unknown_slot", name, None, "no such slot is configured on this device")
             for name in unknown
         ]
+
+    def _restart_runner(self, event: RestartRunnerAsked, now: float) -> AnswerRequest:
+        if event.slot in self._slots:
+            done, detail = self._slots[event.slot].restart_runner(now)
+            return AnswerRequest(event.request, done, detail)
+        known = ", ".join(self._slots)
+        return AnswerRequest(event.request, False, f"no slot {event.slot} here, only {known}")
 
     def _mind_journal(self, event: JournalSaved | JournalFailed) -> None:
         if isinstance(event, JournalFailed):

@@ -101,6 +101,15 @@ class CollectGarbage:
     keep_artifacts: frozenset[str]
 
 
+@dataclass(frozen=True, slots=True)
+class AnswerRequest:
+    """What became of a RestartRunnerAsked, in words."""
+
+    request: str
+    done: bool
+    detail: str
+
+
 Effect = (
     PersistJournal
     | FetchManifest
@@ -113,4 +122,5 @@ Effect = (
     | SendReported
     | AppendEvent
     | CollectGarbage
+    | AnswerRequest
 )

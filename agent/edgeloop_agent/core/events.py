@@ -135,6 +135,14 @@ class RunnerProgressed:
 
 
 @dataclass(frozen=True, slots=True)
+class RestartRunnerAsked:
+    """A person wants the champion's runner to begin anew. Answered by AnswerRequest."""
+
+    slot: str
+    request: str
+
+
+@dataclass(frozen=True, slots=True)
 class RunnerExited:
     slot: str
     runner: int
@@ -157,6 +165,7 @@ Event = (
     | RunnerServing
     | RunnerProgressed
     | RunnerExited
+    | RestartRunnerAsked
 )
 SlotEvent = (
     ManifestFetched

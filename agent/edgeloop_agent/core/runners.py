@@ -120,6 +120,12 @@ class RunnerSet:
             effects.append(Go(self.slot, serving.number))
         return effects
 
+    def restart(self, now: float) -> list[Effect]:
+        """`settle` starts the champion again: at once, also where it waited to be."""
+        self._restart_at = None
+        runner = self.get(Role.CHAMPION)
+        return [] if runner is None else self._stop(runner, now, kill=False)
+
     def promote(self, now: float) -> None:
         """The candidate was committed: its runner goes on as the champion's."""
         runner = self.get(Role.CANDIDATE)
@@ -159,7 +165,7 @@ class RunnerSet:
         self._count_loss(runner, now)
         return runner
 
-    def restart(self, runner: Runner, now: float) -> list[Effect]:
+    def end_as_lost(self, runner: Runner, now: float) -> list[Effect]:
         """End one that shall not go on as it is, and count it as lost."""
         self._count_loss(runner, now)
         return self._stop(runner, now, kill=False)

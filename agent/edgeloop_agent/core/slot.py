@@ -114,6 +114,17 @@ class Slot:
         if self.durable.state is SlotState.PROBATION:
             self._judge(now)
 
+    def restart_runner(self, now: float) -> tuple[bool, str]:
+        """Whether it will be, and what follows; a candidate's trial is never disturbed."""
+        champion = self.durable.champion
+        if self.durable.state in TRYING:
+            return False, "a new version is being tried here: its probation decides"
+        if champion is None:
+            return False, "nothing runs here yet"
+        self._effects += self.runners.restart(now)
+        self._note("runner_restart_asked", str(champion.ref))
+        return True, f"the runner of {champion.ref} begins anew"
+
     def settle(self, now: float) -> list[Effect]:
         """Make the runners follow the state, and hand over all effects since the last call."""
         wants = self._wants.of(self.durable, self.journalled)
@@ -251,7 +262,7 @@ class Slot:
         """A champion that leaks is started anew before the device runs out of memory."""
         verdict = probation.above(champion.memory_max_bytes, champion.progress)
         if verdict is not None:
-            self._effects += self.runners.restart(champion, now)
+            self._effects += self.runners.end_as_lost(champion, now)
             self._note("runner_restarted", f"{champion.version}: memory: {verdict.detail}")
 
     def _judge(self, now: float) -> None:

@@ -3,18 +3,22 @@
 import logging
 import random
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 from edgeloop_agent.config import AgentConfig
 from edgeloop_agent.core.budget import ByteBudget
-from edgeloop_agent.ports import RunnerSaid
+from edgeloop_agent.ports import RunnerSaid, Status
+from edgeloop_agent.shell.corrected_times import correcting
+from edgeloop_agent.shell.diagnosis import Diagnosis
 from edgeloop_agent.shell.download import Downloader
 from edgeloop_agent.shell.fetch_worker import FetchWorker
 from edgeloop_agent.shell.http_source import HttpArtifactSource
 from edgeloop_agent.shell.inbox import Inbox
 from edgeloop_agent.shell.inventory import DeviceInventory, total_memory_bytes
 from edgeloop_agent.shell.journal import FileJournal
+from edgeloop_agent.shell.live_reload import LiveReload
 from edgeloop_agent.shell.lock import StateDirLock
 from edgeloop_agent.shell.model_store import ModelStore
 from edgeloop_agent.shell.os_disk import OsDisk
@@ -24,9 +28,11 @@ from edgeloop_agent.shell.patch_route import PatchRoute
 from edgeloop_agent.shell.patient_outbox import PatientOutbox
 from edgeloop_agent.shell.run_loop import RunLoop
 from edgeloop_agent.shell.runner_process import RunnerProcesses
+from edgeloop_agent.shell.service_manager import from_environment
 from edgeloop_agent.shell.status import StatusFile
 from edgeloop_agent.shell.supervisor import Parts, Supervisor
 from edgeloop_agent.shell.telemetry import Telemetry
+from edgeloop_agent.shell.time_floor import FlooredClock
 from edgeloop_protocol.clock import SystemClock
 from edgeloop_protocol.limits import TEXT_MAX_CHARS
 from edgeloop_protocol.messages import DeviceEvent, Offer, Presence, encode
@@ -39,9 +45,12 @@ RUNNERS_MEMORY_SHARE: Final = 0.75
 """Of the device's memory; the rest is for the supervisor and everything else on the device."""
 
 
-def run_agent(config: AgentConfig) -> None:
-    """Run until SIGTERM or SIGINT. Raises StateDirInUseError."""
-    config = with_memory_limit(config, total_memory_bytes())
+def run_agent(config: AgentConfig, read_config: Callable[[], AgentConfig]) -> None:
+    """Run until SIGTERM or SIGINT; SIGHUP reads the configuration again. Raises
+    StateDirInUseError."""
+    device_bytes = total_memory_bytes()
+    config = with_memory_limit(config, device_bytes)
+    manager = from_environment()
     state_dir = Path(config.state_dir)
     disk = OsDisk(state_dir)
     lock = StateDirLock(state_dir)
@@ -52,8 +61,15 @@ def run_agent(config: AgentConfig) -> None:
     )
     try:
         inbox = Inbox()
-        parts = _parts(config, disk, outbox, inbox)
-        loop = RunLoop(Supervisor(parts), inbox, parts.host, parts.clock)
+        clock = FlooredClock(SystemClock(), disk)
+        host = RunnerProcesses(config, disk, correcting(inbox.post, clock.correction_s))
+        parts = _parts(config, disk, outbox, inbox, host, clock)
+        supervisor = Supervisor(parts)
+        reload = LiveReload(
+            supervisor, parts, host.use, lambda: with_memory_limit(read_config(), device_bytes)
+        )
+        loop = RunLoop(supervisor, inbox, parts.host, parts.clock, manager, reload)
+        signal.signal(signal.SIGHUP, lambda *_: loop.request_reload())
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: loop.request_stop())
         logger.info("device %s, epoch %s, state in %s", config.device_id, outbox.epoch, state_dir)
@@ -72,8 +88,15 @@ def with_memory_limit(config: AgentConfig, device_bytes: int) -> AgentConfig:
     return config.model_copy(update={"limits": limits})
 
 
-def _parts(config: AgentConfig, disk: OsDisk, outbox: PatientOutbox, inbox: Inbox) -> Parts:
-    clock, state_dir = SystemClock(), disk.root
+def _parts(
+    config: AgentConfig,
+    disk: OsDisk,
+    outbox: PatientOutbox,
+    inbox: Inbox,
+    host: RunnerProcesses,
+    clock: FlooredClock,
+) -> Parts:
+    state_dir = disk.root
     store = ModelStore(disk)
     budget = ByteBudget(
         config.telemetry.budget_bytes_per_day, outbox.load_budget(), clock.monotonic()
@@ -110,13 +133,13 @@ def _parts(config: AgentConfig, disk: OsDisk, outbox: PatientOutbox, inbox: Inbo
             )
         )
 
-    host = RunnerProcesses(config, disk, inbox.post)
     downloader = Downloader(
-        HttpArtifactSource(config.controller_url),
+        HttpArtifactSource(config.controller_url, clock.heard),
         store,
         patches=PatchRoute(applier, store),
         note=note,
     )
+    status = StatusFile(state_dir, config.device_id, telemetry, clock, host.confinement)
     return Parts(
         config=config,
         clock=clock,
@@ -128,8 +151,21 @@ def _parts(config: AgentConfig, disk: OsDisk, outbox: PatientOutbox, inbox: Inbo
         host=host,
         fetcher=FetchWorker(downloader, take_inventory, inbox.post),
         take_inventory=take_inventory,
-        status=StatusFile(state_dir, config.device_id, telemetry, clock, host.confinement),
+        status=_status(
+            config,
+            StatusFile(state_dir, config.device_id, telemetry, clock, host.confinement),
+            broker,
+        ),
         jitter=random.SystemRandom().random,
         messages_dropped=lambda: inbox.messages_dropped,
         outbox_problem=outbox.problem,
+        diagnose=Diagnosis(state_dir),
     )
+
+
+def _status(config: AgentConfig, file: StatusFile, broker: PahoBroker) -> Status:
+    if config.home_assistant is None:
+        return file
+    from edgeloop_agent.shell.home_assistant import HomeAssistantStatus
+
+    return HomeAssistantStatus(file, config, broker.publish_retained)

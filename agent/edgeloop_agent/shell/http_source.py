@@ -1,45 +1,57 @@
 """Artifacts from the controller: `GET {controller_url}/v1/artifacts/{sha256}` with Range.
 
-Invariants: httpx is imported at the first fetch only, because a device pays 15 MB for it; a server
-that ignores Range is read from its beginning; whatever goes wrong is FetchUnreachableError.
+Invariants: built on http.client, which the supervisor has loaded anyway (ADR 0018); a server that
+ignores Range is read from its beginning; proxies of the environment are used, redirects are not
+followed; whatever goes wrong on the link is FetchUnreachableError, and what goes wrong at whoever
+reads passes through as it is.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import ssl
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from email.utils import parsedate_to_datetime
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Final
+from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
+from typing import Final
+from urllib.parse import SplitResult, urlsplit
 
 from edgeloop_agent.errors import FetchMissingError, FetchUnreachableError
-
-if TYPE_CHECKING:
-    import httpx
+from edgeloop_agent.shell.proxies import Proxy, proxy_for
+from edgeloop_protocol.limits import KIB
 
 CONNECT_TIMEOUT_S: Final = 5.0
 READ_TIMEOUT_S: Final = 30.0
+READ_MAX_BYTES: Final = 64 * KIB
+HTTPS_PORT: Final = 443
+_NOT_YET_VALID: Final = 9
+_EXPIRED: Final = 10
+"""OpenSSL's X509_V_ERR_CERT_NOT_YET_VALID and X509_V_ERR_CERT_HAS_EXPIRED."""
+
+
+def _ignore(_said_s: float) -> None:
+    pass
 
 
 class HttpArtifactSource:
-    def __init__(self, controller_url: str) -> None:
+    """`heard_time` gets what time the controller says it is, with each answer."""
+
+    def __init__(self, controller_url: str, heard_time: Callable[[float], None] = _ignore) -> None:
         self._base = f"{controller_url.rstrip('/')}/v1/artifacts"
+        self._heard_time = heard_time
 
     @contextmanager
     def open(self, digest: str, offset: int) -> Iterator[Iterator[bytes]]:
-        import httpx
-
         url = f"{self._base}/{digest}"
-        headers = {"Accept-Encoding": "identity"} | (
-            {"Range": f"bytes={offset}-"} if offset else {}
-        )
-        timeout = httpx.Timeout(READ_TIMEOUT_S, connect=CONNECT_TIMEOUT_S)
-        try:
-            with httpx.stream("GET", url, headers=headers, timeout=timeout) as response:
-                yield self._chunks(response, url, offset)
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
-            what = str(error) or type(error).__name__
-            raise FetchUnreachableError(f"{url}: {what}") from error
+        headers = {"Range": f"bytes={offset}-"} if offset else {}
+        with _get(url, headers) as response:
+            said_s = _time_said(response)
+            if said_s is not None:
+                self._heard_time(said_s)
+            yield self._chunks(response, url, offset)
 
-    def _chunks(self, response: "httpx.Response", url: str, offset: int) -> Iterator[bytes]:
-        status = response.status_code
+    def _chunks(self, response: HTTPResponse, url: str, offset: int) -> Iterator[bytes]:
+        status = response.status
         if status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE and offset:
             if response.headers.get("Content-Range", "") == f"bytes */{offset}":
                 return  # exactly at the end
@@ -49,11 +61,87 @@ class HttpArtifactSource:
         if status not in (HTTPStatus.OK, HTTPStatus.PARTIAL_CONTENT):
             raise FetchUnreachableError(f"{url} answered {status}")
         skip = offset if status == HTTPStatus.OK else 0
-        # Without a chunk size, httpx gives what a read brought, at most 64 KiB; with one, it
-        # would lose the unfinished chunk when the link is cut.
-        for chunk in response.iter_raw():
+        for chunk in _body(response, url):
             if skip < len(chunk):
                 yield chunk[skip:]
             skip = max(0, skip - len(chunk))
         if skip:
             raise FetchUnreachableError(f"{url} has no byte {offset}")
+
+
+def get_headers(url: str) -> tuple[int, Mapping[str, str]]:
+    """Status and headers of a GET, names in lower case. Raises FetchUnreachableError."""
+    with _get(url, {}) as response:
+        return response.status, {name.lower(): value for name, value in response.getheaders()}
+
+
+@contextmanager
+def _get(url: str, headers: Mapping[str, str]) -> Iterator[HTTPResponse]:
+    try:
+        parts = urlsplit(url)
+        proxy = proxy_for(parts.scheme, parts.hostname or "")
+        connection, target, extra = _way(url, parts, proxy)
+    except (ValueError, HTTPException) as error:
+        raise FetchUnreachableError(f"{url}: {error}") from error
+    with closing(connection):
+        try:
+            connection.connect()
+            connection.sock.settimeout(READ_TIMEOUT_S)
+            asked = {"Accept-Encoding": "identity", **extra, **headers}
+            connection.request("GET", target, headers=asked)
+            response = connection.getresponse()
+        except (OSError, HTTPException) as error:
+            raise FetchUnreachableError(f"{url}: {_in_words(error)}") from error
+        with response:
+            yield response
+
+
+def _way(
+    url: str, parts: SplitResult, proxy: Proxy | None
+) -> tuple[HTTPConnection, str, Mapping[str, str]]:
+    """Whom to connect to, what to ask for there, and the headers that the proxy wants."""
+    host, port = parts.hostname or "", parts.port
+    to = (proxy.host, proxy.port) if proxy else (host, port)
+    if parts.scheme == "https":
+        context = ssl.create_default_context()
+        secure = HTTPSConnection(*to, timeout=CONNECT_TIMEOUT_S, context=context)
+        if proxy:
+            secure.set_tunnel(host, port or HTTPS_PORT, headers=dict(proxy.headers))
+        return secure, parts.path, {}
+    plain = HTTPConnection(*to, timeout=CONNECT_TIMEOUT_S)
+    return (plain, url, proxy.headers) if proxy else (plain, parts.path, {})
+
+
+def _body(response: HTTPResponse, url: str) -> Iterator[bytes]:
+    """What each read brings, so that nothing that came is lost when the link is cut."""
+    try:
+        while chunk := response.read1(READ_MAX_BYTES):
+            yield chunk
+    except (OSError, HTTPException) as error:
+        raise FetchUnreachableError(f"{url}: {_in_words(error)}") from error
+    if response.length:
+        raise FetchUnreachableError(f"{url}: the connection ended {response.length} bytes early")
+
+
+def _in_words(error: Exception) -> str:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        today = time.strftime("%Y-%m-%d", time.gmtime())
+        if error.verify_code == _NOT_YET_VALID:
+            return (
+                f"the controller's certificate is not valid yet, says this device's clock, which "
+                f"stands at {today}: set the clock"
+            )
+        if error.verify_code == _EXPIRED:
+            return (
+                f"the controller's certificate has expired, says this device's clock, which stands "
+                f"at {today}: renew the certificate, or set the clock"
+            )
+        return f"the controller's certificate is not trusted: {error.verify_message}"
+    return str(error) or type(error).__name__
+
+
+def _time_said(response: HTTPResponse) -> float | None:
+    try:
+        return parsedate_to_datetime(response.headers.get("Date", "")).timestamp()
+    except ValueError:
+        return None

@@ -1,33 +1,19 @@
-"""What runners print, in one bounded file a slot: `runner-<slot>.log` and one older.
+"""What runners print: a bounded log a slot, and the last words of each process."""
 
-Invariant: never more than RUNNER_LOG_MAX_BYTES on disk a slot, however much a model floods.
-"""
-
-import threading
 from pathlib import Path
 from typing import Final
 
-from edgeloop_protocol.limits import RUNNER_LOG_MAX_BYTES
+from edgeloop_agent.shell.bounded_log import BoundedLog
 
-FILE_MAX_BYTES: Final = RUNNER_LOG_MAX_BYTES // 2
 TAIL_MAX_BYTES: Final = 2000
 
 
-class RunnerLog:
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._lock = threading.Lock()
+def runner_log_path(state_dir: Path, slot: str) -> Path:
+    return state_dir / f"runner-{slot}.log"
 
-    def write(self, chunk: bytes) -> None:
-        with self._lock:
-            try:
-                with self._path.open("ab") as file:
-                    file.write(chunk[-FILE_MAX_BYTES:])
-                    full = file.tell() >= FILE_MAX_BYTES
-                if full:
-                    self._path.replace(self._path.with_name(self._path.name + ".1"))
-            except OSError:
-                return  # a full disk: the log is the first thing to go without
+
+def runner_log(state_dir: Path, slot: str) -> BoundedLog:
+    return BoundedLog(runner_log_path(state_dir, slot))
 
 
 class Tail:

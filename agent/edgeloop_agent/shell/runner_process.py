@@ -51,7 +51,7 @@ from edgeloop_agent.runner_protocol import (
 )
 from edgeloop_agent.shell.model_store import manifest_path, model_path
 from edgeloop_agent.shell.os_disk import OsDisk
-from edgeloop_agent.shell.runner_log import RunnerLog, Tail
+from edgeloop_agent.shell.runner_log import Tail, runner_log
 from edgeloop_protocol.limits import RUNNER_LINE_MAX_BYTES, TEXT_MAX_CHARS
 from edgeloop_protocol.messages import VersionRef
 
@@ -83,9 +83,11 @@ class RunnerProcesses:
             for slot, one in config.slots.items()
             if (endpoint := endpoint_of(one.source)) is not None
         }
-        self._logs = {
-            slot: RunnerLog(Path(config.state_dir) / f"runner-{slot}.log") for slot in config.slots
-        }
+        self._logs = {slot: runner_log(Path(config.state_dir), slot) for slot in config.slots}
+
+    def use(self, config: AgentConfig) -> None:
+        """For the runners that are started from now on."""
+        self._config = config
 
     def start(self, effect: StartRunner) -> None:
         ours, theirs = socket.socketpair()

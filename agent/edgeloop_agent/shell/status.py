@@ -106,3 +106,11 @@ def read_status(state_dir: Path) -> dict[str, Any]:
         ) from error
     document["running"] = is_locked(state_dir)
     return document
+
+
+def in_one_line(device: Device) -> str:
+    """For whoever looks at the process from outside."""
+    slots = ", ".join(
+        f"{slot.slot}: {slot.state} {slot.champion or 'nothing yet'}" for slot in device.reported()
+    )
+    return f"{'connected' if device.connected else 'not connected'}; {slots}"

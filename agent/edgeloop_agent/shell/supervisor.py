@@ -9,8 +9,8 @@ in memory that a disk would take.
 """
 
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Final
 
 from edgeloop_agent.config import AgentConfig
@@ -23,6 +23,7 @@ from edgeloop_agent.core.events import (
     Event,
     JournalFailed,
     JournalSaved,
+    RestartRunnerAsked,
     RunnerExited,
     Started,
     Tick,
@@ -38,22 +39,29 @@ from edgeloop_agent.ports import (
     Traffic,
 )
 from edgeloop_agent.shell.model_store import ModelStore
+from edgeloop_agent.shell.rejections import Rejections
+from edgeloop_agent.shell.requests import Diagnose, Requests
 from edgeloop_agent.shell.telemetry import Telemetry
 from edgeloop_agent.shell.uplink import Uplink
 from edgeloop_protocol.clock import Clock
 from edgeloop_protocol.errors import ProtocolError
-from edgeloop_protocol.messages import Ack, Desired, Inventory, decode
+from edgeloop_protocol.messages import Ack, Desired, Inventory, Request, decode
 from edgeloop_protocol.mqtt import Broker, BrokerListener
 from edgeloop_protocol.topics import Down, parse_down_topic
 
 logger = logging.getLogger(__name__)
 
-REJECTED_EVENT_INTERVAL_S: Final = 60.0
 JOURNAL_RETRY_S: Final = 1.0
+NOBODY: Final = ""
+"""Asked for by no request, so nobody is answered."""
 
 
 def _none_dropped() -> int:
     return 0
+
+
+def _nothing_to_show(request: Request) -> str:
+    return f"no {request.asks} are kept here"
 
 
 @dataclass(slots=True)
@@ -75,12 +83,7 @@ class Parts:
     jitter: Callable[[], float]
     messages_dropped: Callable[[], int] = _none_dropped
     outbox_problem: str = ""
-
-
-@dataclass(slots=True)
-class Rejections:
-    count: int = 0
-    event_at: float = field(default=float("-inf"))
+    diagnose: Diagnose = _nothing_to_show
 
 
 class Supervisor:
@@ -95,6 +98,7 @@ class Supervisor:
         "_journal_retry_at",
         "_parts",
         "_rejections",
+        "_requests",
         "_unsaved",
         "_uplink",
     )
@@ -107,7 +111,8 @@ class Supervisor:
         )
         self._epoch = parts.telemetry.outbox.epoch
         self._uplink = Uplink(parts.config, parts.broker, self._epoch, parts.take_inventory)
-        self._rejections = Rejections()
+        self._requests = Requests(self._uplink, parts.diagnose)
+        self._rejections = Rejections(parts.telemetry, parts.clock)
         self._closed = False
         self._answers: list[Event] = []
         self._unsaved: DeviceSnapshot | None = None
@@ -169,6 +174,16 @@ class Supervisor:
         self._parts.fetcher.stop()
         self._parts.status.refresh(self._device, self._traffic(), stopped=True)
 
+    def reconfigure(self, config: AgentConfig, restart_slots: Iterable[str]) -> None:
+        """The labels and what runners are started with; the rest stays as it was begun with."""
+        labels_differ = config.labels != self._parts.config.labels
+        self._parts.config = config
+        self._uplink.use(config)
+        if labels_differ and self._device.connected:
+            self._uplink.hello(do.SendHello(self._device.revision, self._device.reported()))
+        for slot in restart_slots:
+            self._handle(RestartRunnerAsked(slot, NOBODY))
+
     def take(self, item: Event | RunnerSaid | DownlinkMessage) -> None:
         """Something happened; `turn` follows."""
         if isinstance(item, RunnerSaid):
@@ -189,18 +204,16 @@ class Supervisor:
                 return
             if kind is Down.ACK:
                 self._parts.telemetry.acknowledged(decode(Ack, message.payload))
-            elif not self._closed:
+            elif self._closed:
+                return
+            elif kind is Down.REQUEST:
+                event = self._requests.take(decode(Request, message.payload))
+                if event is not None:
+                    self._handle(event)
+            else:
                 self._handle(DesiredReceived(decode(Desired, message.payload)))
         except ProtocolError as error:
-            self._reject(str(error))
-
-    def _reject(self, why: str) -> None:
-        self._rejections.count += 1
-        now = self._parts.clock.monotonic()
-        if now - self._rejections.event_at >= REJECTED_EVENT_INTERVAL_S:
-            self._rejections.event_at = now
-            logger.warning("a message was dropped: %s", why)
-            self._parts.telemetry.event("message_rejected", detail=why[:200])
+            self._rejections.reject(str(error))
 
     def _handle(self, event: Event) -> None:
         self._answers.append(event)
@@ -254,6 +267,9 @@ class Supervisor:
             case do.AppendEvent():
                 logger.info("slot %s: %s: %s", effect.slot, effect.name, effect.detail)
                 parts.telemetry.event(effect.name, effect.slot, effect.version, effect.detail)
+            case do.AnswerRequest():
+                if effect.request != NOBODY:
+                    self._requests.answered(effect)
             case do.CollectGarbage():
                 parts.fetcher.keep(effect.keep_manifests)
                 parts.store.collect_garbage(effect.keep_manifests, effect.keep_artifacts)

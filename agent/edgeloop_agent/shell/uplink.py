@@ -8,7 +8,16 @@ from collections.abc import Callable
 
 from edgeloop_agent.config import AgentConfig
 from edgeloop_agent.core.effects import SendHello, SendReported
-from edgeloop_protocol.messages import Hello, Inventory, Presence, Reported, Said, Wire, encode
+from edgeloop_protocol.messages import (
+    Hello,
+    Inventory,
+    Presence,
+    Reported,
+    Response,
+    Said,
+    Wire,
+    encode,
+)
 from edgeloop_protocol.mqtt import Broker
 from edgeloop_protocol.topics import Up, up_topic
 
@@ -27,6 +36,7 @@ class Uplink:
         self._take_inventory = take_inventory
         self._sequence = 0
         self._said: Said | None = None
+        self._greeted = 0
         self.sent_bytes = 0
 
     def presence(self, online: bool) -> None:
@@ -34,12 +44,13 @@ class Uplink:
 
     def hello(self, effect: SendHello) -> None:
         self.presence(online=True)
+        self._greeted = self._next_sequence()
         self._say(
             Up.HELLO,
             Hello(
                 device_id=self._config.device_id,
                 epoch=self._epoch,
-                sequence=self._next_sequence(),
+                sequence=self._greeted,
                 revision=effect.revision,
                 labels=self._config.labels,
                 inventory=self._take_inventory(),
@@ -62,6 +73,17 @@ class Uplink:
     def said(self) -> Said | None:
         """The last hello or reported; None before the first."""
         return self._said
+
+    def has_heard_us(self, said: Said) -> bool:
+        """Did whoever heard `said` last hear us in this connection, or at least its hello?"""
+        return said.epoch == self._epoch and self._greeted <= said.sequence <= self._sequence
+
+    def response(self, response: Response) -> None:
+        self._say(Up.RESPONSE, response)
+
+    def use(self, config: AgentConfig) -> None:
+        """Another configuration of the same device: its labels are told by the next hello."""
+        self._config = config
 
     def telemetry(self, payload: bytes) -> bool:
         """Whether the broker's client took it."""

@@ -9,6 +9,7 @@ from edgeloop_controller.artifacts import ArtifactStore
 from edgeloop_controller.broker import EmbeddedBroker, InboxListener
 from edgeloop_controller.config import ControllerConfig
 from edgeloop_controller.services.desired import DesiredPublisher
+from edgeloop_controller.services.diagnosis import Diagnosis
 from edgeloop_controller.services.drift_watch import DriftWatch
 from edgeloop_controller.services.inbox import Inbox
 from edgeloop_controller.services.ingest import Ingest
@@ -40,6 +41,7 @@ class Services:
     drift_watch: DriftWatch
     labelling: Labelling
     retraining: Retraining
+    diagnosis: Diagnosis
 
 
 async def _services(request: Request) -> Services:

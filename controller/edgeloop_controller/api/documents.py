@@ -7,8 +7,10 @@ from typing import Annotated, Any, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from edgeloop_controller.services.diagnosis import TIMEOUT_S_DEFAULT, TIMEOUT_S_MAX
+from edgeloop_protocol.limits import REQUEST_LINES_MAX
 from edgeloop_protocol.manifest import Manifest
-from edgeloop_protocol.messages import Inventory, Refusal, VersionRef
+from edgeloop_protocol.messages import Ask, Inventory, Name, Refusal, VersionRef
 
 
 class Document(BaseModel):
@@ -139,6 +141,21 @@ class DeviceDetail(DeviceSummary):
     labels_set: dict[str, str]
     inventory: Inventory
     telemetry: list[TelemetryDocument]
+
+
+class DiagnosisRequest(Document):
+    asks: Ask
+    slot: Name | None = None
+    lines: Annotated[int, Field(ge=1, le=REQUEST_LINES_MAX)] = 200
+    timeout_s: Annotated[float, Field(gt=0, le=TIMEOUT_S_MAX)] = TIMEOUT_S_DEFAULT
+
+
+class DiagnosisDocument(Document):
+    device: str
+    asks: Ask
+    slot: str | None
+    done: bool = Field(description="whether the device did what was asked; if not, text says why")
+    text: str
 
 
 class LabelsPatch(BaseModel):

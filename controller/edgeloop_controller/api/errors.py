@@ -13,6 +13,7 @@ from edgeloop_controller.errors import (
     ArtifactError,
     ConflictError,
     ControllerError,
+    NoAnswerError,
     NotFoundError,
     RefusedInputError,
     TooLargeError,
@@ -30,6 +31,7 @@ STATUSES: Final[tuple[tuple[type[Exception], int], ...]] = (
     (RefusedInputError, 422),
     (ProtocolError, 422),
     (ArtifactError, 503),
+    (NoAnswerError, 504),
     (TrainingError, 500),
     (ControllerError, 500),
 )

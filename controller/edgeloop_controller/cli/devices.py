@@ -1,5 +1,6 @@
 """`edgeloop device`."""
 
+from enum import StrEnum
 from typing import Annotated, Any
 
 import typer
@@ -53,6 +54,40 @@ def label(
         output.print_json(document)
     else:
         output.say(f"{document['id']}: {_labels(document['labels'])}")
+
+
+class Asked(StrEnum):
+    LOGS = "logs"
+    STATUS = "status"
+    RESTART_RUNNER = "restart-runner"
+
+
+@app.command()
+def diagnose(
+    device_id: str,
+    asks: Annotated[Asked, typer.Argument(help="what to ask the device for")],
+    slot: Annotated[
+        str | None, typer.Option(help="whose runner: of logs, without it, the agent's own")
+    ] = None,
+    lines: Annotated[int, typer.Option(help="of logs, the newest")] = 200,
+    timeout_s: Annotated[float, typer.Option("--timeout", help="seconds to wait")] = 15.0,
+    json: Json = False,
+) -> None:
+    """Ask a device for its logs or its status, or let a slot's runner begin anew."""
+    body = {
+        "asks": asks.value.replace("-", "_"),
+        "slot": slot,
+        "lines": lines,
+        "timeout_s": timeout_s,
+    }
+    with connected() as client:
+        document = client.post(f"/devices/{quoted(device_id)}/diagnosis", body)
+    if json:
+        output.print_json(document)
+    elif document["done"]:
+        typer.echo(document["text"])
+    else:
+        output.fail(f"{device_id}: {document['text']}", "", ExitCode.CONFLICT)
 
 
 def _parse(text: str) -> tuple[str, str | None]:

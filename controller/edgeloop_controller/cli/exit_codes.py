@@ -13,6 +13,7 @@ class ExitCode(IntEnum):
     REFUSED_INPUT = 5
     UNREACHABLE = 6
     CANNOT_START = 7
+    NO_ANSWER = 8
 
 
 MEANINGS: Final = {
@@ -24,6 +25,7 @@ MEANINGS: Final = {
     ExitCode.REFUSED_INPUT: "a file, selector, label or other input that cannot be used",
     ExitCode.UNREACHABLE: "no controller answers at the URL",
     ExitCode.CANNOT_START: "serve: a port or the data directory is in use",
+    ExitCode.NO_ANSWER: "the device that was asked did not answer in time",
 }
 
 # HTTP status of the controller's answer → exit code; any other is FAILED.
@@ -32,4 +34,5 @@ BY_STATUS: Final = {
     409: ExitCode.CONFLICT,
     413: ExitCode.REFUSED_INPUT,
     422: ExitCode.REFUSED_INPUT,
+    504: ExitCode.NO_ANSWER,
 }

@@ -19,6 +19,7 @@ from edgeloop_protocol.messages import (
     Presence,
     RecordBody,
     Reported,
+    Response,
     TelemetryBatch,
     UpMessage,
     decode,
@@ -72,6 +73,8 @@ def _decode(kind: Up, payload: bytes) -> UpMessage | PartialBatch:
             return _decode_telemetry(payload)
         case Up.PRESENCE:
             return decode(Presence, payload)
+        case Up.RESPONSE:
+            return decode(Response, payload)
 
 
 def _decode_telemetry(payload: bytes) -> TelemetryBatch | PartialBatch:

@@ -19,6 +19,7 @@ from sqlalchemy.orm import Session
 from edgeloop_controller.services import device_state
 from edgeloop_controller.services.decoding import Received, Refused, decode_inbound
 from edgeloop_controller.services.desired import DesiredPublisher, Outbound, wanted_slots
+from edgeloop_controller.services.diagnosis import Diagnosis
 from edgeloop_controller.services.failure_log import FailureLog
 from edgeloop_controller.services.inbox import Inbound, Inbox
 from edgeloop_controller.services.unheard import Unheard
@@ -37,7 +38,15 @@ from edgeloop_controller.store.telemetry import (
 )
 from edgeloop_protocol.clock import Clock
 from edgeloop_protocol.limits import TEXT_MAX_CHARS
-from edgeloop_protocol.messages import Ack, Hello, Presence, Reported, TelemetryBatch, encode
+from edgeloop_protocol.messages import (
+    Ack,
+    Hello,
+    Presence,
+    Reported,
+    Response,
+    TelemetryBatch,
+    encode,
+)
 from edgeloop_protocol.topics import Down, down_topic
 
 logger = logging.getLogger(__name__)
@@ -77,6 +86,7 @@ class _Outcome:
     answer: set[str] = field(default_factory=set)
     heard: set[str] = field(default_factory=set)
     unheard: set[str] = field(default_factory=set)
+    responses: list[tuple[str, Response]] = field(default_factory=list)
     refusals: dict[str, Refused] = field(default_factory=dict)
     """The first one of each sender that is to be shown."""
 
@@ -101,6 +111,7 @@ class Ingest:
         unheard: Unheard,
         clock: Clock,
         batch_max_messages: int,
+        diagnosis: Diagnosis | None = None,
     ) -> None:
         self._database = database
         self._inbox = inbox
@@ -109,6 +120,7 @@ class Ingest:
         self._unheard = unheard
         self._clock = clock
         self._batch_max_messages = batch_max_messages
+        self._diagnosis = diagnosis
         self._shown_at: dict[str, float] = {}
         self._stopping = threading.Event()
         self._failures = FailureLog(logger)
@@ -203,6 +215,9 @@ class Ingest:
         for (device_id, epoch), through in outcome.acks.items():
             ack = Ack(epoch=epoch, through=through)
             self._outbound.publish(down_topic(device_id, Down.ACK), encode(ack))
+        for device_id, response in outcome.responses:
+            if self._diagnosis is not None:
+                self._diagnosis.answered(device_id, response)
         self._unheard.heard(outcome.heard)
         self._desired.publish(outcome.answer - outcome.unheard)
         self._unheard.ask(outcome.unheard)
@@ -253,6 +268,9 @@ def _take(known: _Known, one: Received, now: float, outcome: _Outcome, rows: Row
         outcome.counters.ignored += not known.devices.take_reported(device_id, message, now)
     elif isinstance(message, Presence):
         outcome.counters.ignored += not known.devices.take_presence(device_id, message, now)
+    elif isinstance(message, Response):
+        outcome.responses.append((device_id, message))
+        known.devices.seen(device_id, now)
     else:
         result = take_batch(known.cursors[device_id, message.epoch], message, now, rows)
         outcome.acks[device_id, message.epoch] = result.through

@@ -46,6 +46,23 @@ def set_labels(
         return _detail(session, device)
 
 
+@router.post("/{device_id}/diagnosis")
+def diagnose(
+    device_id: str, request: documents.DiagnosisRequest, services: Context
+) -> documents.DiagnosisDocument:
+    """Ask the device and wait for its answer; 504 when none comes in time."""
+    answer = services.diagnosis.ask(
+        device_id, request.asks, request.slot, request.lines, request.timeout_s
+    )
+    return documents.DiagnosisDocument(
+        device=device_id,
+        asks=request.asks,
+        slot=request.slot,
+        done=answer.done,
+        text=answer.text,
+    )
+
+
 def _check(labels: dict[str, str | None]) -> None:
     for key, value in labels.items():
         if not key or len(key) > NAME_MAX_CHARS or not key[0].isalnum() or " " in key:

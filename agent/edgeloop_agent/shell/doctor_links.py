@@ -1,0 +1,102 @@
+"""The doctor's checks of what is reached over the network: broker, controller, TLS."""
+
+import threading
+from collections.abc import Iterator
+from email.utils import parsedate_to_datetime
+from typing import Final
+
+from edgeloop_agent.config import AgentConfig
+from edgeloop_agent.errors import FetchUnreachableError
+from edgeloop_agent.shell.finding import Finding, failed, fine, warning
+from edgeloop_agent.shell.http_source import get_headers
+from edgeloop_protocol.clock import Clock
+from edgeloop_protocol.mqtt import BrokerAddress, PahoBroker
+
+ANSWER_TIMEOUT_S: Final = 8.0
+CLOCK_APART_S_MAX: Final = 60.0
+
+
+class _Listener:
+    def __init__(self) -> None:
+        self.heard = threading.Event()
+        self.reason: str | None = None
+
+    def connected(self) -> None:
+        self.heard.set()
+
+    def disconnected(self, reason: str) -> None:
+        self.reason = reason
+        self.heard.set()
+
+    def message(self, topic: str, payload: bytes) -> None:
+        """Nothing is subscribed to."""
+
+
+def broker(config: AgentConfig) -> Iterator[Finding]:
+    """By a client id of its own: the device's would end the connection of an agent that runs."""
+    address = BrokerAddress(
+        config.broker.host, config.broker.port, config.broker.username, config.broker.password
+    )
+    listener = _Listener()
+    connection = PahoBroker(address, client_id=f"{config.device_id}-doctor", subscriptions=())
+    connection.start(listener)
+    try:
+        listener.heard.wait(ANSWER_TIMEOUT_S)
+    finally:
+        connection.stop()
+    if not listener.heard.is_set():
+        yield failed(
+            "broker",
+            f"{address} does not answer within {ANSWER_TIMEOUT_S:g} s",
+            "check host and port in [broker], the route and the firewall",
+        )
+    elif listener.reason is None:
+        yield fine("broker", f"{address} accepts a connection")
+    else:
+        yield failed(
+            "broker",
+            listener.reason,
+            "start the broker, or correct host, port, username and password in [broker]",
+        )
+
+
+def controller(config: AgentConfig, clock: Clock) -> Iterator[Finding]:
+    url = f"{config.controller_url.rstrip('/')}/v1/health"
+    is_tls = url.startswith("https://")
+    try:
+        status, headers = get_headers(url)
+    except FetchUnreachableError as error:
+        name = "tls" if "certificate" in str(error) else "controller"
+        yield failed(
+            name,
+            str(error),
+            "correct the clock, or install the authority that signed the controller's certificate"
+            if name == "tls"
+            else "start the controller, or correct controller_url",
+        )
+        return
+    if is_tls:
+        yield fine("tls", "the controller's certificate is valid")
+    if status != 200:
+        yield failed(
+            "controller",
+            f"{url} answered {status}: this is no healthy Edgeloop controller",
+            "correct controller_url, or look into the controller's log",
+        )
+        return
+    yield fine("controller", f"{config.controller_url} answers")
+    apart_s = _apart_s(headers.get("date", ""), clock.wall())
+    if apart_s is not None and abs(apart_s) > CLOCK_APART_S_MAX:
+        ahead = "ahead of" if apart_s > 0 else "behind"
+        yield warning(
+            "clock",
+            f"this device's clock is {abs(apart_s):.0f} s {ahead} the controller's",
+            "run an NTP client on both",
+        )
+
+
+def _apart_s(date: str, now: float) -> float | None:
+    try:
+        return now - parsedate_to_datetime(date).timestamp()
+    except ValueError:
+        return None

@@ -1,0 +1,84 @@
+"""Requests of a person far away: is it fresh, is it new, and the answer in bounded parts.
+
+Invariants: a request that was not asked in this connection is refused, by what its sender had heard
+of us and by no clock (EL-DIAG-2); a restart is done once for an id (EL-DIAG-3); every request that
+can be decoded is answered, with at most RESPONSE_PARTS_MAX messages (EL-DIAG-4).
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from typing import Final
+
+from edgeloop_agent.core.effects import AnswerRequest
+from edgeloop_agent.core.events import RestartRunnerAsked
+from edgeloop_agent.shell.uplink import Uplink
+from edgeloop_protocol.limits import (
+    REQUESTS_REMEMBERED_MAX,
+    RESPONSE_PART_MAX_CHARS,
+    RESPONSE_PARTS_MAX,
+)
+from edgeloop_protocol.messages import Ask, Request, Response
+
+ANSWER_MAX_CHARS: Final = RESPONSE_PARTS_MAX * RESPONSE_PART_MAX_CHARS
+
+Diagnose = Callable[[Request], str]
+"""The text for `logs` and `status`. Raises OSError when it cannot be read."""
+
+
+class Requests:
+    def __init__(self, uplink: Uplink, diagnose: Diagnose) -> None:
+        self._uplink = uplink
+        self._diagnose = diagnose
+        self._answers: OrderedDict[str, AnswerRequest] = OrderedDict()
+
+    def take(self, request: Request) -> RestartRunnerAsked | None:
+        """Answers what the shell can; the event is for the core, which answers it."""
+        known = self._answers.get(request.id)
+        if known is not None:
+            self._say(known)
+        elif not self._uplink.has_heard_us(request.said):
+            self._refuse(request, "it was asked before this connection: ask again")
+        elif request.asks in (Ask.LOGS, Ask.STATUS):
+            self._look(request)
+        elif request.asks == Ask.RESTART_RUNNER and request.slot is not None:
+            return RestartRunnerAsked(request.slot, request.id)
+        elif request.asks == Ask.RESTART_RUNNER:
+            self._refuse(request, "it names no slot")
+        else:
+            self._refuse(request, f"this agent does not understand {request.asks!r}")
+        return None
+
+    def answered(self, answer: AnswerRequest) -> None:
+        """By the core."""
+        self._answers[answer.request] = answer
+        if len(self._answers) > REQUESTS_REMEMBERED_MAX:
+            self._answers.popitem(last=False)
+        self._say(answer)
+
+    def _look(self, request: Request) -> None:
+        try:
+            text, done = self._diagnose(request), True
+        except OSError as error:
+            text, done = f"cannot be read: {error}", False
+        self._say(AnswerRequest(request.id, done, text))
+
+    def _refuse(self, request: Request, why: str) -> None:
+        self._say(AnswerRequest(request.id, done=False, detail=why))
+
+    def _say(self, answer: AnswerRequest) -> None:
+        texts = list(_parts(answer.detail))
+        for part, text in enumerate(texts, 1):
+            self._uplink.response(
+                Response(
+                    id=answer.request, done=answer.done, part=part, parts=len(texts), text=text
+                )
+            )
+
+
+def _parts(text: str) -> Iterator[str]:
+    """The end of what is too long: it is the newest."""
+    if len(text) > ANSWER_MAX_CHARS:
+        left_out = f"({len(text)} characters: only the last are shown)\n"
+        text = left_out + text[len(left_out) - ANSWER_MAX_CHARS :]
+    for start in range(0, max(1, len(text)), RESPONSE_PART_MAX_CHARS):
+        yield text[start : start + RESPONSE_PART_MAX_CHARS]
