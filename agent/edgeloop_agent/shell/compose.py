@@ -151,11 +151,7 @@ def _parts(
         host=host,
         fetcher=FetchWorker(downloader, take_inventory, inbox.post),
         take_inventory=take_inventory,
-        status=_status(
-            config,
-            StatusFile(state_dir, config.device_id, telemetry, clock, host.confinement),
-            broker,
-        ),
+        status=_status(config, status, broker),
         jitter=random.SystemRandom().random,
         messages_dropped=lambda: inbox.messages_dropped,
         outbox_problem=outbox.problem,
