@@ -20,7 +20,6 @@ from edgeloop_simulators.torture.fsyncs import FSYNCS, By, prove
 from edgeloop_simulators.torture.power import PowerCuts
 from edgeloop_simulators.torture.shelf import fill
 from edgeloop_simulators.torture.syscalls import Fault, Syscalls
-from edgeloop_simulators.torture.versions import Shelf
 
 CUTS: Final = 2000
 SEED: Final = 1
@@ -61,7 +60,7 @@ class Torture:
         self.failures += len(problems)
 
     def _strict_disk(self) -> Iterator[str]:
-        for struck in strict_disk.play(Shelf(self._shelf)):
+        for struck in strict_disk.play(self._shelf):
             where = f"{struck.fault.name} at {struck.operation}: "
             yield where + "; ".join(struck.problems) if struck.problems else ""
 

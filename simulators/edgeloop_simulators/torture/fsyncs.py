@@ -12,7 +12,6 @@ from typing import Final
 
 from edgeloop_simulators.torture import strict_disk
 from edgeloop_simulators.torture.power import PowerCuts
-from edgeloop_simulators.torture.versions import Shelf
 from edgeloop_simulators.virtual.seeds.mutation import Edit, Mutant, plant
 
 CUTS_MAX: Final = 300
@@ -56,7 +55,10 @@ FSYNCS: Final[dict[str, Fsync]] = {
         "disk.sync_directory(directory_of(path))",
     ),
     "artifact": _strict(
-        "the content of a downloaded model", "download:Downloader._fill", "file.sync()"
+        "the content of a downloaded model", "part_file:PartFiles._fill", "file.sync()"
+    ),
+    "patched": _strict(
+        "the content of a model that a patch made", "patch_route:PatchRoute._apply", "file.sync()"
     ),
     "artifact-name": _strict(
         "the name that a downloaded model got",
@@ -116,7 +118,7 @@ def prove(name: str, shelf: Path, seed: int) -> Proof:
 
 
 def _strict_problems(shelf: Path) -> Iterator[str]:
-    for struck in strict_disk.play(Shelf(shelf)):
+    for struck in strict_disk.play(shelf):
         yield next(iter(struck.problems), "")
 
 

@@ -38,6 +38,7 @@ from edgeloop_agent.shell.download import Downloader
 from edgeloop_agent.shell.fetch import perform
 from edgeloop_agent.shell.journal import FileJournal
 from edgeloop_agent.shell.model_store import ModelStore, manifest_path, model_path
+from edgeloop_agent.shell.patch_route import PatchRoute
 from edgeloop_agent.shell.supervisor import Parts, Supervisor
 from edgeloop_agent.shell.telemetry import Telemetry
 from edgeloop_protocol.lifecycle import RESTING, SlotState
@@ -55,6 +56,7 @@ from edgeloop_simulators.torture.subject import (
 from edgeloop_simulators.torture.versions import Shelf
 from edgeloop_simulators.twins.disk import MemoryDisk, Operation
 from edgeloop_simulators.twins.outbox import MemoryOutbox
+from edgeloop_simulators.twins.patch_applier import MemoryPatchApplier
 
 TURNS_MAX: Final = 400
 TURN_S: Final = 0.05
@@ -88,7 +90,13 @@ class Struck:
     problems: tuple[str, ...]
 
 
-def play(shelf: Shelf) -> Iterator[Struck]:
+def play(directory: Path) -> Iterator[Struck]:
+    """Of an update by the full file and of one by a patch. `directory`: the shelf's."""
+    for patched in (False, True):
+        yield from _play(Shelf(directory, patched=patched))
+
+
+def _play(shelf: Shelf) -> Iterator[Struck]:
     """One after the other, until an update has no further operation."""
     for place in count():
         for fault in Fault:
@@ -179,12 +187,16 @@ class _Update:
             telemetry=Telemetry(outbox, unlimited_budget(), self._clock),
             store=store,
             host=runners,
-            fetcher=_Fetcher(Downloader(self._shelf, store, 0), events.append),
+            fetcher=_Fetcher(self._downloader(store), events.append),
             take_inventory=lambda: INVENTORY,
             status=_NoStatus(),
             jitter=lambda: 0.0,
         )
         return Supervisor(parts), counterpart
+
+    def _downloader(self, store: ModelStore) -> Downloader:
+        patches = PatchRoute(MemoryPatchApplier(self._disk), store)
+        return Downloader(self._shelf, store, 0, patches)
 
     def _saved(self, line: str) -> None:
         self._ledger.take(line)

@@ -12,7 +12,7 @@ from typing import Final
 
 from edgeloop_agent.errors import FetchUnreachableError
 from edgeloop_protocol.limits import KIB
-from edgeloop_protocol.messages import Offer
+from edgeloop_protocol.messages import Offer, Patch
 
 CHUNK_BYTES: Final = 32 * KIB
 """A version of some 100 KB comes in a few chunks, each of them a write."""
@@ -22,17 +22,17 @@ _OFFERS_NAME: Final = "offers.json"
 
 
 class Shelf:
-    """An ArtifactSource: the network is not what is tortured here."""
+    """An ArtifactSource: the network is not what is tortured here. `patched`: the second version is
+    offered with a patch from the first."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, patched: bool = False) -> None:
         self.stream = directory / STREAM_NAME
+        offers = json.loads((directory / _OFFERS_NAME).read_bytes())
         self.offers = tuple(
-            Offer.model_validate(offer)
-            for offer in json.loads((directory / _OFFERS_NAME).read_bytes())
+            Offer.model_validate(offer if patched else {**offer, "patch": None}) for offer in offers
         )
-        digests = {
-            d for offer in self.offers for d in (offer.manifest_digest, offer.artifact_digest)
-        }
+        digests = [d for o in self.offers for d in (o.manifest_digest, o.artifact_digest)]
+        digests += [offer.patch.digest for offer in self.offers if offer.patch is not None]
         self._contents = {digest: (directory / digest).read_bytes() for digest in digests}
 
     @contextmanager
@@ -46,6 +46,9 @@ class Shelf:
         )
 
 
-def write_offers(directory: Path, offers: list[Offer]) -> None:
-    document = [offer.model_dump(mode="json") for offer in offers]
+def write_offers(directory: Path, offers: list[Offer], patch: Patch) -> None:
+    """`patch`: from the first to the second."""
+    first, second = offers
+    patched = second.model_copy(update={"patch": patch})
+    document = [offer.model_dump(mode="json") for offer in (first, patched)]
     (directory / _OFFERS_NAME).write_text(json.dumps(document))

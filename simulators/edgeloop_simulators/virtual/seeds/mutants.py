@@ -46,7 +46,7 @@ MUTANTS: Final[dict[str, Mutant]] = {
     "artifact-not-synced": _one(
         "a downloaded model is renamed without an fsync of the file",
         1,
-        _AGENT + "shell.download:Downloader._fill",
+        _AGENT + "shell.part_file:PartFiles._fill",
         "file.sync()",
         "pass",
     ),
@@ -68,9 +68,10 @@ MUTANTS: Final[dict[str, Mutant]] = {
     "artifact-unchecked": _one(
         "the digest of a downloaded model is not looked at",
         58,
-        _AGENT + "shell.download:Downloader._is_filled_right",
-        "digest == offer.artifact_digest",
-        "True",
+        _AGENT + "shell.part_file:PartFiles._is_filled_right",
+        "if digest != wanted.digest:\n        self._disk.remove(wanted.part)\n"
+        "    return digest == wanted.digest",
+        "return True",
     ),
     "manifest-unchecked": _one(
         "the digest of a downloaded manifest is not looked at",
