@@ -21,8 +21,10 @@ ROOT: Final = Path(__file__).parents[1]
 README: Final = ROOT / "agent" / "README.md"
 PYTHONS: Final = ("3.11", "3.13")
 NO_INDEX: Final = 3
-ELSEWHERE: Final = ("ai-edge-litert", "tflite-runtime")
-"""Runtimes that somebody may use where there is no other."""
+EXTRAS: Final = ("onnx", "tflite", "deltas")
+WHOLES: Final = (("onnx",), ("tflite",), ("onnx", "deltas"))
+BESIDE: Final = ("pydantic-core", "tflite-runtime")
+"""What pydantic is compiled as, and the runtime that is left where no other is to be had."""
 TIMEOUT_S: Final = 120
 
 
@@ -46,19 +48,18 @@ COMPAT: Final = {
 }
 
 
-def requirements() -> list[str]:
-    """What the agent asks for, with the protocol's part of it and what pydantic is compiled as; and
-    every runtime that its extras name or that the docs speak of."""
+def requirements(*extras: str) -> list[str]:
+    """What `edgeloop-agent[extras]` asks for besides our own two distributions, the protocol's part
+    of it included."""
     agent, protocol = (
         tomllib.loads((ROOT / part / "pyproject.toml").read_text())["project"]
         for part in ("agent", "protocol")
     )
-    asked = [*agent["dependencies"], *protocol["dependencies"], "pydantic-core"]
-    for name in ("mqtt", "numpy"):
-        asked += protocol["optional-dependencies"][name]
-    for extra in agent["optional-dependencies"].values():
-        asked += extra
-    asked += ELSEWHERE
+    asked = [*agent["dependencies"], *protocol["dependencies"]]
+    for extra in extras:
+        asked += agent["optional-dependencies"][extra]
+    for extra in ("mqtt", "numpy", *extras):
+        asked += protocol["optional-dependencies"].get(extra, ())
     named = {name_of(it): it for it in reversed(asked) if not it.startswith("edgeloop-")}
     return list(reversed(named.values()))
 
@@ -84,18 +85,14 @@ def resolve(machine: Machine, python: str, *asked: str, alone: bool = True) -> d
     return {it["metadata"]["name"]: it["metadata"]["version"] for it in installed}
 
 
-def agent_whole() -> list[str]:
-    """What `pip install edgeloop-agent[onnx]` brings besides our own two distributions."""
-    return [it for it in requirements() if name_of(it) not in ("pydantic-core", *ELSEWHERE)]
-
-
 def table() -> str:
     places = [(machine, python) for machine in MACHINES for python in PYTHONS]
     rows = [["", *(f"{m.name}, {p}" for m, p in places)], ["---"] * (len(places) + 1)]
-    for asked in requirements():
+    for asked in (*requirements(*EXTRAS), *BESIDE):
         rows.append([name_of(asked), *(_cell(resolve(*place, asked)) for place in places)])
-    whole = (_cell(resolve(*place, *agent_whole(), alone=False)) for place in places)
-    rows.append(["**edgeloop-agent[onnx]**", *whole])
+    for extras in WHOLES:
+        whole = (_cell(resolve(*place, *requirements(*extras), alone=False)) for place in places)
+        rows.append([f"**edgeloop-agent[{','.join(extras)}]**", *whole])
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
