@@ -90,6 +90,9 @@ def test_status_in_words(tmp_path, capsys):
         "broker_connected": False,
         "slots": [slot],
         "outbox": {"held": 4, "held_bytes": 500, "dropped": 0},
+        "confinement": {
+            "main": {"done": ["no network: network namespace"], "lacking": ["nice 5: not so: no"]}
+        },
     }
     (tmp_path / "status.json").write_text(json.dumps(document))
     assert main(["status", "--config", str(path)]) == 4, "the lock says that nobody runs"
@@ -98,6 +101,8 @@ def test_status_in_words(tmp_path, capsys):
     assert "refused tiny@2: nan or inf" in shown
     assert "not running" in shown
     assert "4 records" in shown
+    assert "runner: no network: network namespace" in shown
+    assert "runner not confined: nice 5: not so: no" in shown
 
 
 def test_the_supervisor_imports_no_numpy_no_runtime_and_no_http():
