@@ -19,7 +19,7 @@ from edgeloop_protocol.limits import MIB
 
 ADDRESS_SPACE_HEADROOM_BYTES: Final = 256 * MIB
 """Above what is resident: threads' stacks (8 MiB each) and their heaps (64 MiB each, most of it
-never touched), alignment. Measured for onnxruntime 1.32: at most 65 MiB, by an arena that doubles."""
+never touched). Measured for onnxruntime 1.32: at most 65 MiB, by an arena that doubles."""
 OOM_SCORE: Final = 500
 """When the device's memory ends, the kernel takes the runner and not the supervisor."""
 _DEV_NULL: Final = Path("/dev/null")
