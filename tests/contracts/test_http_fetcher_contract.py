@@ -195,6 +195,7 @@ def test_manifest_and_artifact_come_in_the_order_asked_and_are_stored(rig: Any) 
     assert first == ManifestFetched("main", OFFER.manifest_digest, MANIFEST, INVENTORY, False)
     assert second == ArtifactFetched("main", OFFER.manifest_digest)
     assert rig.disk.read(manifest_path(OFFER.manifest_digest)) == MANIFEST.canonical()
+    rig.disk.sync_directory("")  # as a save of the journal does, beside `models`
     assert rig.disk.durable(model_path(OFFER.manifest_digest)) == MODEL
 
 

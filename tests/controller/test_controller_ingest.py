@@ -383,6 +383,21 @@ def test_a_late_report_changes_nothing(
         assert row.state_sequence == 2
 
 
+def test_a_late_report_of_an_older_boot_changes_nothing_but_asks(
+    controller: Any, database: Database, make_device: Any
+) -> None:
+    """EL-STATE-4."""
+    older, newer = make_device("d1", epoch="0" * 16), make_device("d1", epoch="1" * 16)
+    controller.takes(older.hello(), older.reported())
+    late = older.reported()
+    controller.takes(newer.hello(), late)
+    with database.reading() as session:
+        row = session.get(Device, "d1")
+        assert row is not None
+        assert row.epoch == "1" * 16
+    assert controller.broker.desired("d1")[-1].wants_hello
+
+
 def test_a_full_inbox_refuses_and_counts() -> None:
     inbox = Inbox(max_messages=2, max_bytes=1000)
     assert inbox.put("t", b"1")

@@ -1,7 +1,7 @@
 """What devices say of themselves: hello, reported state, presence. Works on rows, writes nothing.
 
-Invariants: within an epoch only a higher sequence changes anything; a report of another epoch
-counts only from a device that is not behind what it already reported (revisions only grow).
+Invariants: within an epoch only a higher sequence changes anything; another epoch begins with its
+hello, since a report may be of an older boot and late: the device is asked for a hello then.
 """
 
 from collections.abc import Sequence
@@ -55,19 +55,18 @@ class Devices:
         device = self.rows.get(device_id)
         if device is None:
             return False
-        if reported.epoch == device.epoch:
-            newer = reported.sequence > device.state_sequence
-        else:
-            newer = reported.revision >= device.revision_seen
-        if not newer:
+        if reported.epoch != device.epoch or reported.sequence <= device.state_sequence:
             return False
         _check_storable(reported)
-        device.epoch = reported.epoch
         device.state_sequence = reported.sequence
         device.revision_seen = reported.revision
         self._seen(device, now)
         _replace_slots(device, reported.slots, now)
         return True
+
+    def is_of_another_boot(self, device_id: str, reported: Reported) -> bool:
+        device = self.rows.get(device_id)
+        return device is None or device.epoch != reported.epoch
 
     def has_unheard(self, device_id: str, said: Said | None) -> bool:
         """Whether the device said a hello or a reported that never came here (EL-STATE-6)."""

@@ -265,6 +265,8 @@ def _take(known: _Known, one: Received, now: float, outcome: _Outcome, rows: Row
         if known.devices.take_hello(message, now):
             outcome.answer.add(device_id)
     elif isinstance(message, Reported):
+        if known.devices.is_of_another_boot(device_id, message):
+            outcome.unheard.add(device_id)
         outcome.counters.ignored += not known.devices.take_reported(device_id, message, now)
     elif isinstance(message, Presence):
         outcome.counters.ignored += not known.devices.take_presence(device_id, message, now)
