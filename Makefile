@@ -9,7 +9,7 @@ PACKAGES := protocol agent controller simulators
 PYTEST_JOBS ?= 2
 
 .PHONY: help setup demo test check bench bench-fleet bench-chaos bench-delta bench-scale explore mutants \
-	torture lock schemas clean test-packages
+	torture lock schemas wheels clean test-packages
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -75,6 +75,9 @@ schemas: $(STAMP)  ## write the JSON Schemas, the OpenAPI description and the li
 lock:  ## requirements.in -> requirements.txt (needs uv)
 	@uv pip compile requirements.in --generate-hashes --no-header --no-annotate \
 		--no-emit-index-url --no-emit-find-links --python-version 3.11 -q -o requirements.txt
+
+wheels: $(STAMP)  ## ask the package index whether the agent's table of wheels is true
+	@$(BIN)/python tools/wheels.py --check
 
 clean:  ## remove .venv and what runs left behind
 	@rm -rf $(VENV) demo-out .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
