@@ -210,8 +210,8 @@ MUTANTS: Final[dict[str, Mutant]] = {
         "a report that arrives late replaces a newer one",
         147,
         _CONTROLLER + "services.device_state:Devices.take_reported",
-        "newer = reported.sequence > device.state_sequence",
-        "newer = True",
+        "reported.epoch != device.epoch or reported.sequence <= device.state_sequence",
+        "reported.epoch != device.epoch",
     ),
     "revision-not-raised": _one(
         "another desired state is said under the same revision",
