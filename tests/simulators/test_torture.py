@@ -101,15 +101,13 @@ def test_a_state_directory_is_made_durably(tmp_path: Path, monkeypatch: pytest.M
 @needs_ext4
 @pytest.mark.timeout(900)
 def test_power_cuts_on_ext4(shelf: Path) -> None:
-    """No promise is broken. That the agent gets there within a minute is not asked here: about one
-    cut in a hundred does not yet, and `make torture` says so."""
     cuts = PowerCuts(shelf, seed=7)
     try:
         played = list(cuts.play(40))
     finally:
         cuts.close()
     assert len(played) == 40
-    assert [cut for cut in played if any("EL-" in problem for problem in cut.problems)] == []
+    assert [cut for cut in played if cut.problems] == []
 
 
 @needs_strace

@@ -67,6 +67,8 @@ DISK_RESERVE_BYTES: Final = 0
 """The image of a power cut is small."""
 PATIENCE_S: Final = 60.0
 NOT_IN_TIME: Final = 3
+ATTEMPTS_EXHAUSTED: Final = "attempts exhausted"
+"""As it must end when the power goes in each of its tries (EL-LIFE-5): the old version runs on."""
 QUICK: Final = Probation(min_s=0.02, min_examples=1, max_s=30.0, compare=False)
 _REAL: Final = Probation(min_s=0.2, min_examples=5, max_s=30.0)
 INVENTORY: Final = Inventory(
@@ -129,7 +131,11 @@ class Counterpart:
         slot = next(slot for slot in said.slots if slot.slot == SLOT)
         if said.revision < self._revision:
             self._desire()
-        elif slot.champion == wanted.ref and slot.candidate is None and slot.state in RESTING:
+        elif (slot.champion == wanted.ref and slot.candidate is None and slot.state in RESTING) or (
+            slot.refused is not None
+            and slot.refused.version == wanted.ref
+            and slot.refused.cause == ATTEMPTS_EXHAUSTED
+        ):
             self._reached()
 
     def _reached(self) -> None:
