@@ -178,6 +178,9 @@ class RunnerHost(Protocol):
 
     def start(self, effect: StartRunner) -> None: ...
 
+    def mirror(self, slot: str, runner: int, challenger: int) -> None:
+        """Both say nothing more of it: the challenger's RunnerServing follows when it is fed."""
+
     def go(self, slot: str, runner: int) -> None: ...
 
     def drop_shadow(self, slot: str, runner: int) -> None: ...

@@ -1,19 +1,27 @@
 """What supervisor and runner say to each other: one JSON document a line, over a socketpair.
 
 Invariants: imports no numpy and no runtime, since both sides import it; lines are bounded by
-RUNNER_LINE_MAX_BYTES. The runner also sends WindowSummary, Sample and DeviceEvent as they go into
-the outbox.
+RUNNER_LINE_MAX_BYTES. The runner also sends WindowSummary, ShadowSummary, Sample and DeviceEvent as
+they go into the outbox. With each MirrorLine travels a descriptor (SCM_RIGHTS).
 """
 
 from typing import Annotated, Final, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from edgeloop_agent.config import SlotConfig, TelemetryConfig
+from edgeloop_agent.config import RunnerConfig, SlotConfig, TelemetryConfig
 from edgeloop_agent.errors import RunnerLineError
 from edgeloop_protocol.errors import first_problem
 from edgeloop_protocol.limits import RUNNER_LINE_MAX_BYTES
-from edgeloop_protocol.messages import DeviceEvent, Sample, Text, VersionRef, WindowSummary
+from edgeloop_protocol.messages import (
+    DeviceEvent,
+    Sample,
+    ShadowBudget,
+    ShadowSummary,
+    Text,
+    VersionRef,
+    WindowSummary,
+)
 
 HEARTBEAT_S: Final = 1.0
 
@@ -48,6 +56,26 @@ class StartLine(Line):
     telemetry: TelemetryConfig
     memory_max_bytes: int = 0
     endpoint: Endpoint | None = None
+
+
+class StartChallengerLine(Line):
+    """Of a runner that has neither source nor sink: it waits for its end of a mirror."""
+
+    kind: Literal["start_challenger"] = "start_challenger"
+    slot: str
+    model: ModelFiles
+    budget: ShadowBudget
+    runner: RunnerConfig
+    telemetry: TelemetryConfig
+    memory_max_bytes: int = 0
+
+
+class MirrorLine(Line):
+    """With the descriptor of a mirror's end. To the runner that answers: feed it. To a challenger:
+    read it, from now on; `champion` is the version that answers."""
+
+    kind: Literal["mirror"] = "mirror"
+    champion: VersionRef
 
 
 class GoLine(Line):
@@ -97,13 +125,14 @@ class HeartbeatLine(Line):
     shadow_varied: bool = False
 
 
-ToRunner = StartLine | GoLine | DropShadowLine | StopLine
+ToRunner = StartLine | StartChallengerLine | MirrorLine | GoLine | DropShadowLine | StopLine
 FromRunner = (
     ConfinedLine
     | SelfTestedLine
     | ServingLine
     | HeartbeatLine
     | WindowSummary
+    | ShadowSummary
     | Sample
     | DeviceEvent
 )

@@ -1,4 +1,4 @@
-"""The names of the states of a version on a slot (DESIGN §4); the agent owns the transitions."""
+"""The names of the states of versions on a slot (DESIGN §4); the agent owns the transitions."""
 
 from enum import StrEnum
 
@@ -17,3 +17,13 @@ class SlotState(StrEnum):
 
 RESTING = frozenset({SlotState.IDLE, SlotState.COMMITTED, SlotState.ROLLED_BACK})
 """States in which nothing is in progress."""
+
+
+class ChallengeState(StrEnum):
+    """Of a challenger, which runs in shadow beside the champion."""
+
+    WANTED = "wanted"
+    DOWNLOADING = "downloading"
+    STAGED = "staged"
+    IN_SHADOW = "in_shadow"
+    REFUSED = "refused"

@@ -13,7 +13,7 @@ from typing import Annotated, Final, Literal, Self, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from edgeloop_protocol.errors import MessageError, first_problem
-from edgeloop_protocol.lifecycle import SlotState
+from edgeloop_protocol.lifecycle import ChallengeState, SlotState
 from edgeloop_protocol.limits import (
     BATCH_RECORDS_MAX,
     DEVICE_ID_MAX_CHARS,
@@ -115,6 +115,24 @@ class Probation(Wire):
 # ---- down: controller to device ---------------------------------------------------------------
 
 
+class ShadowBudget(Wire):
+    """What a challenger may take of its device (EL-SHADOW-3)."""
+
+    cpu_fraction: float = Field(
+        default=0.1, gt=0, le=1, description="of one core; beyond it examples are skipped"
+    )
+    memory_bytes: Count = Field(
+        default=0, description="resident, of its process; 0: its manifest's requires.memory_bytes"
+    )
+
+
+class Challenger(Wire):
+    """A version to run in shadow beside the champion (EL-SHADOW-1)."""
+
+    offer: Offer
+    budget: ShadowBudget = ShadowBudget()
+
+
 class SlotDesired(Wire):
     """What one slot shall run; no offer means that it shall run nothing new."""
 
@@ -122,6 +140,7 @@ class SlotDesired(Wire):
     offer: Offer | None = None
     probation: Probation = Probation()
     reason: Text = ""
+    challenger: Challenger | None = Field(default=None, exclude_if=_is_none)
 
 
 class Desired(Wire):
@@ -219,6 +238,17 @@ class Refusal(Wire):
     detail: Text = ""
 
 
+class ChallengerReported(Wire):
+    """How the challenger of a slot stands; `cause` and `detail` say why it was refused."""
+
+    version: VersionRef
+    state: ChallengeState
+    attempts: Count = 0
+    cause: Text = ""
+    detail: Text = ""
+    waiting: Text = ""
+
+
 class SlotReported(Wire):
     slot: Name
     state: SlotState
@@ -232,6 +262,7 @@ class SlotReported(Wire):
     )
     runner_alive: bool = False
     runner_restarts: Count = 0
+    challenger: ChallengerReported | None = Field(default=None, exclude_if=_is_none)
 
 
 class Hello(Wire):
@@ -317,6 +348,27 @@ class WindowSummary(Wire):
     comparison: Comparison | None = None
 
 
+class ShadowSummary(Wire):
+    """What a challenger answered in one telemetry window, beside the answers of `champion`.
+
+    `window` is the challenger's, without sketches; `disagreements` of its `count` answers had another
+    label than the champion's. `skipped` examples it never saw: its budget was spent (EL-SHADOW-4).
+    """
+
+    kind: Literal["shadow"] = "shadow"
+    champion: VersionRef
+    window: WindowSummary
+    disagreements: Count = 0
+    skipped: Count = 0
+    cpu_s: float = Field(default=0.0, ge=0, description="processor time of the window")
+
+    @model_validator(mode="after")
+    def _bounded(self) -> Self:
+        if self.disagreements > self.window.count:
+            raise ValueError("disagreements exceed count")
+        return self
+
+
 class Sample(Wire):
     """One example, sampled for labelling; `reference` says where its raw data is.
 
@@ -347,7 +399,9 @@ class DeviceEvent(Wire):
     detail: Text = ""
 
 
-RecordBody = Annotated[WindowSummary | Sample | DeviceEvent, Field(discriminator="kind")]
+RecordBody = Annotated[
+    WindowSummary | ShadowSummary | Sample | DeviceEvent, Field(discriminator="kind")
+]
 
 
 class Record(Wire):

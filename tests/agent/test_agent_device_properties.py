@@ -8,9 +8,16 @@ from edgeloop_agent.core import effects as do
 from edgeloop_agent.core import events as ev
 from edgeloop_agent.core.device import Device
 from edgeloop_agent.core.settings import CoreSettings
-from edgeloop_agent.core.snapshot import DeviceSnapshot
-from edgeloop_protocol.lifecycle import SlotState
-from edgeloop_protocol.messages import Desired, Inventory, Probation, RuntimeInfo, SlotDesired
+from edgeloop_agent.core.snapshot import Challenge, DeviceSnapshot, SlotSnapshot
+from edgeloop_protocol.lifecycle import ChallengeState, SlotState
+from edgeloop_protocol.messages import (
+    Challenger,
+    Desired,
+    Inventory,
+    Probation,
+    RuntimeInfo,
+    SlotDesired,
+)
 
 INVENTORY = Inventory(
     agent_version="0",
@@ -30,12 +37,12 @@ ACTIONS = (*FAULTS, *("fetch", "runner") * 4)
 class World:
     """Answers the device's effects as adapters would, and checks what must always hold."""
 
-    def __init__(self, packages):
+    def __init__(self, packages, journal=None):
         self.packages = packages
         self.by_digest = {p.manifest.digest(): p for p in packages}
         self.now = 0.0
-        self.revision = 0
-        self.journal = DeviceSnapshot()
+        self.journal = journal or DeviceSnapshot()
+        self.revision = self.journal.revision
         self.disk_is_full = False
         self.boot()
 
@@ -46,7 +53,10 @@ class World:
         self.phase = {}
         self.passed = set()
         self.source = None
-        self.on_disk = getattr(self, "on_disk", set())
+        self.fed = {}
+        self.on_disk = getattr(
+            self, "on_disk", set(self.by_digest) if self.journal.slots else set()
+        )
         self.device = Device(("main",), self.journal, CoreSettings(), lambda: 0.5)
         self.say(ev.Started())
 
@@ -69,8 +79,18 @@ class World:
                 self.sync()
             case do.FetchManifest() | do.FetchArtifact():
                 self.fetches.append(effect)
+            case do.CollectGarbage():
+                slot = self.slot_of(self.journal)
+                if slot and slot.champion:
+                    assert slot.champion.manifest_digest in effect.keep_manifests
+                self.on_disk &= effect.keep_manifests
+            case _:
+                self.perform_on_runner(effect)
+
+    def perform_on_runner(self, effect):
+        match effect:
             case do.StartRunner():
-                self.check_start(effect.version)
+                self.check_start(effect)
                 self.runners[effect.runner] = effect
                 self.phase[effect.runner] = "starting"
             case do.Go():
@@ -81,18 +101,32 @@ class World:
                 assert self.source is None, "one runner has the source at a time"
                 self.source = effect.runner
                 self.phase[effect.runner] = "go"
+            case do.Mirror():
+                assert self.runners[effect.challenger].budget is not None
+                assert self.source == effect.runner, "who has the source feeds it"
+                assert self.phase[effect.runner] == "serving"
+                assert effect.challenger in self.passed
+                self.fed[effect.challenger] = effect.runner
+                self.phase[effect.challenger] = "go"
             case do.StopRunner():
                 self.phase[effect.runner] = "stopping"
-            case do.CollectGarbage():
-                slot = self.slot_of(self.journal)
-                if slot and slot.champion:
-                    assert slot.champion.manifest_digest in effect.keep_manifests
-                self.on_disk &= effect.keep_manifests
 
-    def check_start(self, version):
+    def check_challenger(self, start):
+        assert start.shadow is None
+        slot = self.slot_of(self.journal)
+        assert slot.challenge.challenger.offer.ref == start.version, "journalled before"
+        assert 1 <= slot.challenge.attempts <= CoreSettings().attempts_max, "counted before"
+        assert slot.state not in TRYING, "nothing runs beside a trial"
+        others = [one for one in self.runners.values() if one.budget is not None]
+        assert not others, "one at a time"
+
+    def check_start(self, start):
+        version = start.version
         assert version.manifest_digest in self.on_disk, "only what was verified is started"
         slot = self.slot_of(self.journal)
-        if not self.is_champion(version):
+        if start.budget is not None:
+            self.check_challenger(start)
+        elif not self.is_champion(version):
             assert slot.candidate.offer.ref == version, "journalled before"
             assert slot.state in TRYING
             assert slot.candidate.attempts >= 1, "counted before it is tried"
@@ -126,11 +160,19 @@ class World:
     def offer(self, choice):
         self.revision += choice % 3  # sometimes a revision that was seen already
         package = self.packages[choice % 4] if choice % 4 < 3 else None
-        slot = SlotDesired(slot="main", offer=package.offer if package else None, probation=TERMS)
+        slot = SlotDesired(
+            slot="main",
+            offer=package.offer if package else None,
+            probation=TERMS,
+            challenger=self.challenger_of(choice // 4),
+        )
         revision = max(0, self.revision - choice % 2)  # and sometimes an older one
         before = self.journal
         self.say(ev.DesiredReceived(Desired(revision=revision, slots=(slot,))))
         assert revision > before.revision or self.journal == before or self.unsaved
+
+    def challenger_of(self, choice):
+        return Challenger(offer=self.packages[choice % 4].offer) if choice % 4 < 3 else None
 
     def fetch(self, choice):
         if not self.fetches:
@@ -163,7 +205,11 @@ class World:
             self.say(ev.RunnerServing("main", number))
         elif phase == "serving":
             self.now += 1
-            progress = ev.Progress(examples=choice, nonfinite=int(choice == 13))
+            progress = ev.Progress(
+                examples=choice,
+                nonfinite=int(choice == 13),
+                memory_bytes=2 * 10**9 if choice == 17 else 0,
+            )
             self.say(ev.RunnerProgressed("main", number, progress))
         elif phase == "stopping":
             self.exits(number)
@@ -206,9 +252,10 @@ class World:
         for step in range(200):
             slot = self.slot_of(self.journal)
             serving = any(
-                phase == "serving" for n, phase in self.phase.items() if n in self.runners
+                self.phase[n] == "serving" for n, r in self.runners.items() if r.budget is None
             )
-            if slot is None or (slot.candidate is None and (serving or not slot.champion)):
+            at_rest = slot is None or (slot.candidate is None and (serving or not slot.champion))
+            if at_rest and (not serving or self.challenger_is_at_rest(slot)):
                 return step
             if self.fetches:
                 self.fetch(0)
@@ -224,6 +271,15 @@ class World:
                 self.say(ev.Tick())
         pytest.fail(f"never at rest: {self.journal}")
 
+    def challenger_is_at_rest(self, slot):
+        challenge = slot.challenge
+        if challenge is None or challenge.state is ChallengeState.REFUSED:
+            return True
+        if self.is_champion(challenge.challenger.offer.ref):
+            return challenge.state is ChallengeState.STAGED
+        feeders = [feeder for number, feeder in self.fed.items() if number in self.runners]
+        return challenge.state is ChallengeState.IN_SHADOW and feeders == [self.source]
+
 
 @settings(
     max_examples=400,
@@ -237,8 +293,39 @@ def test_any_sequence_of_faults(make_package, actions):
     world.calm_down()
     slot = world.slot_of(world.journal)
     if slot and slot.champion:
-        running = {r.version.manifest_digest for n, r in world.runners.items()}
+        answering = [r for r in world.runners.values() if r.budget is None]
+        running = {runner.version.manifest_digest for runner in answering}
         assert slot.champion.manifest_digest in running
+
+
+@settings(max_examples=400, deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.sampled_from((*FAULTS, *("runner", "fetch", "calm") * 3)), st.integers(0, 20)),
+        min_size=10,
+        max_size=60,
+    )
+)
+def test_any_sequence_of_faults_around_a_challenger(make_package, actions):
+    packages = packages_of(make_package)
+    challenge = Challenge(
+        challenger=Challenger(offer=packages[1].offer), state=ChallengeState.IN_SHADOW
+    )
+    slot = SlotSnapshot(
+        slot="main",
+        state=SlotState.COMMITTED,
+        champion=packages[0].offer,
+        challenge=challenge,
+    )
+    world = World(packages, DeviceSnapshot(revision=1, slots=(slot,)))
+    world.calm_down()
+    assert world.fed, "it came into the shadow"
+    for action, choice in actions:
+        world.act(action, choice)
+    world.calm_down()
+    slot = world.slot_of(world.journal)
+    running = {r.version.manifest_digest for r in world.runners.values() if r.budget is None}
+    assert slot.champion.manifest_digest in running
 
 
 _PACKAGES = []

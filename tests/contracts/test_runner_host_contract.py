@@ -25,6 +25,7 @@ from edgeloop_agent.shell.os_disk import OsDisk
 from edgeloop_agent.shell.runner_process import RunnerProcesses
 from edgeloop_protocol.clock import SystemClock
 from edgeloop_protocol.manifest import Golden
+from edgeloop_protocol.messages import ShadowBudget
 from edgeloop_simulators.live.inference import SharedInference
 from edgeloop_simulators.live.runners import RunnerTerms, SharedRunners
 from edgeloop_simulators.twins.disk import MemoryDisk
@@ -302,3 +303,66 @@ def test_failed_golden_examples_are_said_and_it_waits_to_be_stopped(case, make_p
     assert case.host.alive() == 1
     case.host.stop("main", 1, kill=False)
     hear(case, RunnerExited)
+
+
+def challenge(case, package, budget=None, number=2):
+    put(case, package)
+    budget = budget or ShadowBudget(cpu_fraction=1.0)
+    case.host.start(StartRunner("main", number, package.offer.ref, None, budget=budget))
+    tested, _ = hear(case, RunnerSelfTested, lambda word: word.runner == number)
+    assert tested.passed
+    case.host.mirror("main", 1, number)
+    serving, _ = hear(case, RunnerServing, lambda word: word.runner == number)
+    return serving
+
+
+def is_shadow(word):
+    return word.body.kind == "shadow"
+
+
+def test_a_challenger_sees_what_the_champion_answers_and_tells_it_apart(case, make_package):
+    """EL-SHADOW-1, EL-SHADOW-4."""
+    champion, challenger = make_package("champion"), make_package("challenger")
+    serve(case, champion)
+    challenge(case, challenger)
+    said, before = hear(case, RunnerSaid, lambda w: is_shadow(w) and w.body.window.count > 0)
+    assert said.body.champion == champion.offer.ref
+    assert said.body.window.version == challenger.offer.ref
+    assert said.body.disagreements <= said.body.window.count
+    assert sum(said.body.window.predictions) == said.body.window.count
+    assert said.body.window.comparison is None
+    assert said.body.window.sketches is None
+    told, more = hear(case, RunnerSaid, lambda w: not is_shadow(w) and w.body.count > 0)
+    assert told.body.version == champion.offer.ref, "who answers is the champion still"
+    words = [w for w in (*before, *more) if isinstance(w, RunnerSaid)]
+    assert {w.body.version for w in words if w.body.kind == "window"} <= {champion.offer.ref}
+    assert not [w for w in words if w.body.kind == "sample"]
+    case.host.stop("main", 2, kill=False)
+    exited, before = hear(case, RunnerExited)
+    assert exited.runner == 2
+    assert any(isinstance(w, RunnerSaid) and is_shadow(w) for w in before), "its last window"
+    hear(case, RunnerProgressed, lambda word: word.runner == 1)
+
+
+def test_a_challenger_that_is_killed_leaves_the_champion_as_it_was(case, make_package):
+    """EL-SHADOW-2."""
+    serve(case, make_package("champion"))
+    challenge(case, make_package("challenger"))
+    case.host.stop("main", 2, kill=True)
+    exited, _ = hear(case, RunnerExited)
+    assert exited.runner == 2
+    beat, _ = hear(case, RunnerProgressed, lambda word: word.runner == 1)
+    seen = beat.progress.examples
+    hear(case, RunnerProgressed, lambda w: w.runner == 1 and w.progress.examples > seen)
+
+
+def test_a_challenger_without_its_champion_beats_and_sees_nothing(case, make_package):
+    serve(case, make_package("champion"))
+    challenge(case, make_package("challenger"))
+    case.host.stop("main", 1, kill=True)
+    hear(case, RunnerExited)
+    beats = [hear(case, RunnerProgressed, lambda word: word.runner == 2)[0] for _ in range(3)]
+    assert beats[-1].progress.examples == beats[-2].progress.examples
+    case.host.stop("main", 2, kill=False)
+    exited, _ = hear(case, RunnerExited)
+    assert exited.detail.startswith("exit status 0")

@@ -29,6 +29,14 @@ class Verdict:
 ADMITTED = Verdict(Admission.ADMITTED)
 
 
+def check(manifest: Manifest, offer: Offer, inventory: Inventory, on_disk: bool) -> Verdict:
+    """`check_offer`, then `check_inventory`."""
+    verdict = check_offer(manifest, offer)
+    if verdict.admission is not Admission.ADMITTED:
+        return verdict
+    return check_inventory(manifest, inventory, on_disk)
+
+
 def check_offer(manifest: Manifest, offer: Offer) -> Verdict:
     """A manifest that says something else than the offer that named it is never installed."""
     said = (manifest.name, manifest.version, manifest.artifact.digest, manifest.artifact.size_bytes)

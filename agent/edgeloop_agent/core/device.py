@@ -32,6 +32,7 @@ from edgeloop_agent.core.events import (
 from edgeloop_agent.core.settings import CoreSettings
 from edgeloop_agent.core.slot import Slot
 from edgeloop_agent.core.snapshot import DeviceSnapshot, SlotSnapshot
+from edgeloop_protocol.lifecycle import ChallengeState
 from edgeloop_protocol.limits import TEXT_MAX_CHARS
 from edgeloop_protocol.messages import Desired, SlotDesired, SlotReported
 
@@ -182,6 +183,10 @@ class Device:
                 if version is not None:
                     manifests.add(version.manifest_digest)
                     artifacts.add(version.artifact_digest)  # of a repair
+            challenge = slot.challenge
+            if challenge is not None and challenge.state is not ChallengeState.REFUSED:
+                manifests.add(challenge.challenger.offer.manifest_digest)
+                artifacts.add(challenge.challenger.offer.artifact_digest)
             if slot.candidate is not None:
                 manifests.add(slot.candidate.offer.manifest_digest)
                 artifacts.add(slot.candidate.offer.artifact_digest)

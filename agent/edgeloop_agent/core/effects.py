@@ -8,7 +8,7 @@ other effects go on while the disk takes nothing: the champion, hello and report
 from dataclasses import dataclass
 
 from edgeloop_agent.core.snapshot import DeviceSnapshot
-from edgeloop_protocol.messages import Offer, SlotReported, VersionRef
+from edgeloop_protocol.messages import Offer, ShadowBudget, SlotReported, VersionRef
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +39,7 @@ class StartRunner:
     """Start a runner process that loads, self-tests and waits for Go. `runner` is its number.
 
     `memory_max_bytes` caps what it may hold resident, a version in shadow included; 0: no cap.
+    With a `budget` it is a challenger: it has neither source nor sink, and waits for Mirror.
     """
 
     slot: str
@@ -46,6 +47,16 @@ class StartRunner:
     version: VersionRef
     shadow: VersionRef | None
     memory_max_bytes: int = 0
+    budget: ShadowBudget | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Mirror:
+    """Let the runner that has the source feed the challenger what it answers, from now on."""
+
+    slot: str
+    runner: int
+    challenger: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +126,7 @@ Effect = (
     | FetchManifest
     | FetchArtifact
     | StartRunner
+    | Mirror
     | Go
     | DropShadow
     | StopRunner

@@ -1,8 +1,9 @@
 """The runner processes of one slot, as the core sees them: who runs, who has the source, who hangs.
 
 Invariants: at most one runner has the source, and the next gets it only after the former is gone;
-at most one runner a role is wanted; a champion that dies is started again after a backoff with
-jitter; a runner that misses its deadline is killed and counts as lost at once.
+at most one runner a role is wanted; a challenger lives only while the champion that feeds it
+serves; a champion that dies is started again after a backoff with jitter; a runner that misses its
+deadline is killed and counts as lost at once.
 """
 
 from collections.abc import Callable
@@ -10,11 +11,18 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Final
 
-from edgeloop_agent.core.effects import DropShadow, Effect, Go, StartRunner, StopRunner
+from edgeloop_agent.core.effects import (
+    DropShadow,
+    Effect,
+    Go,
+    Mirror,
+    StartRunner,
+    StopRunner,
+)
 from edgeloop_agent.core.events import Progress
 from edgeloop_agent.core.settings import CoreSettings
 from edgeloop_protocol.backoff import backoff_s
-from edgeloop_protocol.messages import Offer, VersionRef
+from edgeloop_protocol.messages import Offer, ShadowBudget, VersionRef
 
 STOP_GRACE_S: Final = 5.0
 """How long a runner may take to answer what it has read and to end, before it is killed."""
@@ -23,6 +31,7 @@ STOP_GRACE_S: Final = 5.0
 class Role(Enum):
     CHAMPION = auto()
     CANDIDATE = auto()
+    CHALLENGER = auto()
 
 
 class Phase(Enum):
@@ -46,6 +55,9 @@ class Runner:
     shadow: VersionRef | None = None
     shadow_until: float | None = None
     memory_max_bytes: int = 0
+    budget: ShadowBudget | None = None
+    fed_by: int | None = None
+    """The runner that mirrors its inputs to this one, a challenger's."""
     progress: Progress = field(default_factory=Progress)
 
 
@@ -60,6 +72,16 @@ class Wanted:
     champion_memory_bytes: int = 0
     candidate_memory_bytes: int = 0
     """As their manifests require it; 0: they do not say."""
+
+
+@dataclass(frozen=True, slots=True)
+class WantedChallenger:
+    """With `may_start` a try of it was counted, and the journal holds that."""
+
+    offer: Offer
+    budget: ShadowBudget
+    memory_max_bytes: int
+    may_start: bool
 
 
 @dataclass(slots=True)
@@ -88,7 +110,15 @@ class RunnerSet:
 
     @property
     def alive(self) -> bool:
-        return any(runner.phase is Phase.SERVING for runner in self.runners.values())
+        return any(
+            runner.phase is Phase.SERVING and runner.role is not Role.CHALLENGER
+            for runner in self.runners.values()
+        )
+
+    @property
+    def champion_serves(self) -> bool:
+        runner = self.get(Role.CHAMPION)
+        return runner is not None and runner.phase is Phase.SERVING
 
     @property
     def source_problem(self) -> str:
@@ -119,6 +149,21 @@ class RunnerSet:
             serving.deadline = now + self.settings.heartbeat_timeout_s
             effects.append(Go(self.slot, serving.number))
         return effects
+
+    def settle_challenger(self, wanted: WantedChallenger | None, now: float) -> list[Effect]:
+        """As `settle`, which goes before. None: there shall be none, as when no champion serves."""
+        source, runner = self.get(Role.CHAMPION), self.get(Role.CHALLENGER)
+        if runner is not None:
+            if wanted is None or source is None or not _fits(runner, wanted):
+                return self._stop(runner, now, kill=False)
+            if runner.phase is not Phase.READY or runner.fed_by is not None:
+                return []
+            runner.fed_by = source.number
+            runner.deadline = now + self.settings.heartbeat_timeout_s
+            return [Mirror(self.slot, source.number, runner.number)]
+        if wanted is None or not wanted.may_start or self._has_any(Role.CHALLENGER):
+            return []
+        return [self._start_challenger(wanted, now)]
 
     def restart(self, now: float) -> list[Effect]:
         """`settle` starts the champion again: at once, also where it waited to be."""
@@ -221,6 +266,31 @@ class RunnerSet:
         )
         return StartRunner(self.slot, self.last_number, offer.ref, shadow, memory_max_bytes)
 
+    def _start_challenger(self, wanted: WantedChallenger, now: float) -> Effect:
+        self.last_number += 1
+        caps = (
+            wanted.budget.memory_bytes,
+            wanted.memory_max_bytes,
+            self.settings.runner_memory_max_bytes,
+        )
+        memory_max_bytes = min((cap for cap in caps if cap), default=0)
+        self.runners[self.last_number] = Runner(
+            self.last_number,
+            Role.CHALLENGER,
+            wanted.offer.ref,
+            self.settings.load_timeout_s(wanted.offer.artifact_size_bytes),
+            deadline=now + self.settings.start_timeout_s,
+            memory_max_bytes=memory_max_bytes,
+            budget=wanted.budget,
+        )
+        return StartRunner(
+            self.slot, self.last_number, wanted.offer.ref, None, memory_max_bytes, wanted.budget
+        )
+
+    def _has_any(self, role: Role) -> bool:
+        """One on its way out included: two at once would need twice the memory."""
+        return any(runner.role is role for runner in self.runners.values())
+
     def _stop(self, runner: Runner, now: float, kill: bool) -> list[Effect]:
         runner.phase = Phase.STOPPING
         runner.deadline = now + STOP_GRACE_S
@@ -247,6 +317,10 @@ class RunnerSet:
         if runner.phase is Phase.LOADING:
             return f"hung: no self-test result after {runner.load_timeout_s:.0f} s"
         return f"hung: no heartbeat for {self.settings.heartbeat_timeout_s:g} s"
+
+
+def _fits(runner: Runner, wanted: WantedChallenger) -> bool:
+    return runner.budget == wanted.budget and _is(runner.version, wanted.offer)
 
 
 def _is(version: VersionRef, wanted: Offer | None) -> bool:

@@ -9,6 +9,7 @@ and no runner of a candidate goes before its journal; the champion's never waits
 from collections.abc import Callable
 
 from edgeloop_agent.core import admission, probation
+from edgeloop_agent.core.challenge import ChallengerTrack
 from edgeloop_agent.core.effects import AppendEvent, Effect, FetchArtifact, FetchManifest
 from edgeloop_agent.core.events import (
     ArtifactFetched,
@@ -41,8 +42,9 @@ class Slot:
     def __init__(
         self, durable: SlotSnapshot, settings: CoreSettings, jitter: Callable[[], float]
     ) -> None:
-        self.durable = self.journalled = durable
+        self.durable = self._journalled = durable
         self.runners = RunnerSet(durable.slot, settings, jitter)
+        self.challenger = ChallengerTrack(durable.challenge, self.runners, settings, jitter)
         self._settings = settings
         self._effects: list[Effect] = []
         self._fetch: FetchManifest | FetchArtifact | None = None
@@ -51,8 +53,18 @@ class Slot:
         self._probation_since = 0.0
         self._report, self._wants = Report(), Wants()
 
+    @property
+    def journalled(self) -> SlotSnapshot:
+        return self._journalled
+
+    @journalled.setter
+    def journalled(self, snapshot: SlotSnapshot) -> None:
+        self._journalled = snapshot
+        self.challenger.journalled = snapshot.challenge
+
     def recover(self) -> None:
         """After a boot: no runner is left, so a try that was underway begins anew, counted."""
+        self.challenger.recover()
         if self.durable.candidate is not None:
             if self.durable.state in TRYING:
                 self._move(Signal.INTERRUPTED)
@@ -60,6 +72,7 @@ class Slot:
 
     def desire(self, desired: SlotDesired) -> None:
         """What the controller wants here now; nothing new is no reason to stop the champion."""
+        self.challenger.desire(desired.challenger)
         offer, candidate, champion = desired.offer, self.durable.candidate, self.durable.champion
         if offer is None:
             if candidate is not None:
@@ -94,6 +107,7 @@ class Slot:
                 self._fetched(event, candidate, now)
             elif self._repair.is_of(event.digest):
                 self._effects += self._repair.handle(event, now)
+            self.challenger.handle(event, now)
         elif isinstance(event, RunnerExited):
             lost = self.runners.exited(event.runner, now)
             if lost is not None:
@@ -109,6 +123,7 @@ class Slot:
         for runner, detail, was_up in lost:
             self._lost(runner, detail, now, hung=was_up)
         self._effects += self._repair.tick(now)
+        self.challenger.tick(now)
         if self._waiting.is_over(now):
             self._proceed()
         if self.durable.state is SlotState.PROBATION:
@@ -130,6 +145,9 @@ class Slot:
         wants = self._wants.of(self.durable, self.journalled)
         effects = self._effects + self.runners.settle(wants, now)
         self._effects = []
+        effects += self.challenger.settle(self.durable, now)
+        if self.challenger.durable is not self.durable.challenge:
+            self._set(challenge=self.challenger.durable)
         if self._fetch is not None and self.durable == self.journalled:
             effects.append(self._fetch)
             self._fetch = None
@@ -137,7 +155,8 @@ class Slot:
 
     def next_deadline(self) -> float | None:
         times = self.runners.deadlines()
-        times += [t for t in (self._waiting.until, self._repair.until) if t is not None]
+        waits = (self._waiting.until, self._repair.until, self.challenger.next_deadline())
+        times += [time for time in waits if time is not None]
         candidate = self.durable.candidate
         if candidate is not None and self.durable.state is SlotState.PROBATION:
             times.append(self._probation_since + candidate.probation.max_s)
@@ -147,7 +166,8 @@ class Slot:
         waiting = self._waiting.why or self._repair.why
         if journal_problem and self.durable != self.journalled:
             waiting = waiting or journal_problem
-        return self._report.of(self.durable, waiting, self.runners)
+        challenger_waits = self.challenger.waits_for(self.durable)
+        return self._report.of(self.durable, waiting, challenger_waits, self.runners)
 
     def _proceed(self) -> None:
         """Do what the candidate's state asks for next."""
@@ -185,11 +205,9 @@ class Slot:
             self._proceed()
 
     def _admit(self, event: ManifestFetched, candidate: Candidate, now: float) -> None:
-        verdict = admission.check_offer(event.manifest, candidate.offer)
-        if verdict.admission is admission.Admission.ADMITTED:
-            verdict = admission.check_inventory(
-                event.manifest, event.inventory, event.artifact_on_disk
-            )
+        verdict = admission.check(
+            event.manifest, candidate.offer, event.inventory, event.artifact_on_disk
+        )
         if verdict.admission is admission.Admission.WAIT:
             self._waiting.wait(verdict.cause, now)
         elif verdict.admission is admission.Admission.REFUSED:
@@ -233,6 +251,8 @@ class Slot:
         is_candidate = runner.role is Role.CANDIDATE
         if isinstance(event, RunnerLoading):
             self.runners.loading(runner, now)
+        elif runner.role is Role.CHALLENGER:
+            self.challenger.said(event, runner, now)
         elif isinstance(event, RunnerSelfTested):
             self.runners.ready(runner, now)
             self._self_tested(event, is_candidate)
@@ -295,6 +315,8 @@ class Slot:
         candidate = self.durable.candidate
         if runner.role is Role.CHAMPION:
             self._note("runner_lost", f"{runner.version}: {detail}")
+        elif runner.role is Role.CHALLENGER:
+            self.challenger.lost(detail, hung, now)
         elif candidate is None:
             return
         elif self.durable.state is SlotState.SELF_TEST:

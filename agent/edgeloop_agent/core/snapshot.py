@@ -6,9 +6,17 @@ at start. Unknown keys are ignored, so that an older agent can read a newer one'
 
 from pydantic import Field
 
-from edgeloop_protocol.lifecycle import SlotState
+from edgeloop_protocol.lifecycle import ChallengeState, SlotState
 from edgeloop_protocol.limits import SLOTS_MAX
-from edgeloop_protocol.messages import Count, Name, Offer, Probation, Refusal, Wire
+from edgeloop_protocol.messages import (
+    Challenger,
+    Count,
+    Name,
+    Offer,
+    Probation,
+    Refusal,
+    Wire,
+)
 
 
 class Candidate(Wire):
@@ -21,6 +29,17 @@ class Candidate(Wire):
     memory_max_bytes: Count = Field(
         default=0, description="its manifest's requires.memory_bytes; 0: no cap of its own"
     )
+
+
+class Challenge(Wire):
+    """A challenger and how it stands; the counters as a candidate's."""
+
+    challenger: Challenger
+    state: ChallengeState = ChallengeState.WANTED
+    attempts: Count = 0
+    corrupt_fetches: Count = 0
+    memory_max_bytes: Count = 0
+    refused: Refusal | None = None
 
 
 class SlotSnapshot(Wire):
@@ -38,6 +57,7 @@ class SlotSnapshot(Wire):
     barred_digest: str | None = Field(
         default=None, description="rolled back, and refused until another digest is offered"
     )
+    challenge: Challenge | None = Field(default=None, exclude_if=lambda value: value is None)
 
 
 class DeviceSnapshot(Wire):

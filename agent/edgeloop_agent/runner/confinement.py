@@ -20,6 +20,7 @@ from edgeloop_protocol.limits import MIB
 ADDRESS_SPACE_HEADROOM_BYTES: Final = 256 * MIB
 """Above what is resident: threads' stacks (8 MiB each) and their heaps (64 MiB each, most of it
 never touched). Measured for onnxruntime 1.32: at most 65 MiB, by an arena that doubles."""
+NICE_MAX: Final = 19
 OOM_SCORE: Final = 500
 """When the device's memory ends, the kernel takes the runner and not the supervisor."""
 _DEV_NULL: Final = Path("/dev/null")
@@ -34,15 +35,26 @@ class Confinement:
 def confine(slot: SlotConfig, models: Path) -> Confinement:
     """All but the memory's limit, which is set once the runtime is imported. `models`: all
     versions' folder."""
+    return _confine(slot.runner, models, _needs_network(slot), _writable(slot))
+
+
+def confine_challenger(terms: RunnerConfig, models: Path) -> Confinement:
+    """As `confine`, of a runner with neither source nor sink: no network and no file to write, and
+    it makes way for everybody."""
+    terms = terms.model_copy(update={"network": "none", "nice": NICE_MAX})
+    return _confine(terms, models, "", ())
+
+
+def _confine(
+    terms: RunnerConfig, models: Path, needs: str, writable: tuple[Path, ...]
+) -> Confinement:
     told = Confinement()
-    terms = slot.runner
-    needs = _needs_network(slot)
     open_network = terms.network == "host" or (terms.network == "auto" and bool(needs))
     if open_network:
         why = f"the {needs} needs it" if needs else 'the configuration says network = "host"'
         told.lacking.append(f"network: open, because {why}")
     _give_way(told, terms)  # first: it writes to /proc
-    _isolate(told, slot, models, open_network)
+    _isolate(told, models, open_network, writable)
     return told
 
 
@@ -72,7 +84,9 @@ def _needs_network(slot: SlotConfig) -> str:
     return ""
 
 
-def _isolate(told: Confinement, slot: SlotConfig, models: Path, open_network: bool) -> None:
+def _isolate(
+    told: Confinement, models: Path, open_network: bool, writable: tuple[Path, ...]
+) -> None:
     no_network, read_only = [], []
     problems = []
     try:
@@ -83,7 +97,6 @@ def _isolate(told: Confinement, slot: SlotConfig, models: Path, open_network: bo
         read_only.append("mount namespace")
     except OSError as error:
         problems.append(f"namespaces: {error}")
-    writable = _writable(slot)
     try:
         abi = landlock.restrict((*writable, _DEV_NULL), tcp=open_network)
         if landlock.holds_tcp(abi) and not open_network:

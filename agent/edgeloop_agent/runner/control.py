@@ -1,10 +1,11 @@
 """The runner's end of the socketpair: lines in and out, and the end when the supervisor is gone.
 
-Invariant: a supervisor that is gone (end of file, broken pipe) raises SupervisorGone at once, and
-nothing of the runner survives it.
+Invariants: a supervisor that is gone (end of file, broken pipe) raises SupervisorGone at once, and
+nothing of the runner survives it; descriptors that travel with lines are handed out in their order.
 """
 
 import socket
+from collections import deque
 from typing import Final
 
 from pydantic import BaseModel
@@ -14,6 +15,7 @@ from edgeloop_agent.runner_protocol import ToRunner, decode_to_runner, encode_li
 from edgeloop_protocol.limits import RUNNER_LINE_MAX_BYTES
 
 READ_CHUNK_BYTES: Final = 64 * 1024
+DESCRIPTORS_A_READ: Final = 4
 
 
 class SupervisorGone(Exception):  # noqa: N818 - not an error: the reason to end
@@ -24,6 +26,7 @@ class Control:
     def __init__(self, connection: socket.socket) -> None:
         self._socket = connection
         self._lines = LineSplitter(RUNNER_LINE_MAX_BYTES)
+        self._descriptors: deque[int] = deque()
 
     def fileno(self) -> int:
         return self._socket.fileno()
@@ -33,13 +36,20 @@ class Control:
         lines: list[bytes | None] = []
         while not lines:
             try:
-                chunk = self._socket.recv(READ_CHUNK_BYTES)
+                chunk, descriptors, _, _ = socket.recv_fds(
+                    self._socket, READ_CHUNK_BYTES, DESCRIPTORS_A_READ
+                )
             except ConnectionError as error:
                 raise SupervisorGone from error
             if not chunk:
                 raise SupervisorGone
+            self._descriptors.extend(descriptors)
             lines = self._lines.feed(chunk)
         return [decode_to_runner(line) for line in lines]
+
+    def take_socket(self) -> socket.socket:
+        """What came with the MirrorLine that was read first of those not asked about yet."""
+        return socket.socket(fileno=self._descriptors.popleft())
 
     def send(self, message: BaseModel) -> None:
         try:

@@ -16,10 +16,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from edgeloop_agent.errors import ModelLoadError, RunnerLineError
-from edgeloop_agent.runner.confinement import confine, limit_memory
+from edgeloop_agent.runner.confinement import confine, confine_challenger, limit_memory
 from edgeloop_agent.runner.control import Control, SupervisorGone
 from edgeloop_agent.runner.memory import in_words
-from edgeloop_agent.runner_protocol import ConfinedLine, ModelFiles, SelfTestedLine, StartLine
+from edgeloop_agent.runner_protocol import (
+    ConfinedLine,
+    ModelFiles,
+    SelfTestedLine,
+    StartChallengerLine,
+    StartLine,
+)
 from edgeloop_protocol.limits import TEXT_MAX_CHARS
 
 if TYPE_CHECKING:
@@ -50,14 +56,17 @@ def main(arguments: list[str]) -> int:
 
 def _serve(control: Control) -> int:
     start, *more = control.read()
-    if not isinstance(start, StartLine):
+    if not isinstance(start, StartLine | StartChallengerLine):
         raise RunnerLineError("the first line is not a start")
     _enter_nowhere()
-    told = confine(start.config, Path(start.model.manifest_path).parents[1])
+    models = Path(start.model.manifest_path).parents[1]
+    if isinstance(start, StartLine):
+        told = confine(start.config, models)
+    else:
+        told = confine_challenger(start.runner, models)
     from edgeloop_agent.runner.inference import Inference
     from edgeloop_agent.runner.model import Model
     from edgeloop_agent.runner.self_test import self_test
-    from edgeloop_agent.runner.serving import Serving
 
     limit_memory(told, start.memory_max_bytes)
     control.send(ConfinedLine(done=_texts(told.done), lacking=_texts(told.lacking)))
@@ -66,11 +75,19 @@ def _serve(control: Control) -> int:
     except (ModelLoadError, MemoryError) as error:
         _say_self_tested(control, start, _said(error))
         return 1
-    shadow = _load_shadow(start.shadow)
+    shadow = _load_shadow(start.shadow) if isinstance(start, StartLine) else None
     os.chdir("/")
     _say_self_tested(control, start, self_test(model))
     model.reset()  # the golden examples were a sequence of their own
-    Serving(control, start, Inference(model, shadow)).run(more)
+    inference = Inference(model, shadow)
+    if isinstance(start, StartLine):
+        from edgeloop_agent.runner.serving import Serving
+
+        Serving(control, start, inference).run(more)
+    else:
+        from edgeloop_agent.runner.shadowing import Shadowing
+
+        Shadowing(control, start, inference).run(more)
     return 0
 
 
@@ -98,7 +115,9 @@ def _said(error: Exception) -> str:
     return str(error) or type(error).__name__
 
 
-def _say_self_tested(control: Control, start: StartLine, problem: str | None) -> None:
+def _say_self_tested(
+    control: Control, start: StartLine | StartChallengerLine, problem: str | None
+) -> None:
     detail = in_words(problem or "", start.memory_max_bytes)
     control.send(SelfTestedLine(passed=problem is None, detail=detail[:TEXT_MAX_CHARS]))
 

@@ -18,6 +18,7 @@ from edgeloop_agent.runner.chunks import Chunks
 from edgeloop_agent.runner.control import Control
 from edgeloop_agent.runner.inference import Answer, Batch, Inference, NoAnswer
 from edgeloop_agent.runner.memory import resident_bytes
+from edgeloop_agent.runner.mirror import MirrorWriter
 from edgeloop_agent.runner.open_source import open_sink, open_source
 from edgeloop_agent.runner.sinks import DiscardingSink
 from edgeloop_agent.runner.sources import Example, Replying
@@ -27,6 +28,7 @@ from edgeloop_agent.runner_protocol import (
     DropShadowLine,
     GoLine,
     HeartbeatLine,
+    MirrorLine,
     ServingLine,
     StartLine,
     StopLine,
@@ -54,6 +56,8 @@ class Serving:
             random.Random(),  # noqa: S311 - a sample, no secret
             control.send,
         )
+        self._mirror: MirrorWriter | None = None
+        self._label_names = [label.encode() for label in self._model.manifest.labels]
         self._stopping = False
         self._examples = self._errors = self._source_errors = self._nonfinite = 0
         self._first_error = self._source_problem = ""
@@ -145,6 +149,10 @@ class Serving:
             elif isinstance(message, DropShadowLine):
                 self._close_window()
                 self._inference.shadow = None
+            elif isinstance(message, MirrorLine):
+                if self._mirror is not None:
+                    self._mirror.close()
+                self._mirror = MirrorWriter(self._control.take_socket())
 
     def _take_all(self, examples: Sequence[Example]) -> None:
         """In chunks that take about CHUNK_S, so that an answer waits for few others, and a beat
@@ -180,6 +188,9 @@ class Serving:
         if self._replying is not None:
             for row, example in enumerate(examples):
                 self._replying.reply(example, batch.answer(row))
+        if self._mirror is not None:
+            for example, label in zip(examples, batch.labels.tolist(), strict=True):
+                self._mirror_to_challenger(example, label)
         self._window.timed_many(batch.latencies_us)
         self._window.answered_many(batch.features, batch.labels, batch.confidences)
         if batch.shadow_labels is not None:
@@ -218,6 +229,11 @@ class Serving:
             self._refuse(example.reference, answer)
         else:
             self._give(example.reference, answer)
+            self._mirror_to_challenger(example, answer.label)
+
+    def _mirror_to_challenger(self, example: Example, label: int) -> None:
+        if self._mirror is not None and example.values is not None:
+            self._mirror.give(example.values, self._label_names[label], example.begins)
 
     def _refuse(self, reference: str, answer: NoAnswer) -> None:
         if answer.nonfinite:

@@ -51,7 +51,7 @@ class SketchSet:
 class Window:
     """Accumulates one window of one version; `summary` closes it."""
 
-    def __init__(self, manifest: Manifest, sketches: SketchSet, started_at: float) -> None:
+    def __init__(self, manifest: Manifest, sketches: SketchSet | None, started_at: float) -> None:
         baseline = manifest.baseline
         self._edges = [_edges(binned) for binned in baseline.features] if baseline else []
         self._confidence_edges = _edges(baseline.confidence) if baseline else None
@@ -168,7 +168,8 @@ class Window:
         self._predictions += np.bincount(
             self._labels[: self._held], minlength=len(self._predictions)
         )
-        self._sketches.update(rows, confidences)
+        if self._sketches is not None:
+            self._sketches.update(rows, confidences)
         self._held = 0
 
 

@@ -7,12 +7,14 @@ from collections.abc import Callable
 
 from edgeloop_agent.core.events import Event
 from edgeloop_agent.ports import DownlinkMessage, Post, RunnerSaid
-from edgeloop_protocol.messages import RecordBody, Sample, WindowSummary
+from edgeloop_protocol.messages import RecordBody, Sample, ShadowSummary, WindowSummary
 
 
 def corrected(body: RecordBody, by_s: float) -> RecordBody:
     if not by_s:
         return body
+    if isinstance(body, ShadowSummary):
+        return body.model_copy(update={"window": corrected(body.window, by_s)})
     if isinstance(body, WindowSummary):
         times = {"started_at": body.started_at + by_s, "ended_at": body.ended_at + by_s}
     elif isinstance(body, Sample):

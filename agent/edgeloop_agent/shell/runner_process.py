@@ -31,7 +31,7 @@ from edgeloop_agent.core.events import (
     RunnerSelfTested,
     RunnerServing,
 )
-from edgeloop_agent.endpoints import endpoint_of
+from edgeloop_agent.endpoints import SlotEndpoint, endpoint_of
 from edgeloop_agent.errors import RunnerLineError
 from edgeloop_agent.lines import LineSplitter
 from edgeloop_agent.ports import Post, RunnerSaid
@@ -41,9 +41,11 @@ from edgeloop_agent.runner_protocol import (
     FromRunner,
     GoLine,
     HeartbeatLine,
+    MirrorLine,
     ModelFiles,
     SelfTestedLine,
     ServingLine,
+    StartChallengerLine,
     StartLine,
     StopLine,
     decode_from_runner,
@@ -68,6 +70,8 @@ class _Child:
     number: int
     process: subprocess.Popen[bytes]
     connection: socket.socket
+    version: VersionRef
+    answers: bool
     confinement: ConfinedLine | None = None
 
 
@@ -92,7 +96,7 @@ class RunnerProcesses:
     def start(self, effect: StartRunner) -> None:
         ours, theirs = socket.socketpair()
         ours.settimeout(SEND_TIMEOUT_S)
-        endpoint = self._endpoints.get(effect.slot)
+        endpoint = self._endpoints.get(effect.slot) if effect.budget is None else None
         inherited = endpoint.descriptors() if endpoint else ()
         command = [sys.executable, "-P", "-m", "edgeloop_agent.runner"]
         with theirs:
@@ -104,7 +108,8 @@ class RunnerProcesses:
                 stderr=subprocess.STDOUT,
                 env={**os.environ, **_ONE_THREAD},
             )
-        child = _Child(effect.slot, effect.runner, process, ours)
+        answers = effect.budget is None
+        child = _Child(effect.slot, effect.runner, process, ours, effect.version, answers)
         with self._lock:
             self._children[effect.slot, effect.runner] = child
         logger.info(
@@ -117,18 +122,17 @@ class RunnerProcesses:
         threading.Thread(
             target=self._listen, args=(child,), name=f"runner-{effect.slot}", daemon=True
         ).start()
-        self._send(
-            child,
-            StartLine(
-                slot=effect.slot,
-                model=self._files(effect.version),
-                shadow=self._files(effect.shadow) if effect.shadow else None,
-                config=self._config.slots[effect.slot],
-                telemetry=self._config.telemetry,
-                memory_max_bytes=effect.memory_max_bytes,
-                endpoint=endpoint.line() if endpoint else None,
-            ),
-        )
+        self._send(child, self._start_line(effect, endpoint))
+
+    def mirror(self, slot: str, runner: int, challenger: int) -> None:
+        source, reader = self._child(slot, runner), self._child(slot, challenger)
+        if source is None or reader is None:
+            return
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            line = MirrorLine(champion=source.version)
+            self._send(source, line, ours)
+            self._send(reader, line, theirs)
 
     def go(self, slot: str, runner: int) -> None:
         self._tell(slot, runner, GoLine())
@@ -153,10 +157,15 @@ class RunnerProcesses:
         return child.process.pid if child else None
 
     def confinement(self) -> dict[str, ConfinedLine]:
-        """By slot, of the runner that was started last: what it gave up, and what it could not."""
+        """By slot, of the runner that was started last and is no challenger's: what it gave up,
+        and what it could not."""
         with self._lock:
             children = sorted(self._children.values(), key=lambda child: child.number)
-        return {child.slot: child.confinement for child in children if child.confinement}
+        return {
+            child.slot: child.confinement
+            for child in children
+            if child.confinement and child.answers
+        }
 
     def alive(self) -> int:
         with self._lock:
@@ -165,6 +174,27 @@ class RunnerProcesses:
     def _child(self, slot: str, runner: int) -> _Child | None:
         with self._lock:
             return self._children.get((slot, runner))
+
+    def _start_line(self, effect: StartRunner, endpoint: SlotEndpoint | None) -> BaseModel:
+        config, telemetry = self._config.slots[effect.slot], self._config.telemetry
+        if effect.budget is not None:
+            return StartChallengerLine(
+                slot=effect.slot,
+                model=self._files(effect.version),
+                budget=effect.budget,
+                runner=config.runner,
+                telemetry=telemetry,
+                memory_max_bytes=effect.memory_max_bytes,
+            )
+        return StartLine(
+            slot=effect.slot,
+            model=self._files(effect.version),
+            shadow=self._files(effect.shadow) if effect.shadow else None,
+            config=config,
+            telemetry=telemetry,
+            memory_max_bytes=effect.memory_max_bytes,
+            endpoint=endpoint.line() if endpoint else None,
+        )
 
     def _files(self, version: VersionRef) -> ModelFiles:
         return ModelFiles(
@@ -177,10 +207,16 @@ class RunnerProcesses:
         if child := self._child(slot, runner):
             self._send(child, message)
 
-    def _send(self, child: _Child, message: BaseModel) -> None:
+    def _send(
+        self, child: _Child, message: BaseModel, with_socket: socket.socket | None = None
+    ) -> None:
         """A runner that does not even read its control lines hangs: it is killed."""
+        line = encode_line(message)
         try:
-            child.connection.sendall(encode_line(message))
+            if with_socket is not None:
+                sent = socket.send_fds(child.connection, [line], [with_socket.fileno()])
+                line = line[sent:]
+            child.connection.sendall(line)
         except OSError:
             child.process.kill()
 

@@ -277,12 +277,14 @@ class Supervisor:
                 self._perform_on_runner(effect)
 
     def _perform_on_runner(
-        self, effect: do.StartRunner | do.Go | do.DropShadow | do.StopRunner
+        self, effect: do.StartRunner | do.Mirror | do.Go | do.DropShadow | do.StopRunner
     ) -> None:
         host = self._parts.host
         match effect:
             case do.StartRunner():
                 host.start(effect)
+            case do.Mirror():
+                host.mirror(effect.slot, effect.runner, effect.challenger)
             case do.Go():
                 host.go(effect.slot, effect.runner)
             case do.DropShadow():

@@ -4,7 +4,8 @@ Invariants: a device's runner says what a real one says, in the same order, and 
 RunnerExited follows each start, after its last word; a runner is started only on files whose
 digests are right on that device's own disk; every example that a runner counts was inferred. What
 is not real: no process dies with a model unless a Misbehaviour says so; heartbeats thin out to one
-every `beat_s`; latencies are those of the shared session; memory is not measured (0).
+every `beat_s`; latencies are those of the shared session; memory is not measured (0); a challenger
+has a share of the worker, whatever its budget.
 """
 
 import asyncio
@@ -31,7 +32,13 @@ from edgeloop_agent.runner_protocol import HEARTBEAT_S
 from edgeloop_agent.shell.model_store import manifest_path, model_path
 from edgeloop_protocol.clock import Clock
 from edgeloop_protocol.limits import TEXT_MAX_CHARS
-from edgeloop_protocol.messages import Comparison, Sample, VersionRef, WindowSummary
+from edgeloop_protocol.messages import (
+    Comparison,
+    Sample,
+    ShadowSummary,
+    VersionRef,
+    WindowSummary,
+)
 from edgeloop_simulators.live.inference import (
     Answers,
     Ints,
@@ -95,6 +102,9 @@ class _Runner:
     number: int
     version: VersionRef
     shadow: VersionRef | None
+    challenges: bool = False
+    """It is a challenger: `shadow` is the champion that it is compared with, once it is fed."""
+    fed_by: "_Runner | None" = None
     phase: _Phase = _Phase.STARTING
     has_go: bool = False
     layout: Layout = NO_LAYOUT
@@ -123,9 +133,18 @@ class LiveRunnerHost:
         self._live: dict[tuple[str, int], _Runner] = {}
 
     def start(self, effect: StartRunner) -> None:
-        runner = _Runner(self, effect.slot, effect.runner, effect.version, effect.shadow)
+        challenges = effect.budget is not None
+        runner = _Runner(
+            self, effect.slot, effect.runner, effect.version, effect.shadow, challenges
+        )
         self._live[effect.slot, effect.runner] = runner
         self._runners.start(runner)
+
+    def mirror(self, slot: str, runner: int, challenger: int) -> None:
+        source, reader = self._live.get((slot, runner)), self._live.get((slot, challenger))
+        if source is not None and reader is not None:
+            reader.fed_by, reader.shadow = source, source.version
+            self._runners.go(reader)
 
     def go(self, slot: str, runner: int) -> None:
         if found := self._live.get((slot, runner)):
@@ -296,9 +315,10 @@ class SharedRunners:
         self._step += 1
         due = [one for one in self._wheel.pop(self._step, ()) if one.due == self._step]
         for runner in due:
-            if runner.phase is _Phase.READY:
+            if runner.phase is _Phase.READY or _is_starved(runner):
                 self._beat(runner)
-        for runners in _alike([one for one in due if one.phase is _Phase.SERVING]):
+        fed = [one for one in due if one.phase is _Phase.SERVING and not _is_starved(one)]
+        for runners in _alike(fed):
             first = runners[0]
             question = Question(
                 version=first.version.manifest_digest,
@@ -326,7 +346,7 @@ class SharedRunners:
             if runner.phase is not _Phase.SERVING or self._strikes(runner):
                 continue
             self._add(runner, index, examples, answers)
-            for sample in sampled.get(index, ()):
+            for sample in () if runner.challenges else sampled.get(index, ()):
                 runner.host.post(RunnerSaid(runner.slot, _sample(runner, sample, self._clock)))
             self._beat(runner)
             if now >= runner.window_ends:
@@ -368,8 +388,17 @@ class SharedRunners:
         runner.errors = runner.nonfinite = runner.compared = runner.disagreed = 0
 
     def _close_window(self, runner: _Runner) -> None:
-        runner.host.post(RunnerSaid(runner.slot, _summary(runner, self._clock.wall())))
+        summary = _summary(runner, self._clock.wall())
+        if runner.challenges:
+            runner.host.post(RunnerSaid(runner.slot, _beside_champion(runner, summary)))
+        else:
+            runner.host.post(RunnerSaid(runner.slot, summary))
         self._new_window(runner)
+
+
+def _is_starved(runner: _Runner) -> bool:
+    """A challenger whose champion is gone: it waits to be stopped."""
+    return runner.fed_by is not None and runner.fed_by.phase is _Phase.GONE
 
 
 def _damage(runner: _Runner, loaded: Loaded) -> str:
@@ -417,6 +446,15 @@ def _summary(runner: _Runner, ended_at: float) -> WindowSummary:
         confidence=tuple(counts[layout.labels : confidence_at]),
         features=tuple(tuple(counts[a:b]) for a, b in itertools.pairwise(ends)),
         comparison=comparison,
+    )
+
+
+def _beside_champion(runner: _Runner, summary: WindowSummary) -> ShadowSummary:
+    assert runner.shadow is not None  # what it is fed by
+    return ShadowSummary(
+        champion=runner.shadow,
+        window=summary.model_copy(update={"comparison": None}),
+        disagreements=runner.disagreed,
     )
 
 

@@ -51,6 +51,9 @@ class QuickRunners:
     def go(self, slot: str, runner: int) -> None:
         self._orders.put(("go", (slot, runner)))
 
+    def mirror(self, slot: str, runner: int, challenger: int) -> None:
+        """There are no challengers."""
+
     def drop_shadow(self, slot: str, runner: int) -> None:
         """There is none."""
 

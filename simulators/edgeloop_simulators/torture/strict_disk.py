@@ -331,6 +331,9 @@ class _Runners:
         self._serving.add((slot, runner))
         self._post(RunnerServing(slot, runner))
 
+    def mirror(self, slot: str, runner: int, challenger: int) -> None:
+        """There are no challengers."""
+
     def drop_shadow(self, slot: str, runner: int) -> None:
         """There is none."""
 

@@ -24,7 +24,13 @@ from edgeloop_agent.ports import Disk, RunnerSaid
 from edgeloop_agent.shell.model_store import manifest_path, model_path
 from edgeloop_protocol.clock import Clock
 from edgeloop_protocol.errors import ManifestError
-from edgeloop_protocol.messages import Sample, VersionRef
+from edgeloop_protocol.messages import (
+    Sample,
+    ShadowBudget,
+    ShadowSummary,
+    VersionRef,
+    WindowSummary,
+)
 from edgeloop_simulators.virtual.device.known import parse_known
 from edgeloop_simulators.virtual.device.window import Window
 from edgeloop_simulators.virtual.kernel.loop import EventLoop, Timer
@@ -71,11 +77,14 @@ class VirtualRunner:
         "_forget",
         "_hung",
         "_shadow_behaviour",
+        "_skipped",
+        "_source",
         "_taken",
         "_timer",
         "_window",
         "_window_ends",
         "_world",
+        "budget",
         "examples",
         "exiting",
         "nonfinite",
@@ -94,6 +103,10 @@ class VirtualRunner:
         self.slot, self.number = start.slot, start.runner
         self.version: VersionRef = start.version
         self.shadow: VersionRef | None = start.shadow
+        self.budget: ShadowBudget | None = start.budget
+        """Of a challenger; None: it answers."""
+        self._source: VirtualRunner | None = None
+        self._skipped = 0
         self.serving_since: float | None = None
         self.examples = self.nonfinite = 0
         self.exiting = False
@@ -112,6 +125,12 @@ class VirtualRunner:
 
     def go(self) -> None:
         if not self.exiting and self._behaviour is not None:
+            self._in(OPEN_SOURCE_S, self._serve)
+
+    def shadow_of(self, source: "VirtualRunner") -> None:
+        """Of a challenger: see what `source` answers, from now on."""
+        if not self.exiting and self._behaviour is not None:
+            self._source, self._shadow_behaviour = source, source._behaviour
             self._in(OPEN_SOURCE_S, self._serve)
 
     def drop_shadow(self) -> None:
@@ -178,7 +197,8 @@ class VirtualRunner:
         self._window = Window(self._world.clock.wall())
         self._window_ends = now + self._world.timing.window_s
         self._world.post(RunnerServing(self.slot, self.number))
-        self._world.watcher.runner_serves(self)
+        if self.budget is None:
+            self._world.watcher.runner_serves(self)
         timing = self._world.timing
         self._in(timing.first_progress_s or timing.progress_s, self._turn)
 
@@ -198,7 +218,7 @@ class VirtualRunner:
             return False
         now = world.loop.now_s
         due = int((now - since) * world.timing.examples_per_s)
-        fresh = due - self._taken
+        fresh = self._within_budget(due - self._taken, behaviour)
         architecture = world.device.kind.architecture
         if _reached(behaviour.crashes_after(architecture), due):
             self._exit("killed by SIGSEGV")
@@ -217,8 +237,22 @@ class VirtualRunner:
             self._sample(fresh)
         return True
 
+    def _within_budget(self, fresh: int, behaviour: Behaviour) -> int:
+        """How many of them it looks at; a challenger whose champion is gone sees none."""
+        if self.budget is None:
+            return fresh
+        if self._source is None or self._source.exiting:
+            return 0
+        example_s = self._latency_us(behaviour) / 1e6
+        span_s = fresh / self._world.timing.examples_per_s
+        seen = min(fresh, int(self.budget.cpu_fraction * span_s / example_s))
+        self._skipped += fresh - seen
+        return seen
+
     def _sample(self, fresh: int) -> None:
         world = self._world
+        if self.budget is not None:
+            return
         expected = fresh * world.timing.sample_fraction
         for _ in range(min(SAMPLES_MAX_A_WINDOW, int(expected + world.luck.random()))):
             self._say_sample()
@@ -257,9 +291,24 @@ class VirtualRunner:
         summary = window.summary(
             self.slot, self.version, behaviour, self._latency_us(behaviour), shadow, wall
         )
-        world.post(RunnerSaid(self.slot, summary))
-        world.watcher.window_closed(self, window)
+        if self._source is not None:
+            self._say_shadow(summary, self._source)
+        elif self.budget is None:
+            world.post(RunnerSaid(self.slot, summary))
+            world.watcher.window_closed(self, window)
         self._window = Window(wall)
+
+    def _say_shadow(self, summary: WindowSummary, source: "VirtualRunner") -> None:
+        cpu_s = summary.count * summary.latency_p95_us / 1e6
+        said = ShadowSummary(
+            champion=source.version,
+            window=summary.model_copy(update={"comparison": None}),
+            disagreements=self._window.disagreements,
+            skipped=self._skipped,
+            cpu_s=cpu_s,
+        )
+        self._skipped = 0
+        self._world.post(RunnerSaid(self.slot, said))
 
     def _progress(self) -> Progress:
         behaviour = self._behaviour

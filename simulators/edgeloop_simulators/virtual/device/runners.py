@@ -22,6 +22,11 @@ class VirtualRunners:
         self._world.watcher.runner_started(runner)
         runner.begin()
 
+    def mirror(self, slot: str, runner: int, challenger: int) -> None:
+        source, reader = self._runners.get((slot, runner)), self._runners.get((slot, challenger))
+        if source is not None and reader is not None:
+            reader.shadow_of(source)
+
     def go(self, slot: str, runner: int) -> None:
         if (found := self._runners.get((slot, runner))) is not None:
             found.go()
