@@ -10,9 +10,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from edgeloop_agent.core.lifecycle import TABLE, Signal, transitions_max
+from edgeloop_agent.core.lifecycle import (
+    CHALLENGE_TABLE,
+    TABLE,
+    ChallengeSignal,
+    Signal,
+    transitions_max,
+)
 from edgeloop_agent.core.settings import CoreSettings
-from edgeloop_protocol.lifecycle import SlotState
+from edgeloop_protocol.lifecycle import ChallengeState, SlotState
 
 _ENDINGS: Final = (Signal.FAILED, Signal.WITHDRAWN)
 """Possible everywhere: they would be a third of the arrows, and hide the rest."""
@@ -27,6 +33,14 @@ _MEANS: Final[dict[Signal, str]] = {
     Signal.INTERRUPTED: "the agent restarted, or the runner died before it had the source",
     Signal.FAILED: "a failure with a cause",
     Signal.WITHDRAWN: "the controller no longer wants it",
+}
+
+_CHALLENGE_MEANS: Final[dict[ChallengeSignal, str]] = {
+    ChallengeSignal.ADMITTED: "the manifest is verified, and the inventory satisfies it",
+    ChallengeSignal.FETCHED: "size and digest are verified, file and directory synced",
+    ChallengeSignal.SHADOWING: "its runner passed the self-test and is fed by the champion's",
+    ChallengeSignal.INTERRUPTED: "its runner ended, for whatever reason",
+    ChallengeSignal.FAILED: "a failure with a cause",
 }
 
 
@@ -54,6 +68,20 @@ def page() -> str:
             f"An offer leads to at most {bound} transitions with the default of {attempts_max} "
             f"attempts: three to be staged, four a try, and one to its end.",
             "",
+            "## A challenger in shadow",
+            "",
+            "One that the controller takes back is forgotten, in whatever state it is.",
+            "",
+            "```mermaid",
+            "stateDiagram-v2",
+            f"    [*] --> {ChallengeState.WANTED}",
+            *(f"    {at} --> {to}: {signal.name}" for at, signal, to in _challenge_moves()),
+            "```",
+            "",
+            "| signal | when |",
+            "|---|---|",
+            *(f"| {signal.name} | {_CHALLENGE_MEANS[signal]} |" for signal in ChallengeSignal),
+            "",
         ]
     )
 
@@ -61,6 +89,12 @@ def page() -> str:
 def _moves() -> Iterator[tuple[SlotState, Signal, SlotState]]:
     for (state, signal), target in TABLE.items():
         if target is not None and signal not in _ENDINGS:
+            yield state, signal, target
+
+
+def _challenge_moves() -> Iterator[tuple[ChallengeState, ChallengeSignal, ChallengeState]]:
+    for (state, signal), target in CHALLENGE_TABLE.items():
+        if target is not None:
             yield state, signal, target
 
 

@@ -4,10 +4,18 @@ from pathlib import Path
 
 import pytest
 
-from edgeloop_agent.core.lifecycle import TABLE, Signal, after, transitions_max
+from edgeloop_agent.core.lifecycle import (
+    CHALLENGE_TABLE,
+    TABLE,
+    ChallengeSignal,
+    Signal,
+    after,
+    challenge_after,
+    transitions_max,
+)
 from edgeloop_agent.errors import LifecycleError
 from edgeloop_agent.lifecycle_diagram import page
-from edgeloop_protocol.lifecycle import RESTING, SlotState
+from edgeloop_protocol.lifecycle import RESTING, ChallengeState, SlotState
 
 MOVES = {
     ("idle", "ADMITTED"): "verified",
@@ -26,6 +34,27 @@ MOVES = {
 FAILURES = {
     (s.value, signal): "rolled_back" for s in SlotState for signal in ("FAILED", "WITHDRAWN")
 }
+
+
+CHALLENGES = {
+    ("wanted", "ADMITTED"): "downloading",
+    ("downloading", "FETCHED"): "staged",
+    ("staged", "SHADOWING"): "in_shadow",
+    ("in_shadow", "INTERRUPTED"): "staged",
+    **{(state, "FAILED"): "refused" for state in ("wanted", "downloading", "staged", "in_shadow")},
+}
+
+
+@pytest.mark.parametrize("state", ChallengeState)
+@pytest.mark.parametrize("signal", ChallengeSignal)
+def test_every_pair_of_a_challengers_is_a_move_or_an_explicit_rejection(state, signal):
+    assert (state, signal) in CHALLENGE_TABLE
+    expected = CHALLENGES.get((state.value, signal.name))
+    if expected is None:
+        with pytest.raises(LifecycleError, match=f"{signal.name} is not possible"):
+            challenge_after(state, signal)
+    else:
+        assert challenge_after(state, signal) == expected
 
 
 @pytest.mark.parametrize("state", SlotState)

@@ -126,7 +126,7 @@ class ChallengerTrack:
         if self.durable is None and self._is_quiet and not self._notes:
             return []
         had_runner = self._runners.get(Role.CHALLENGER) is not None
-        ran = self._runners.settle_challenger(self._wanted(slot, had_runner), now)
+        ran = self._runners.settle_challenger(self._wanted(slot), now)
         has_runner = self._runners.get(Role.CHALLENGER) is not None
         if has_runner and not had_runner:
             self._is_counted = False
@@ -159,14 +159,15 @@ class ChallengerTrack:
         durable = self.durable
         return durable is not None and durable.challenger.offer.manifest_digest == digest
 
-    def _wanted(self, slot: SlotSnapshot, has_runner: bool) -> WantedChallenger | None:
+    def _wanted(self, slot: SlotSnapshot) -> WantedChallenger | None:
         """What is to run now: nothing beside a trial, which measures latency and memory."""
         champion = slot.champion
         is_free = slot.state not in TRYING and self._runners.champion_serves
         if champion is None or not is_free or self._is_of(champion.manifest_digest):
             return None
         is_staged = self.durable is not None and self.durable.state is ChallengeState.STAGED
-        if is_staged and not has_runner and not self._is_counted and self._waiting.until is None:
+        is_counted = self._is_counted or self._runners.has_any(Role.CHALLENGER)
+        if is_staged and not is_counted and self._waiting.until is None:
             self._count_try()
         durable = self.durable
         if durable is None or durable.state not in RUNS:

@@ -161,7 +161,7 @@ class RunnerSet:
             runner.fed_by = source.number
             runner.deadline = now + self.settings.heartbeat_timeout_s
             return [Mirror(self.slot, source.number, runner.number)]
-        if wanted is None or not wanted.may_start or self._has_any(Role.CHALLENGER):
+        if wanted is None or not wanted.may_start or self.has_any(Role.CHALLENGER):
             return []
         return [self._start_challenger(wanted, now)]
 
@@ -287,7 +287,7 @@ class RunnerSet:
             self.slot, self.last_number, wanted.offer.ref, None, memory_max_bytes, wanted.budget
         )
 
-    def _has_any(self, role: Role) -> bool:
+    def has_any(self, role: Role) -> bool:
         """One on its way out included: two at once would need twice the memory."""
         return any(runner.role is role for runner in self.runners.values())
 
