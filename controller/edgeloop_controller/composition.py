@@ -16,6 +16,7 @@ from edgeloop_controller.broker import EmbeddedBroker, InboxListener, connect
 from edgeloop_controller.config import ControllerConfig
 from edgeloop_controller.scheduler import Scheduler
 from edgeloop_controller.services.candidate import Candidates, MakeCandidates
+from edgeloop_controller.services.challengers import Challengers
 from edgeloop_controller.services.desired import DesiredPublisher, Outbound
 from edgeloop_controller.services.diagnosis import Diagnosis
 from edgeloop_controller.services.drift_watch import DriftWatch
@@ -121,6 +122,7 @@ def build(
         desired=desired,
         publishing=publishing,
         rollouts=rollouts,
+        challengers=Challengers(database, clock),
         drift_watch=DriftWatch(database, registry, clock, config.drift),
         labelling=Labelling(database, registry, clock),
         retraining=retraining,

@@ -10,6 +10,7 @@ from edgeloop_controller.api import errors
 from edgeloop_controller.api.context import Services
 from edgeloop_controller.api.routes import (
     artifacts,
+    challengers,
     devices,
     drift,
     events,
@@ -29,6 +30,7 @@ ROUTES: Final = (
     artifacts,
     devices,
     rollouts,
+    challengers,
     drift,
     samples,
     retraining,

@@ -8,6 +8,7 @@ from fastapi import Depends, Request
 from edgeloop_controller.artifacts import ArtifactStore
 from edgeloop_controller.broker import EmbeddedBroker, InboxListener
 from edgeloop_controller.config import ControllerConfig
+from edgeloop_controller.services.challengers import Challengers
 from edgeloop_controller.services.desired import DesiredPublisher
 from edgeloop_controller.services.diagnosis import Diagnosis
 from edgeloop_controller.services.drift_watch import DriftWatch
@@ -38,6 +39,7 @@ class Services:
     desired: DesiredPublisher
     publishing: Publishing
     rollouts: Rollouts
+    challengers: Challengers
     drift_watch: DriftWatch
     labelling: Labelling
     retraining: Retraining

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from edgeloop_controller.cli import connection, devices, loop, models, rollouts
+from edgeloop_controller.cli import challengers, connection, devices, loop, models, rollouts
 from edgeloop_controller.cli.exit_codes import ExitCode
 from edgeloop_controller.cli.output import fail
 from edgeloop_controller.client import DEFAULT_URL
@@ -21,6 +21,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 app.add_typer(models.app, name="model")
 app.add_typer(devices.app, name="device")
 app.add_typer(rollouts.app, name="rollout")
+app.add_typer(challengers.app, name="challenger")
 app.add_typer(loop.drift_app, name="drift")
 app.add_typer(loop.retrain_app, name="retrain")
 app.command("lineage")(models.lineage)

@@ -14,12 +14,21 @@ from typing import Any, Final, Protocol
 from sqlalchemy.orm import Session
 
 from edgeloop_controller.services.patches import Hints, Patches
-from edgeloop_controller.store import devices, rollouts, versions
+from edgeloop_controller.store import challengers, devices, rollouts, versions
 from edgeloop_controller.store.engine import Database
 from edgeloop_controller.store.json_text import encode_column
 from edgeloop_controller.store.tables import Assignment, Version
+from edgeloop_controller.store.tables import Challenger as ChallengerRow
 from edgeloop_protocol.clock import Clock
-from edgeloop_protocol.messages import Desired, Offer, Probation, SlotDesired, encode
+from edgeloop_protocol.messages import (
+    Challenger,
+    Desired,
+    Offer,
+    Probation,
+    ShadowBudget,
+    SlotDesired,
+    encode,
+)
 from edgeloop_protocol.topics import Down, down_topic
 
 SAY_AGAIN_S: Final = 10.0
@@ -78,7 +87,23 @@ def wanted_slots(session: Session, ids: Collection[str]) -> dict[str, list[dict[
         if key not in documents:
             documents[key] = _slot_desired(session, row)
         wanted.setdefault(row.device_id, []).append(documents[key])
+    _add_challengers(session, ids, wanted)
     return wanted
+
+
+def _add_challengers(
+    session: Session, ids: Collection[str], wanted: dict[str, list[dict[str, Any]]]
+) -> None:
+    """A slot that is assigned nothing is wanted nothing new on, and challenged all the same."""
+    documents: dict[int, dict[str, Any]] = {}
+    for device_id, slot, challenger in challengers.assigned_among(session, ids):
+        if challenger.id not in documents:
+            documents[challenger.id] = _challenger(session, challenger)
+        slots = [one for one in wanted.get(device_id, ()) if one["slot"] != slot]
+        found = next((one for one in wanted.get(device_id, ()) if one["slot"] == slot), None)
+        plain = found or SlotDesired(slot=slot).model_dump(mode="json")
+        slots.append(plain | {"challenger": documents[challenger.id]})
+        wanted[device_id] = sorted(slots, key=lambda one: str(one["slot"]))
 
 
 def refresh(session: Session, ids: Collection[str]) -> set[str]:
@@ -121,6 +146,13 @@ def _slot_desired(session: Session, row: Assignment) -> dict[str, Any]:
         reason=row.reason,
     )
     return slot.model_dump(mode="json")
+
+
+def _challenger(session: Session, row: ChallengerRow) -> dict[str, Any]:
+    version = versions.by_digest(session, row.manifest_digest)
+    assert version is not None  # a foreign key
+    budget = ShadowBudget.model_validate(row.budget)
+    return Challenger(offer=offer(version), budget=budget).model_dump(mode="json")
 
 
 def _with_patches(desired: Desired, device_id: str, hints: Hints | None) -> Desired:

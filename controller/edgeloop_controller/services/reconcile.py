@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 from edgeloop_controller.core.rollout import Evidence, RolloutSpec, RolloutStatus, step
 from edgeloop_controller.core.waves import parse_waves
 from edgeloop_controller.services.apply_step import apply_step
+from edgeloop_controller.services.challenger_turn import ChallengerTurn
 from edgeloop_controller.services.desired import DesiredPublisher
 from edgeloop_controller.services.failure_log import FailureLog
 from edgeloop_controller.services.fleet import Fleet
@@ -51,6 +52,7 @@ class Reconciler:
         self._clock = clock
         self._silence = Silence(database, clock, offline_after_s)
         self._fleet = Fleet()
+        self._challengers = ChallengerTurn()
         self._memories: dict[int, RolloutMemory] = {}
         self._excluded_ids: dict[int, Set[str]] = {}
         self._excluded_for: tuple[object, ...] = ()
@@ -67,8 +69,19 @@ class Reconciler:
                 continue
             self._failures.worked(f"rollout {rollout_id}")
             self._publisher.publish(touched)
+        self._challenge()
         self._publisher.say_again()
         self._unheard.ask_again()
+
+    def _challenge(self) -> None:
+        """Give challengers to the devices that are to have them, and take them from the others."""
+        with self._database.reading() as session:
+            if not self._challengers.is_due(session):
+                return
+        with self._database.writing() as session:
+            self._look(session)
+            touched = self._challengers.assign(session, self._fleet.devices)
+        self._publisher.publish(touched)
 
     def judged(self) -> list[Judged]:
         """What the gates of each rollout said when they were asked last; it waits for nothing and
@@ -111,6 +124,7 @@ class Reconciler:
         changed = self._fleet.refresh(session)
         for memory in self._memories.values():
             memory.see(changed, self._fleet.devices)
+        self._challengers.see(changed)
         return rollouts.with_status(session, LOOKED_AT)
 
     def _rests(

@@ -109,6 +109,31 @@ class Assignment(Base):
     reason: Mapped[str]
 
 
+class Challenger(Base):
+    """A version that runs in shadow beside the champions of a slot, until `ended_at`."""
+
+    __tablename__ = "challengers"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    manifest_digest: Mapped[str] = mapped_column(ForeignKey("versions.manifest_digest"))
+    slot: Mapped[str]
+    selector: Mapped[str]
+    budget: Mapped[dict[str, Any]]
+    """The ShadowBudget document."""
+    started_at: Mapped[float]
+    ended_at: Mapped[float | None]
+
+
+class ChallengerAssignment(Base):
+    """The challenger of one slot of one device: with Assignment the source of its desired state."""
+
+    __tablename__ = "challenger_assignments"
+
+    device_id: Mapped[str] = mapped_column(ForeignKey("devices.id"), primary_key=True)
+    slot: Mapped[str] = mapped_column(primary_key=True)
+    challenger_id: Mapped[int] = mapped_column(ForeignKey("challengers.id"))
+
+
 class Rollout(Base):
     __tablename__ = "rollouts"
 
@@ -195,6 +220,35 @@ class Window(Base):
     disagreements: Mapped[int] = mapped_column(default=0)
     body: Mapped[dict[str, Any]]
     sketches: Mapped[dict[str, Any] | None]
+
+
+class ShadowWindow(Base):
+    """A ShadowSummary; `body` is the message. `span_s` is how long the window lasted."""
+
+    __tablename__ = "shadow_windows"
+    __table_args__ = (
+        Unique("device_id", "epoch", "sequence"),
+        Index("ix_shadow_windows_version", "manifest_digest", "slot", "received_at"),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    device_id: Mapped[str]
+    epoch: Mapped[str] = mapped_column(String(16))
+    sequence: Mapped[int]
+    received_at: Mapped[float]
+    slot: Mapped[str]
+    manifest_digest: Mapped[str] = mapped_column(String(64))
+    champion_digest: Mapped[str] = mapped_column(String(64))
+    count: Mapped[int]
+    errors: Mapped[int]
+    nonfinite: Mapped[int]
+    disagreements: Mapped[int]
+    skipped: Mapped[int]
+    cpu_s: Mapped[float]
+    span_s: Mapped[float]
+    latency_p95_us: Mapped[float]
+    memory_bytes: Mapped[int]
+    body: Mapped[dict[str, Any]]
 
 
 class Sample(Base):

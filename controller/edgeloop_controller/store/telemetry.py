@@ -21,13 +21,21 @@ from edgeloop_controller.store.tables import (
     Device,
     Event,
     Sample,
+    ShadowWindow,
     TelemetryCursor,
     Window,
     table_of,
 )
 from edgeloop_protocol import messages
 from edgeloop_protocol.limits import TEXT_MAX_CHARS
-from edgeloop_protocol.messages import DeviceEvent, Record, Said, TelemetryBatch, WindowSummary
+from edgeloop_protocol.messages import (
+    DeviceEvent,
+    Record,
+    Said,
+    ShadowSummary,
+    TelemetryBatch,
+    WindowSummary,
+)
 
 STORE_ERRORS: Final = (SQLAlchemyError, ValueError, OverflowError)
 """What values that no column holds raise, an OperationalError (try again later) apart."""
@@ -42,6 +50,7 @@ class Rows:
     """Rows that wait for one bulk insert at the end of the transaction, in the order of arrival."""
 
     windows: list[dict[str, Any]] = field(default_factory=list)
+    shadows: list[dict[str, Any]] = field(default_factory=list)
     samples: list[dict[str, Any]] = field(default_factory=list)
     events: list[dict[str, Any]] = field(default_factory=list)
 
@@ -165,6 +174,8 @@ def mark_unstorable(
 def insert_rows(session: Session, rows: Rows) -> None:
     if rows.windows:
         session.execute(insert(table_of(Window)), rows.windows)
+    if rows.shadows:
+        session.execute(insert(table_of(ShadowWindow)), rows.shadows)
     if rows.samples:
         session.execute(insert(table_of(Sample)), rows.samples)
     if rows.events:
@@ -284,6 +295,8 @@ def _add_row(
     numbered = {"device_id": device_id, "epoch": epoch, "sequence": record.sequence}
     if isinstance(body, WindowSummary):
         rows.windows.append(numbered | _window_row(body, now))
+    elif isinstance(body, ShadowSummary):
+        rows.shadows.append(numbered | _shadow_row(body, now))
     elif isinstance(body, DeviceEvent):
         data = body.model_dump(mode="json", exclude={"kind", "name"})
         number = (device_id, epoch, record.sequence)
@@ -310,6 +323,26 @@ def _window_row(body: WindowSummary, now: float) -> dict[str, Any]:
         "disagreements": comparison.disagreements if comparison else 0,
         "body": JsonText(body.model_dump_json(exclude={"sketches"})),
         "sketches": JsonText(body.sketches.model_dump_json()) if body.sketches else None,
+    }
+
+
+def _shadow_row(body: ShadowSummary, now: float) -> dict[str, Any]:
+    window = body.window
+    return {
+        "received_at": now,
+        "slot": window.slot,
+        "manifest_digest": window.version.manifest_digest,
+        "champion_digest": body.champion.manifest_digest,
+        "count": window.count,
+        "errors": window.errors,
+        "nonfinite": window.nonfinite,
+        "disagreements": body.disagreements,
+        "skipped": body.skipped,
+        "cpu_s": body.cpu_s,
+        "span_s": max(0.0, window.ended_at - window.started_at),
+        "latency_p95_us": window.latency_p95_us,
+        "memory_bytes": window.memory_bytes,
+        "body": JsonText(body.model_dump_json(exclude={"window": {"sketches"}})),
     }
 
 

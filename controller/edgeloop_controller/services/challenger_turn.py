@@ -1,0 +1,55 @@
+"""Which devices have which challenger: the reconciler's part of services.challengers.
+
+Invariants: a device that comes to match is given it, one that does not any more is rid of it; of
+two that match through labels that changed, the older stays; only what changed is looked at.
+"""
+
+from collections.abc import Mapping, Set
+
+from sqlalchemy.orm import Session
+
+from edgeloop_controller.core import selector as selectors
+from edgeloop_controller.services import desired
+from edgeloop_controller.services.fleet import KnownDevice
+from edgeloop_controller.store import challengers
+
+
+class ChallengerTurn:
+    """Used by one thread; after a restart everything is looked at once."""
+
+    def __init__(self) -> None:
+        self._active: tuple[int, ...] = ()
+        self._stale: set[str] = set()
+
+    def see(self, changed: Set[str]) -> None:
+        self._stale |= changed
+
+    def is_due(self, session: Session) -> bool:
+        active = tuple(row.id for row in challengers.active(session))
+        if not active and not self._active:
+            self._stale.clear()
+        return active != self._active or bool(active and self._stale)
+
+    def assign(self, session: Session, fleet: Mapping[str, KnownDevice]) -> set[str]:
+        """Writes; returns the devices that are to be told."""
+        rows = challengers.active(session)
+        active = tuple(row.id for row in rows)
+        looked_at = set(fleet) if active != self._active else self._stale & fleet.keys()
+        has = {
+            (device_id, slot): challenger.id
+            for device_id, slot, challenger in challengers.assigned_among(session, looked_at)
+        }
+        wants: dict[tuple[str, str], int] = {}
+        for row in rows:
+            selector = selectors.parse(row.selector)
+            for device_id in looked_at:
+                device = fleet[device_id]
+                if row.slot in device.slots and selector.matches(device_id, device.labels):
+                    wants.setdefault((device_id, row.slot), row.id)
+        moved = {
+            key: wants.get(key) for key in has.keys() | wants if has.get(key) != wants.get(key)
+        }
+        challengers.assign(session, moved)
+        session.flush()
+        self._active, self._stale = active, set()
+        return desired.refresh(session, {device_id for device_id, _ in moved})
