@@ -18,11 +18,13 @@ import pytest
 
 from edgeloop_protocol.messages import (
     Ack,
+    Challenger,
     Desired,
     Hello,
     Probation,
     Record,
     Reported,
+    ShadowBudget,
     SlotDesired,
     SlotReported,
     TelemetryBatch,
@@ -160,10 +162,17 @@ class ScriptedController:
     def raw(self, kind: Down, payload: bytes) -> None:
         self._say(kind, payload)
 
-    def offer(self, package: Any, probation: Probation = QUICK) -> None:
+    def offer(
+        self,
+        package: Any,
+        probation: Probation = QUICK,
+        challenger: Any = None,
+        budget: ShadowBudget = ShadowBudget(),  # noqa: B008 - frozen
+    ) -> None:
         revision = (self.desired.revision if self.desired else 0) + 1
         offer = package.offer if package else None
-        slot = SlotDesired(slot="main", offer=offer, probation=probation)
+        challenging = Challenger(offer=challenger.offer, budget=budget) if challenger else None
+        slot = SlotDesired(slot="main", offer=offer, probation=probation, challenger=challenging)
         self.desired = Desired(revision=revision, slots=(slot,))
         self._say(Down.DESIRED, encode(self.desired))
 

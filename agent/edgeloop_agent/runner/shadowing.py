@@ -1,13 +1,14 @@
 """A challenger's loop: what the champion was asked, through this version, and how they differ.
 
-Invariants: it answers nobody; heartbeats come from this loop; beyond its processor budget it reads
-nothing, and what it did not see is counted as skipped; a champion that is gone leaves it waiting
-for the supervisor, which ends it; NaN and errors are counted, and end nothing.
+Invariants: it answers nobody; heartbeats come from this loop; beyond its processor budget it rests,
+and goes on with the newest example: the others are counted as skipped; a champion that is gone
+leaves it waiting for the supervisor, which ends it; NaN and errors are counted, and end nothing.
 """
 
 import select
 import time
 from collections import deque
+from typing import Final
 
 from edgeloop_agent.runner.control import Control
 from edgeloop_agent.runner.cpu_budget import CpuBudget
@@ -27,6 +28,9 @@ from edgeloop_agent.runner_protocol import (
 from edgeloop_protocol.limits import TEXT_MAX_CHARS
 from edgeloop_protocol.messages import ShadowSummary, VersionRef
 
+CATCH_UP_READS_MAX: Final = 16
+"""Of a chunk each: several times what the socket holds."""
+
 
 class Shadowing:
     def __init__(self, control: Control, start: StartChallengerLine, inference: Inference) -> None:
@@ -40,6 +44,7 @@ class Shadowing:
         self._held: deque[Mirrored] = deque()
         """Of one read; the socket holds the others, and the champion skips what that does not."""
         self._last_number = 0
+        self._has_rested = False
         self._stopping = False
         self._examples = self._errors = self._nonfinite = 0
         self._first_error = ""
@@ -80,6 +85,19 @@ class Shadowing:
             self._mind(self._control.read())
         if self._mirror in readable and self._mirror is not None:
             self._held.extend(self._mirror.read())
+            if self._has_rested:
+                self._catch_up(self._mirror)
+
+    def _catch_up(self, mirror: MirrorReader) -> None:
+        """What came while it rested is too much for its budget: only the newest is taken up."""
+        for _ in range(CATCH_UP_READS_MAX):
+            newest = deque(mirror.read(), maxlen=1)
+            if not newest:
+                break
+            self._held = newest
+        while len(self._held) > 1:
+            self._held.popleft()
+        self._has_rested = False
 
     def _mind(self, said: list[ToRunner]) -> None:
         for message in said:
@@ -115,7 +133,11 @@ class Shadowing:
             self._window.errored()
             self._first_error = self._first_error or answer.problem[:TEXT_MAX_CHARS]
         now = time.monotonic()
-        self._resume_at = now + self._budget.pause_s(time.process_time(), now)
+        pause_s = self._budget.pause_s(time.process_time(), now)
+        if pause_s > 0:
+            self._resume_at = now + pause_s
+            self._held.clear()
+            self._has_rested = True
 
     def _beat(self) -> None:
         self._control.send(
