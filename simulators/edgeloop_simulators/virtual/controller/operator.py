@@ -10,16 +10,20 @@ from typing import Any, Final
 from edgeloop_controller.composition import Parts
 from edgeloop_controller.core.rollout import RolloutTerms
 from edgeloop_controller.errors import ConflictError, ControllerError
+from edgeloop_controller.services.challengers import ChallengerRequest
 from edgeloop_controller.services.rollouts import RolloutRequest
-from edgeloop_controller.store import devices, rollouts
+from edgeloop_controller.store import challengers, devices, rollouts
+from edgeloop_protocol.messages import ShadowBudget
 from edgeloop_simulators.virtual.controller.host import ControllerHost
 from edgeloop_simulators.virtual.kernel.loop import EventLoop
 from edgeloop_simulators.virtual.kernel.seen import Observe, Seen
 from edgeloop_simulators.virtual.spec.world import (
+    EndChallengers,
     EndRollouts,
     ModelSpec,
     Publish,
     SetLabels,
+    StartChallenger,
     StartRollout,
     Step,
 )
@@ -76,6 +80,13 @@ class Operator:
                 services.rollouts.start(self._request(step))
             case EndRollouts():
                 _end(parts, step.action)
+            case StartChallenger():
+                services.challengers.start(self._challenger(step))
+            case EndChallengers():
+                with services.database.reading() as session:
+                    active = [row.id for row in challengers.active(session)]
+                for challenger_id in active:
+                    services.challengers.stop(challenger_id)
             case SetLabels():
                 with services.database.writing() as session:
                     device = devices.require(session, step.device)
@@ -91,6 +102,16 @@ class Operator:
             terms=RolloutTerms.model_validate(step.terms),
             slot=self._slot,
             allow_empty=True,
+        )
+
+    def _challenger(self, step: StartChallenger) -> ChallengerRequest:
+        manifest = self._models[step.model].manifest
+        return ChallengerRequest(
+            name=manifest.name,
+            version=manifest.version,
+            selector=step.selector,
+            slot=self._slot,
+            budget=ShadowBudget(cpu_fraction=step.cpu_fraction),
         )
 
     def _see(self, step: Step, refusal: str) -> None:

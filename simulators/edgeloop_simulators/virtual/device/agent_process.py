@@ -185,7 +185,8 @@ class AgentProcess:
         )
 
     def _runner_started(self, runner: VirtualRunner) -> None:
-        self.trials[runner.number] = runner
+        if runner.budget is None:
+            self.trials[runner.number] = runner
         self._owner.runner_started(runner)
 
     def _post(self, item: Item) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from edgeloop_agent.core.events import FetchFailed
-from edgeloop_agent.core.snapshot import DeviceSnapshot
+from edgeloop_agent.core.snapshot import Challenge, DeviceSnapshot
 from edgeloop_agent.ports import Fetch
 from edgeloop_agent.shell.fetch import FetchEvent
 from edgeloop_simulators.virtual.device.machine import Machine
@@ -42,6 +42,7 @@ class AgentTrace:
                     candidate=_name(slot.candidate.offer if slot.candidate else None),
                     refused=f"{refused.version}: {refused.cause}" if refused else None,
                     revision=snapshot.revision,
+                    **_challenge(slot.challenge),
                 )
 
     def runner_started(self, runner: VirtualRunner) -> None:
@@ -76,6 +77,15 @@ class AgentTrace:
             version=f"{fetch.offer.name}@{fetch.offer.version}",
             outcome=failed or "ok",
         )
+
+
+def _challenge(challenge: Challenge | None) -> dict[str, str]:
+    """Nothing, where nothing challenges."""
+    if challenge is None:
+        return {}
+    refused = f": {challenge.refused.cause}" if challenge.refused else ""
+    name = _name(challenge.challenger.offer)
+    return {"challenger": f"{name} {challenge.state.value}{refused}"}
 
 
 def _name(version: Any) -> str | None:

@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from typing import Any, Final, Protocol
 
 from edgeloop_agent.core.device import Device
-from edgeloop_protocol.lifecycle import RESTING
+from edgeloop_protocol.lifecycle import RESTING, ChallengeState
+from edgeloop_protocol.messages import SlotReported
 from edgeloop_simulators.virtual.controller.record import ControllerRecord
 from edgeloop_simulators.virtual.device.host import DeviceHost
 from edgeloop_simulators.virtual.laws.breaches import Breaches
@@ -85,7 +86,15 @@ class Convergence:
                 "SELECT slot, reported FROM device_slots WHERE device_id = ?", (device_id,)
             )
         }
+        challengers: dict[str, str] = dict(
+            record.query(
+                "SELECT a.slot, c.manifest_digest FROM challenger_assignments a "
+                "JOIN challengers c ON c.id = a.challenger_id WHERE a.device_id = ?",
+                (device_id,),
+            )
+        )
         for slot in device.reported():
+            self._check_challenger(host, slot, challengers.get(slot.slot))
             says = slot.model_dump(mode="json")
             if known.get(slot.slot) != says:
                 self._tell("EL-INV-7", device_id, f"says {says}; known is {known.get(slot.slot)}")
@@ -103,13 +112,27 @@ class Convergence:
             if champion is not None and not slot.runner_alive and not host.is_bad(champion):
                 self._tell("EL-INV-7", device_id, f"nothing serves {slot.champion}")
 
+    def _check_challenger(self, host: DeviceHost, slot: SlotReported, wanted: str | None) -> None:
+        """It is in shadow, or is the champion, or was refused with a cause; or nothing serves."""
+        challenger, champion = slot.challenger, slot.champion
+        has = challenger.version.manifest_digest if challenger else None
+        if has != wanted:
+            self._tell("EL-INV-7", host.spec.id, f"is challenged by {has}, shall be by {wanted}")
+        if challenger is None or champion is None or not slot.runner_alive:
+            return
+        if host.is_bad(challenger.version.manifest_digest):
+            return  # it may be between two tries
+        at_rest = challenger.state in (ChallengeState.IN_SHADOW, ChallengeState.REFUSED)
+        if not at_rest and champion.manifest_digest != has:
+            self._tell("EL-INV-7", host.spec.id, f"challenger {challenger.state} for ever")
+
     def _check_telemetry(self, host: DeviceHost) -> None:
         """EL-INV-6: acknowledged is stored once; the rest is held, or counted as dropped."""
         device_id, record = host.spec.id, self._controller.record
         if host.outbox is None:
             return
         stored: dict[str, Counter[int]] = {}
-        for table in ("windows", "samples", "events"):
+        for table in ("windows", "shadow_windows", "samples", "events"):
             for epoch, sequence in record.query(
                 f"SELECT epoch, sequence FROM {table} WHERE device_id = ? AND epoch IS NOT NULL",  # noqa: S608
                 (device_id,),

@@ -1,4 +1,4 @@
-"""What must hold on every device, whatever happens to it: EL-INV-1 to 4 and 8 to 11.
+"""What must hold on every device, whatever happens to it: EL-INV-1 to 4, 8 to 11, and 15.
 
 Invariants: what the medium itself changed (a flipped bit) is held against nobody until it is whole
 again; durable is what a power cut now would certainly leave.
@@ -11,6 +11,7 @@ from typing import Final
 
 from edgeloop_agent.core.journal_document import decode_journal
 from edgeloop_agent.core.snapshot import DeviceSnapshot, SlotSnapshot
+from edgeloop_agent.core.wanted import TRYING
 from edgeloop_agent.errors import JournalDamagedError
 from edgeloop_agent.shell.journal import FILE_NAME as JOURNAL
 from edgeloop_agent.shell.model_store import manifest_path, model_path
@@ -90,8 +91,32 @@ class DeviceLaws:
                 problem = self._unsound(host, version, durable=False)
                 if problem:
                     self._tell("EL-INV-2", host, f"a runner was started on {version}: {problem}")
+        if runner.budget is None:
+            self._check_try(host, runner)
+        else:
+            self._check_challenger(host, runner)
 
-        self._check_try(host, runner)
+    def _check_challenger(self, host: DeviceHost, runner: VirtualRunner) -> None:
+        """EL-INV-15, and EL-INV-10 of its tries."""
+        device, document = host.device, host.power.disk.durable(JOURNAL)
+        if device is None or JOURNAL in host.power.damaged:
+            return
+        others = [other for other in host.runners if other is not runner]
+        if any(other.budget is not None and not other.exiting for other in others):
+            self._tell("EL-INV-15", host, f"{runner.version} is not the only challenger")
+        if not any(other.serving_since is not None and not other.exiting for other in others):
+            self._tell("EL-INV-15", host, f"{runner.version} challenges while nothing serves")
+        journal = decode_known(document) if document is not None else DeviceSnapshot()
+        held = next((slot for slot in journal.slots if slot.slot == runner.slot), None)
+        challenge = held.challenge if held is not None else None
+        if held is not None and held.state in TRYING:
+            self._tell("EL-INV-15", host, f"{runner.version} challenges beside a trial")
+        counted = challenge is not None and challenge.challenger.offer.ref == runner.version
+        attempts = challenge.attempts if challenge is not None else 0
+        if not counted or not 1 <= attempts <= host.config.limits.attempts_max:
+            self._tell(
+                "EL-INV-10", host, f"{runner.version} challenges; its journal says {attempts}"
+            )
 
     def _check_try(self, host: DeviceHost, runner: VirtualRunner) -> None:
         """EL-INV-10, by what a power cut at this moment would leave."""
@@ -268,7 +293,7 @@ class DeviceLaws:
         """EL-INV-1, its second half."""
         now = self._loop.now_s
         if (
-            any(runner.serving_since is not None for runner in host.runners)
+            any(r.serving_since is not None and r.budget is None for r in host.runners)
             or not any(slot.champion is not None for slot in snapshot.slots)
             or host.power.damaged
             or host.is_disk_ill

@@ -26,6 +26,8 @@ from edgeloop_simulators.virtual.scenario.model_tables import (
     TrainedTable,
 )
 from edgeloop_simulators.virtual.scenario.step_tables import (
+    ChallengeStep,
+    EndChallengeStep,
     FaultTable,
     LabelStep,
     OperatorStep,
@@ -45,11 +47,13 @@ from edgeloop_simulators.virtual.spec.world import (
     ControllerTiming,
     DeviceClass,
     DeviceSpec,
+    EndChallengers,
     EndRollouts,
     Link,
     ModelSpec,
     Publish,
     SetLabels,
+    StartChallenger,
     StartRollout,
     Step,
     WorldSpec,
@@ -279,6 +283,14 @@ def _script(scenario: VirtualScenario) -> list[Step]:
                 script.append(Publish(step.at, number))
             terms = step.terms.model_dump(mode="json", exclude_unset=True)
             script.append(StartRollout(step.at, number, step.selector, step.waves, terms))
+        elif isinstance(step, ChallengeStep):
+            number = names.index(step.model)
+            if step.model not in published:
+                published.add(step.model)
+                script.append(Publish(step.at, number))
+            script.append(StartChallenger(step.at, number, step.selector, step.cpu_fraction))
+        elif isinstance(step, EndChallengeStep):
+            script.append(EndChallengers(step.at))
         elif isinstance(step, OperatorStep):
             script.append(EndRollouts(step.at, step.do))
         elif isinstance(step, LabelStep):

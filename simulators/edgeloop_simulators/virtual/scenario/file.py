@@ -22,6 +22,8 @@ from edgeloop_simulators.virtual.scenario.model_tables import (
     SyntheticData,
 )
 from edgeloop_simulators.virtual.scenario.step_tables import (
+    ChallengeStep,
+    EndChallengeStep,
     FaultTable,
     LabelStep,
     OperatorStep,
@@ -73,7 +75,11 @@ class VirtualScenario(Config):
     broken_sensors: tuple[BrokenSensorTable, ...] = ()
     models: tuple[ModelTable, ...] = Field(min_length=1)
     steps: tuple[
-        Annotated[RollOutStep | OperatorStep | LabelStep, Field(discriminator="do")], ...
+        Annotated[
+            RollOutStep | OperatorStep | ChallengeStep | EndChallengeStep | LabelStep,
+            Field(discriminator="do"),
+        ],
+        ...,
     ] = Field(min_length=1)
     faults: tuple[FaultTable, ...] = ()
     fault_rates: Rates = Field(default_factory=dict)

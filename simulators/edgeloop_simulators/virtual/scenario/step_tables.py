@@ -52,6 +52,21 @@ class OperatorStep(Config):
     at: Duration
 
 
+class ChallengeStep(Config):
+    """A version, published just before unless it was, in shadow beside the champions."""
+
+    do: Literal["challenge"]
+    at: Duration = 0.0
+    model: VersionName
+    selector: Selector = "all"
+    cpu_fraction: float = Field(default=0.1, gt=0, le=1)
+
+
+class EndChallengeStep(Config):
+    do: Literal["end_challenge"]
+    at: Duration
+
+
 class LabelStep(Config):
     do: Literal["label"]
     at: Duration

@@ -25,11 +25,13 @@ from edgeloop_simulators.virtual.spec.world import (
     ControllerTiming,
     DeviceClass,
     DeviceSpec,
+    EndChallengers,
     EndRollouts,
     Link,
     ModelSpec,
     Publish,
     SetLabels,
+    StartChallenger,
     StartRollout,
     Step,
     WorldSpec,
@@ -78,6 +80,7 @@ RATES: Final[Rates] = {
     FaultKind.CONTROLLER_FAILOVER: 0.3,
     FaultKind.RUNNER_KILL: 0.8,
 }
+CHALLENGED_SHARE: Final = 0.35
 DEADLINES_S: Final = (40.0, 120.0)
 FAILED_FRACTIONS: Final = (0.25, 0.6)
 TERMS: Final = {
@@ -100,7 +103,9 @@ def draw_world(seed: int) -> Drawn:
     spec = WorldSpec(
         devices=devices,
         models=models,
-        script=_script(models, devices, luck, terms_luck),
+        script=_with_challenger(
+            _script(models, devices, luck, terms_luck), Streams(seed).stream("challengers")
+        ),
         faults_end_s=FAULTS_END_S,
         duration_s=DURATION_S,
         settles_s=SETTLES_S,
@@ -211,3 +216,23 @@ def _script(
         device = luck.choice(devices).id
         steps.append(SetLabels(luck.uniform(10.0, 300.0), device, {"ring": "canary"}))
     return tuple(sorted(steps, key=lambda step: step.at_s))
+
+
+def _with_challenger(script: tuple[Step, ...], luck: random.Random) -> tuple[Step, ...]:
+    """In some worlds a version that is published runs in shadow, and is taken back in some of
+    these; drawn apart, so that the other steps of a seed are as they would be without."""
+    if luck.random() >= CHALLENGED_SHARE:
+        return script
+    published = luck.choice([step for step in script if isinstance(step, Publish)])
+    began_s = published.at_s + luck.uniform(1.0, 120.0)
+    steps: list[Step] = [
+        StartChallenger(
+            began_s,
+            published.model,
+            selector=luck.choice(("all", "ring=canary")),
+            cpu_fraction=luck.choice((0.001, 0.1)),
+        )
+    ]
+    if luck.random() < 0.3:
+        steps.append(EndChallengers(began_s + luck.uniform(20.0, 200.0)))
+    return tuple(sorted((*script, *steps), key=lambda step: step.at_s))

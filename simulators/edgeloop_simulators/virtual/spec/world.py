@@ -128,13 +128,30 @@ class EndRollouts:
 
 
 @dataclass(frozen=True)
+class StartChallenger:
+    """A version in shadow beside the champions, within `cpu_fraction` of a core."""
+
+    at_s: float
+    model: int
+    selector: str = "all"
+    cpu_fraction: float = 0.1
+
+
+@dataclass(frozen=True)
+class EndChallengers:
+    """Stop those that are not stopped."""
+
+    at_s: float
+
+
+@dataclass(frozen=True)
 class SetLabels:
     at_s: float
     device: str
     labels: Mapping[str, str]
 
 
-Step = Publish | StartRollout | EndRollouts | SetLabels
+Step = Publish | StartRollout | EndRollouts | StartChallenger | EndChallengers | SetLabels
 
 
 @dataclass(frozen=True)
