@@ -135,6 +135,7 @@ def _in_words(status: dict[str, Any]) -> str:
             refused = slot["refused"]
             lines.append(f"          refused {_name(refused['version'])}: {refused['cause']}")
         confinement = status.get("confinement", {}).get(slot["slot"], {})
+        lines += _challenger(slot)
         lines += [f"          runner: {done}" for done in confinement.get("done", ())]
         lines += [f"          runner not confined: {it}" for it in confinement.get("lacking", ())]
     outbox = status["outbox"]
@@ -150,6 +151,18 @@ def _versions(slot: dict[str, Any]) -> str:
     champion = f", runs {_name(slot['champion'])}" if slot["champion"] else ", no version yet"
     candidate = f", installs {_name(slot['candidate'])}" if slot["candidate"] else ""
     return champion + candidate + runner
+
+
+def _challenger(slot: dict[str, Any]) -> list[str]:
+    challenger = slot.get("challenger")
+    if challenger is None:
+        return []
+    why = ": ".join(filter(None, (challenger["cause"], challenger["detail"])))
+    why = why or challenger["waiting"]
+    state = challenger["state"].replace("_", " ")
+    return [
+        f"          challenger: {_name(challenger['version'])}, {state}" + (why and f" ({why})")
+    ]
 
 
 def _name(version: dict[str, Any]) -> str:

@@ -151,6 +151,27 @@ MUTANTS: Final[dict[str, Mutant]] = {
         "self._move(Signal.INTERRUPTED)",
         "return",
     ),
+    "challenger-beside-a-trial": _one(
+        "a challenger goes on while a version is being tried beside it",
+        0,
+        _AGENT + "core.challenge:ChallengerTrack._wanted",
+        "slot.state not in TRYING and",
+        "",
+    ),
+    "challenger-try-not-counted": _one(
+        "a challenger's try is not counted",
+        0,
+        _AGENT + "core.challenge:ChallengerTrack._count_try",
+        "durable.attempts + 1",
+        "durable.attempts",
+    ),
+    "challenger-left-behind": _one(
+        "a challenger whose champion restarted waits for ever",
+        0,
+        _AGENT + "core.challenge:ChallengerTrack.settle",
+        "self._interrupted()",
+        "pass",
+    ),
     "champion-not-restarted": _one(
         "a champion whose runner died is not started again",
         2,
