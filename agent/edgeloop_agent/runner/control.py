@@ -7,10 +7,9 @@ nothing of the runner survives it.
 import socket
 from typing import Final
 
-from pydantic import BaseModel
-
 from edgeloop_agent.lines import LineSplitter
 from edgeloop_agent.runner_protocol import ToRunner, decode_to_runner, encode_line
+from edgeloop_protocol.documents import BaseModel
 from edgeloop_protocol.limits import RUNNER_LINE_MAX_BYTES
 
 READ_CHUNK_BYTES: Final = 64 * 1024
