@@ -7,6 +7,7 @@ from typing import Final
 import psutil
 
 _ROLLUP: Final = ("Rss", "Pss", "Private_Dirty", "Anonymous")
+_OUTBOX: Final = "outbox.sqlite"
 _LOGS: Final = (".log", ".log.1")
 
 
@@ -30,10 +31,12 @@ class ProcessWeight:
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """Of a state directory: how many files, and bytes of some of them."""
+    """Of a state directory: how many files, and bytes of some of them. `wal`: SQLite's log, which
+    it overwrites once it is full."""
 
     files: int
     outbox: int
+    wal: int
     models: int
     logs: int
     rest: int
@@ -62,9 +65,10 @@ def stored_in(state_dir: Path) -> Stored:
                 sizes[path] = path.stat().st_size
         except FileNotFoundError:
             continue
-    outbox = sum(size for path, size in sizes.items() if path.name.startswith("outbox"))
+    outbox = sum(size for path, size in sizes.items() if path.name == _OUTBOX)
+    wal = sum(size for path, size in sizes.items() if path.name == f"{_OUTBOX}-wal")
     models = sum(size for path, size in sizes.items() if "models" in path.parts)
     logs = sum(size for path, size in sizes.items() if path.name.endswith(_LOGS))
-    rest = sum(sizes.values()) - outbox - models - logs
+    rest = sum(sizes.values()) - outbox - wal - models - logs
     named = [path for path in sizes if not path.name.endswith((".log.1", ".tmp"))]
-    return Stored(len(named), outbox, models, logs, rest)
+    return Stored(len(named), outbox, wal, models, logs, rest)

@@ -9,10 +9,10 @@ import pytest
 
 from edgeloop_protocol.limits import RUNNER_LOG_MAX_BYTES
 from edgeloop_simulators.soak.run import LOGS, Terms, soaking
-from edgeloop_simulators.soak.verdict import Judgement, Weight, judge, theil_sen
+from edgeloop_simulators.soak.verdict import WAL_KB_MAX, Judgement, Limits, Weight, judge, theil_sen
 from edgeloop_simulators.weighing import Memory, ProcessWeight, Stored, stored_in
 
-WARMING_KB_PER_100_SWAPS = 20_000.0
+WARMING = Limits(memory=20_000.0, stored=20_000.0)
 """A soak of a few swaps is all warming up: some kB a swap. The planted leak is 1,000 kB a swap."""
 
 LEAKS = """
@@ -39,7 +39,7 @@ def process(rss: float = 40_000.0, descriptors: int = 16, threads: int = 5) -> P
 
 def weights(**growing: Any) -> list[Weight]:
     """40 of them; each field of `growing` is a function of the swap."""
-    flat = Weight(0, 0, process(), process(), process(), 2, Stored(15, 4_000_000, 5, 6, 7))
+    flat = Weight(0, 0, process(), process(), process(), 2, stored())
     return [
         replace(flat, swap=swap, **{name: of(swap) for name, of in growing.items()})
         for swap in range(1, 41)
@@ -51,7 +51,7 @@ def grown(judged: list[Judgement]) -> set[str]:
 
 
 def stored(**growing: int) -> Stored:
-    return replace(Stored(15, 4_000_000, 5, 6, 7), **growing)
+    return replace(Stored(15, 400_000, 4_000_000, 5, 6, 7), **growing)
 
 
 def test_what_stays_is_flat() -> None:
@@ -87,7 +87,8 @@ def test_what_stays_is_flat() -> None:
         ({"stored": lambda n: stored(outbox=n * 100)}, {"outbox"}),
         ({"stored": lambda n: stored(models=n * 100)}, {"models"}),
         ({"stored": lambda n: stored(rest=n * 100)}, {"journal and the rest"}),
-        ({"stored": lambda n: stored(logs=LOGS * RUNNER_LOG_MAX_BYTES + n - 39)}, {"logs"}),
+        ({"stored": lambda n: stored(logs=LOGS * RUNNER_LOG_MAX_BYTES + n - 39)}, {"agent's logs"}),
+        ({"stored": lambda n: stored(wal=int(WAL_KB_MAX) * 1000 + n - 39)}, {"outbox's log"}),
     ],
 )
 def test_each_weight_that_grows_is_named(growing: dict[str, Any], found: set[str]) -> None:
@@ -111,7 +112,7 @@ def test_a_state_directory_is_weighed_by_its_parts(tmp_path: Path) -> None:
         "journal.json": 1,
     }.items():
         (tmp_path / name).write_bytes(bytes(size))
-    assert stored_in(tmp_path) == Stored(files=5, outbox=30, models=100, logs=7, rest=1)
+    assert stored_in(tmp_path) == Stored(5, outbox=10, wal=20, models=100, logs=7, rest=1)
 
 
 def soaked(directory: Path, terms: Terms, command: tuple[str, ...] | None = None) -> set[str]:
@@ -120,7 +121,7 @@ def soaked(directory: Path, terms: Terms, command: tuple[str, ...] | None = None
         assert soak.lost == soak.restarts == 0
     assert [weight.swap for weight in found] == list(range(1, terms.swaps + 1))
     assert found[-1].answered >= terms.inferences
-    return grown(judge(found, LOGS, WARMING_KB_PER_100_SWAPS))
+    return grown(judge(found, LOGS, WARMING))
 
 
 @pytest.mark.e2e

@@ -19,10 +19,10 @@ from edgeloop_simulators.soak.verdict import Judgement, Weight, judge
 SWAPS: Final = 1_000
 INFERENCES: Final = 1_000_000
 ROWS_SHOWN: Final = 20
-WIDTH_MIN: Final = 125
+WIDTH_MIN: Final = 130
 HEADINGS: Final = (
     *("swap", "answered", "supervisor MB", "steady MB", "new MB", "descriptors", "threads"),
-    *("files", "outbox kB", "models kB", "logs kB"),
+    *("files", "outbox kB", "wal kB", "models kB", "logs kB"),
 )
 GREW: Final = 1
 
@@ -75,6 +75,7 @@ def _show(weights: Sequence[Weight], judged: Sequence[Judgement], console: Conso
     for weight in weights[step - 1 :: step]:
         of, stored = weight.supervisor, weight.stored
         memories = (of.memory, weight.steady.memory, weight.swapped.memory)
+        sizes = (stored.outbox, stored.wal, stored.models, stored.logs)
         table.add_row(
             f"{weight.swap:,}",
             f"{weight.answered:,}",
@@ -82,7 +83,10 @@ def _show(weights: Sequence[Weight], judged: Sequence[Judgement], console: Conso
             f"{of.descriptors}",
             f"{of.threads}",
             f"{stored.files}",
-            *(f"{size / 1e3:,.0f}" for size in (stored.outbox, stored.models, stored.logs)),
+            *(
+                f"{size / 1e3:,.0f}"
+                for size in (stored.outbox, stored.wal, stored.models, stored.logs)
+            ),
         )
     console.print(table)
     verdicts = _table("The second half of them", "", "first", "last", "rule", "verdict")

@@ -26,8 +26,8 @@ from edgeloop_simulators.errors import SimulatorError
 from edgeloop_simulators.fleet import Process, program
 from edgeloop_simulators.soak.middle import DEVICE, Middle
 from edgeloop_simulators.soak.verdict import Weight
-from edgeloop_simulators.weighing import stored_in, weigh
 from edgeloop_simulators.toml_text import toml_text
+from edgeloop_simulators.weighing import stored_in, weigh
 
 STEADY: Final = "steady"
 SWAPPED: Final = "swapped"
@@ -88,13 +88,13 @@ class Soak:
             windows = self._middle.windows[SWAPPED, offer.version]
             self._install({STEADY: steady, SWAPPED: offer})
             self._wait(
-                lambda version=offer.version, before=windows: (  # type: ignore[misc]
+                lambda version=offer.version, before=windows: (
                     self._middle.windows[SWAPPED, version] > before
                 ),
                 f"{offer} answers",
             )
             quota = terms.inferences * swap // terms.swaps
-            self._wait(lambda quota=quota: self.inferences >= quota, "its share of answers")  # type: ignore[misc]
+            self._wait(lambda quota=quota: self.inferences >= quota, "its share of answers")
             self._wait(lambda: len(self._runners()) == len(SLOTS), "the old runner has gone")
             yield self._weight(swap)
 

@@ -15,9 +15,17 @@ from typing import Final
 from edgeloop_protocol.limits import RUNNER_LOG_MAX_BYTES
 from edgeloop_simulators.weighing import ProcessWeight, Stored
 
-MEMORY_KB_PER_100_SWAPS: Final = 20.0
-STORED_KB_PER_100_SWAPS: Final = 2.0
 PER: Final = 100
+WAL_KB_MAX: Final = 4_500.0
+"""SQLite turns it over at 1,000 pages of 4 kB; a transaction may go beyond."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """In kB per 100 swaps. The defaults are for a soak of a thousand; a short one warms up."""
+
+    memory: float = 20.0
+    stored: float = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,28 +75,27 @@ _NUMBERS: Final[tuple[tuple[str, Callable[[Weight], int]], ...]] = (
 )
 
 
-def judge(
-    weights: Sequence[Weight],
-    logs: int,
-    memory_kb_per_100_swaps: float = MEMORY_KB_PER_100_SWAPS,
-) -> list[Judgement]:
+def judge(weights: Sequence[Weight], logs: int, limits: Limits | None = None) -> list[Judgement]:
     """`logs`: how many bounded logs the agent keeps."""
-    limits = {"memory": memory_kb_per_100_swaps, "stored": STORED_KB_PER_100_SWAPS}
+    limits = limits or Limits()
     half = weights[len(weights) // 2 :]
     judged = []
     for what, kind, of in _SIZES:
+        most = getattr(limits, kind)
         slope = PER * theil_sen([w.swap for w in half], [of(w) for w in half])
-        found = f"{slope:+.1f} kB per {PER} swaps; at most {limits[kind]:g}"
-        judged.append(
-            Judgement(what, of(half[0]), of(half[-1]), "kB", found, slope <= limits[kind])
-        )
+        found = f"{slope:+.1f} kB per {PER} swaps; at most {most:g}"
+        judged.append(Judgement(what, of(half[0]), of(half[-1]), "kB", found, slope <= most))
     for what, number in _NUMBERS:
         seen = sorted({number(w) for w in half})
         found = "always the same" if len(seen) == 1 else f"from {seen[0]} to {seen[-1]}"
         judged.append(Judgement(what, number(half[0]), number(half[-1]), "", found, len(seen) == 1))
-    bound_kb, most_kb = logs * RUNNER_LOG_MAX_BYTES / 1e3, max(w.stored.logs for w in weights) / 1e3
-    ends = half[0].stored.logs / 1e3, half[-1].stored.logs / 1e3
-    judged.append(Judgement("logs", *ends, "kB", f"at most {bound_kb:,.0f}", most_kb <= bound_kb))
+    for what, most, of in (
+        ("outbox's log", WAL_KB_MAX, lambda w: w.stored.wal / 1e3),
+        ("agent's logs", logs * RUNNER_LOG_MAX_BYTES / 1e3, lambda w: w.stored.logs / 1e3),
+    ):
+        within = max(map(of, weights)) <= most
+        found = f"at most {most:,.0f}"
+        judged.append(Judgement(what, of(half[0]), of(half[-1]), "kB", found, within))
     return judged
 
 
