@@ -83,10 +83,7 @@ def _show(weights: Sequence[Weight], judged: Sequence[Judgement], console: Conso
             f"{of.descriptors}",
             f"{of.threads}",
             f"{stored.files}",
-            *(
-                f"{size / 1e3:,.0f}"
-                for size in (stored.outbox, stored.wal, stored.models, stored.logs)
-            ),
+            *(f"{size / 1e3:,.0f}" for size in sizes),
         )
     console.print(table)
     verdicts = _table("The second half of them", "", "first", "last", "rule", "verdict")
