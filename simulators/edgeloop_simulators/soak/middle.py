@@ -35,7 +35,8 @@ from edgeloop_simulators.errors import SimulatorError
 from edgeloop_simulators.fleet import HOST, free_ports
 
 DEVICE: Final = "soaked"
-PROBATION: Final = Probation(min_s=0.1, min_examples=5, max_s=60.0)
+PROBATION: Final = Probation(min_s=0.1, min_examples=5, max_s=60.0, max_latency_ratio=1e4)
+"""Short; and how fast a version is, on a machine that may be busy, is not what is asked here."""
 POLL_S: Final = 0.5
 """How soon a wait looks again whether the agent still lives."""
 
