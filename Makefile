@@ -9,7 +9,7 @@ PACKAGES := protocol agent controller simulators
 PYTEST_JOBS ?= 2
 
 .PHONY: help setup demo test check bench bench-fleet bench-chaos bench-delta bench-scale explore mutants \
-	torture lock schemas wheels clean test-packages
+	torture soak lock schemas wheels clean test-packages
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -65,6 +65,10 @@ mutants: $(STAMP)  ## plant bugs in the real code; each must be found, JOBS=2
 
 torture: $(STAMP) test-packages  ## an agent killed and starved at every step of an update, CUTS=2000
 	@$(BIN)/python -m edgeloop_simulators.torture --cuts $(or $(CUTS),2000) --jobs $(or $(JOBS),2) $(ARGS)
+
+soak: $(STAMP)  ## 1,000 versions and 1,000,000 inferences through one agent; SWAPS=, INFERENCES=
+	@$(BIN)/python -m edgeloop_simulators.soak \
+		--swaps $(or $(SWAPS),1000) --inferences $(or $(INFERENCES),1000000) $(ARGS)
 
 schemas: $(STAMP)  ## write the JSON Schemas, the OpenAPI description and the lifecycle in docs/spec
 	@$(BIN)/python -m edgeloop_protocol.schemas docs/spec/schemas

@@ -7,10 +7,9 @@ because the runner works in another directory; importing this needs no numpy and
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
-from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
-
 from edgeloop_agent.core.settings import CoreSettings
 from edgeloop_protocol.config import Config
+from edgeloop_protocol.documents import AfterValidator, Discriminator, Field, Tag, model_validator
 from edgeloop_protocol.errors import TopicError
 from edgeloop_protocol.limits import (
     BUDGET_DEFAULT_BYTES_PER_DAY,

@@ -7,10 +7,9 @@ they go into the outbox. With each MirrorLine travels a descriptor (SCM_RIGHTS).
 
 from typing import Annotated, Final, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
-
 from edgeloop_agent.config import RunnerConfig, SlotConfig, TelemetryConfig
 from edgeloop_agent.errors import RunnerLineError
+from edgeloop_protocol.documents import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from edgeloop_protocol.errors import first_problem
 from edgeloop_protocol.limits import RUNNER_LINE_MAX_BYTES
 from edgeloop_protocol.messages import (

@@ -11,8 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
-
+from edgeloop_protocol.documents import BaseModel, ConfigDict, ValidationError
 from edgeloop_protocol.errors import ConfigError
 
 ENV_PREFIX: Final = "EDGELOOP_"

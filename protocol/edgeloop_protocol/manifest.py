@@ -10,7 +10,7 @@ import hashlib
 import json
 from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
-from pydantic import (
+from edgeloop_protocol.documents import (
     BaseModel,
     ConfigDict,
     Field,
@@ -19,7 +19,6 @@ from pydantic import (
     model_serializer,
     model_validator,
 )
-
 from edgeloop_protocol.errors import ManifestError, first_problem
 from edgeloop_protocol.limits import (
     ARTIFACT_MAX_BYTES,

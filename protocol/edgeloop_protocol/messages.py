@@ -10,8 +10,13 @@ from enum import StrEnum
 from functools import lru_cache
 from typing import Annotated, Final, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-
+from edgeloop_protocol.documents import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 from edgeloop_protocol.errors import MessageError, first_problem
 from edgeloop_protocol.lifecycle import ChallengeState, SlotState
 from edgeloop_protocol.limits import (

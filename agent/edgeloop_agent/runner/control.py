@@ -8,10 +8,9 @@ import socket
 from collections import deque
 from typing import Final
 
-from pydantic import BaseModel
-
 from edgeloop_agent.lines import LineSplitter
 from edgeloop_agent.runner_protocol import ToRunner, decode_to_runner, encode_line
+from edgeloop_protocol.documents import BaseModel
 from edgeloop_protocol.limits import RUNNER_LINE_MAX_BYTES
 
 READ_CHUNK_BYTES: Final = 64 * 1024

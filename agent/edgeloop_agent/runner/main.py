@@ -5,7 +5,6 @@ with its supervisor (the kernel's parent-death signal for a runner that hangs, t
 for one that does not); a model that cannot be loaded is said in words before the process ends.
 """
 
-import argparse
 import ctypes
 import logging
 import os
@@ -37,14 +36,12 @@ _PR_SET_PDEATHSIG: Final = 1
 
 
 def main(arguments: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="edgeloop_agent.runner")
-    parser.add_argument("--fd", type=int, required=True)
-    parser.add_argument("--parent", type=int, required=True)
-    options = parser.parse_args(arguments)
+    """`arguments`: --fd N --parent PID, as the supervisor gives them."""
+    options = dict(zip(arguments[::2], map(int, arguments[1::2]), strict=True))
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the supervisor's to act on
-    _die_with(options.parent)
-    control = Control(socket.socket(fileno=options.fd))
+    _die_with(options["--parent"])
+    control = Control(socket.socket(fileno=options["--fd"]))
     try:
         return _serve(control)
     except SupervisorGone:

@@ -9,7 +9,6 @@ the runner's supervisor rolls back as after any crash. ai-edge-litert refuses it
 """
 
 from collections.abc import Callable, Sequence
-from importlib.metadata import version
 from typing import Any, Final
 
 import numpy as np
@@ -49,6 +48,8 @@ class TfliteRuntime:
         return TfliteSession(model)
 
     def probe(self) -> RuntimeInfo:
+        from importlib.metadata import version
+
         return RuntimeInfo(name=NAME, version=f"{DISTRIBUTION} {version(DISTRIBUTION)}")
 
 

@@ -1,17 +1,22 @@
 """Publishing TFLite and models of several inputs."""
 
 import contextlib
-import importlib.util
-from pathlib import Path
 
+import numpy as np
 import pytest
+from tflite_models import MODELS, fine_tuned, wake_word
 
+from edgeloop_agent.ports import PatchJob
+from edgeloop_agent.shell.os_disk import OsDisk
+from edgeloop_agent.shell.patch_process import PatchProcess
 from edgeloop_controller.errors import PackagingError
+from edgeloop_controller.packaging.deltas import make_deltas
 from edgeloop_controller.packaging.introspect import introspect
 from edgeloop_controller.packaging.package import draft_like, load_draft, package
+from edgeloop_protocol.limits import PATCH_SHARE_MAX
 from edgeloop_protocol.manifest import ManifestDraft, Quantisation
 
-WAKE = Path(importlib.util.find_spec("pymicro_wakeword").origin).parent / "models/okay_nabu.tflite"
+WAKE = MODELS / "okay_nabu.tflite"
 
 
 def test_a_streaming_int8_model_is_published_as_what_it_is():
@@ -69,3 +74,35 @@ def test_feeds_are_written_in_toml(make_model):
     narrow = load_draft('[[feeds]]\ninput = "x"\nfeatures = ["a"]\n', "model.toml")
     with pytest.raises(PackagingError, match="is fed 1 features, but takes 4"):
         package(make_model(), "t", "1", narrow)
+
+
+@pytest.mark.parametrize(
+    ("new", "share"),
+    [
+        (fine_tuned(wake_word("okay_nabu"), seed=1), 0.2),
+        (wake_word("hey_jarvis"), PATCH_SHARE_MAX),
+        (wake_word("okay_nabu"), 0.01),
+    ],
+    ids=["fine-tuned", "another word", "the same"],
+)
+def test_a_tflite_update_travels_as_a_patch(tmp_path, new, share):
+    """Its tensors are not looked for, as in an ONNX file; it is a file of bytes."""
+    (tmp_path / "base").write_bytes(WAKE.read_bytes())
+    (tmp_path / "new").write_bytes(new)
+    deltas = make_deltas(tmp_path / "base", tmp_path / "new")
+    assert deltas
+    assert len(deltas[-1].content) <= share * len(new)
+    for delta in deltas:
+        (tmp_path / "patch").write_bytes(delta.content)
+        job = PatchJob(delta.format, "base", "patch", "made", len(new))
+        PatchProcess(OsDisk(tmp_path)).apply(job)
+        assert (tmp_path / "made").read_bytes() == new
+
+
+def test_a_tflite_update_that_no_patch_shortens_has_none(tmp_path):
+    """Weights drawn anew leave nothing to say against the base: the full file it is."""
+    base = fine_tuned(wake_word("okay_nabu"), seed=1, share=1.0)
+    (tmp_path / "base").write_bytes(base)
+    noise = np.random.default_rng(0).integers(0, 256, len(base), dtype=np.uint8)
+    (tmp_path / "new").write_bytes(base[:4096] + noise.tobytes()[4096:])
+    assert make_deltas(tmp_path / "base", tmp_path / "new") == []
