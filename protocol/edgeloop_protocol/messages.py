@@ -356,8 +356,9 @@ class WindowSummary(Wire):
 class ShadowSummary(Wire):
     """What a challenger answered in one telemetry window, beside the answers of `champion`.
 
-    `window` is the challenger's, without sketches; `disagreements` of its `count` answers had another
-    label than the champion's. `skipped` examples it never saw: its budget was spent (EL-SHADOW-4).
+    `window` is the challenger's, without sketches; `disagreements` of its `count` answers had
+    another label than the champion's. `skipped` examples it never saw, because its budget was
+    spent (EL-SHADOW-4).
     """
 
     kind: Literal["shadow"] = "shadow"

@@ -117,6 +117,22 @@ SAMPLE = {
     "shadow": SHADOW,
     "shadow_prediction": 0,
 }
+SHADOWED = {
+    "kind": "shadow",
+    "champion": REF,
+    "window": WINDOW | {"version": SHADOW, "sketches": None, "comparison": None},
+    "disagreements": 2,
+    "skipped": 3,
+    "cpu_s": 0.125,
+}
+CHALLENGER = {
+    "kind": "start_challenger",
+    "slot": "main",
+    "model": FILES,
+    "budget": {"cpu_fraction": 1, "memory_bytes": 7},
+    "runner": RUNNER,
+    "telemetry": {"window_s": 2},
+}
 BEAT = {"kind": "heartbeat", "examples": 5, "latency_p95_us": 2.5, "shadow_varied": True}
 
 VALID: list[tuple[str, dict[str, Any]]] = [
@@ -127,11 +143,13 @@ VALID: list[tuple[str, dict[str, Any]]] = [
     (TO_RUNNER, start(shadow=FILES | {"version": SHADOW}, memory_max_bytes=5)),
     (TO_RUNNER, start(endpoint={"feed": 4, "hand_over": 5, "take_over": 6})),
     (TO_RUNNER, start(telemetry={"window_s": 2, "private_features": ["a", "b"]})),
+    (TO_RUNNER, CHALLENGER),
+    (TO_RUNNER, {"kind": "mirror", "champion": REF}),
     *((TO_RUNNER, {"kind": kind}) for kind in ("go", "drop_shadow", "stop")),
     (FROM_RUNNER, {"kind": "confined", "done": ["a"], "lacking": ["b", "c"]}),
     (FROM_RUNNER, {"kind": "self_tested", "passed": False, "detail": "nan"}),
     (FROM_RUNNER, {"kind": "serving"}),
-    *((FROM_RUNNER, document) for document in (BEAT, WINDOW, SAMPLE)),
+    *((FROM_RUNNER, document) for document in (BEAT, WINDOW, SAMPLE, SHADOWED)),
     (FROM_RUNNER, {"kind": "event", "at": 1.0, "name": "no_answer", "version": REF}),
     (MANIFEST, FULL_MANIFEST),
     (MANIFEST, PLAIN_MANIFEST),
@@ -193,6 +211,7 @@ def test_every_model_that_a_runner_meets_is_among_them() -> None:
         *(config.NoSink, config.JsonlSink, config.SocketSink),
         *(messages.VersionRef, messages.RuntimeInfo, messages.WindowSummary, messages.Sample),
         *(messages.Sketches, messages.Comparison, messages.DeviceEvent),
+        *(messages.ShadowSummary, messages.ShadowBudget),
     } - {runner_protocol.Line, manifest.Strict, manifest.WithLaterKeys}
     assert not [model for model in meets if f"'{model.__name__}'" not in met]
 

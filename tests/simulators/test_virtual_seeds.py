@@ -12,7 +12,7 @@ SHRUNK_BY_MAX = 60
 @pytest.mark.usefixtures("quiet")
 @pytest.mark.timeout(300)  # a failure is shrunk first
 def test_no_seed_breaks_a_law(seed_group: range) -> None:
-    """EL-INV-1 … EL-INV-14."""
+    """EL-INV-1 … EL-INV-15."""
     for seed in seed_group:
         played = play_seed(seed)
         if played.law:

@@ -122,9 +122,17 @@ class Convergence:
             return
         if host.is_bad(challenger.version.manifest_digest):
             return  # it may be between two tries
-        at_rest = challenger.state in (ChallengeState.IN_SHADOW, ChallengeState.REFUSED)
-        if not at_rest and champion.manifest_digest != has:
-            self._tell("EL-INV-7", host.spec.id, f"challenger {challenger.state} for ever")
+        shadows = any(
+            runner.budget is not None and runner.version == challenger.version
+            for runner in host.runners
+        )
+        if challenger.state is ChallengeState.REFUSED or champion.manifest_digest == has:
+            return
+        if challenger.state is not ChallengeState.IN_SHADOW or not shadows:
+            said = f"{challenger.version} is {challenger.state}"
+            self._tell(
+                "EL-INV-7", host.spec.id, f"{said}; it has {'a' if shadows else 'no'} runner"
+            )
 
     def _check_telemetry(self, host: DeviceHost) -> None:
         """EL-INV-6: acknowledged is stored once; the rest is held, or counted as dropped."""
