@@ -14,6 +14,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from edgeloop_agent.allocator import keep_one_heap
 from edgeloop_agent.errors import ModelLoadError, RunnerLineError
 from edgeloop_agent.runner.confinement import confine, confine_challenger, limit_memory
 from edgeloop_agent.runner.control import Control, SupervisorGone
@@ -41,6 +42,7 @@ def main(arguments: list[str]) -> int:
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the supervisor's to act on
     _die_with(options["--parent"])
+    keep_one_heap()
     control = Control(socket.socket(fileno=options["--fd"]))
     try:
         return _serve(control)
