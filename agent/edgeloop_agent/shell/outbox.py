@@ -161,9 +161,7 @@ class SqliteOutbox:
             "events_dropped FROM epochs ORDER BY id DESC LIMIT ?",
             (newest,),
         )
-        return tuple(
-            EpochCounts(*row[1:5], self._held[row[0]], *row[5:]) for row in reversed(rows)
-        )
+        return tuple(EpochCounts(*row[1:5], self._held[row[0]], *row[5:]) for row in reversed(rows))
 
     def totals(self) -> OutboxTotals:
         return totals_of(self._held.total(), self._bytes, self._tally)
