@@ -296,7 +296,8 @@ BUGS = {
     "after a boot nothing counts as sent": Edit(
         SHELL + "outbox_reducer:OutboxReducer._sealed_end",
         "return last.boot, last.sequence + 1",
-        "return (FIRST if store._next == 1 and store.epoch[-1] > '1' else (last.boot, last.sequence + 1))",
+        "is_fresh = store._next == 1 and store.epoch[-1] > '1'\n"
+        "    return FIRST if is_fresh else (last.boot, last.sequence + 1)",
     ),
     "all but the last of a batch counts as sent": Edit(
         CORE + "reduction:sealed_rows", "return place", "return max(1, place - 1)"

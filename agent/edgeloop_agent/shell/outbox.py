@@ -43,6 +43,12 @@ DAMAGED: Final = (
 )
 """Sent in the place of a record that can no longer be read: it would hold up all behind it."""
 
+_COUNTED: Final = (
+    *("epoch", "appended", "dropped", "acked"),
+    *("merged", "sketches_shed", "samples_dropped", "events_dropped"),
+)
+"""Columns that are fields of EpochCounts."""
+
 
 def new_epoch() -> str:
     return secrets.token_hex(8)
@@ -103,9 +109,10 @@ class SqliteOutbox:
             freed = self._drop_down_to(self._max_bytes - self._bytes - added)
         self._next += len(numbered)
         self._held[self._epoch_id] += len(numbered)
-        self._held.subtract(freed.rows)
         self._bytes += added - freed.size_bytes
-        self._tally.add(freed.tally)
+        if freed.size_bytes:
+            self._held.subtract(freed.rows)
+            self._tally.add(freed.tally)
         return freed.tally.dropped
 
     def next_batch(self) -> HeldRecords | None:
@@ -157,11 +164,13 @@ class SqliteOutbox:
 
     def counts(self, newest: int) -> tuple[EpochCounts, ...]:
         rows = self._query(
-            "SELECT id, epoch, appended, dropped, acked, merged, sketches_shed, samples_dropped, "
-            "events_dropped FROM epochs ORDER BY id DESC LIMIT ?",
+            f"SELECT id, {', '.join(_COUNTED)} FROM epochs ORDER BY id DESC LIMIT ?",  # noqa: S608
             (newest,),
         )
-        return tuple(EpochCounts(*row[1:5], self._held[row[0]], *row[5:]) for row in reversed(rows))
+        return tuple(
+            EpochCounts(held=self._held[epoch_id], **dict(zip(_COUNTED, row, strict=True)))
+            for epoch_id, *row in reversed(rows)
+        )
 
     def totals(self) -> OutboxTotals:
         return totals_of(self._held.total(), self._bytes, self._tally)

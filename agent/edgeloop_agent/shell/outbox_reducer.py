@@ -13,6 +13,7 @@ something can be merged; runs within the transaction of its caller.
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import Final, NamedTuple, Protocol
 
 from edgeloop_agent.core.reduction import (
@@ -104,17 +105,18 @@ class OutboxReducer:
         to know."""
         if not self._aggregates:
             return FIRST
-        oldest: list[StoredRow] = []
-        for row in store.rows_from(FIRST):
-            if oldest and row.boot != oldest[0].boot:
-                break
-            oldest.append(row)
-            if len(oldest) > self._limits.batch_records_max:
-                break
-        if not oldest:
+        first = next(store.rows_from(FIRST), None)
+        if first is None:
             return FIRST
-        sealed = sealed_rows((len(row.document) for row in oldest), self._limits)
-        last = oldest[min(sealed, len(oldest)) - 1]
+        seen: list[StoredRow] = []
+
+        def sizes_bytes() -> Iterator[int]:
+            for row in takewhile(lambda row: row.boot == first.boot, store.rows_from(FIRST)):
+                seen.append(row)
+                yield len(row.document)
+
+        sealed = sealed_rows(sizes_bytes(), self._limits)
+        last = seen[min(sealed, len(seen)) - 1]
         return last.boot, last.sequence + 1
 
     def _sweep(

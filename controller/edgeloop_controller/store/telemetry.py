@@ -251,7 +251,8 @@ def load_cursors(
         named = {"ids": [boot[0] for boot in some], "epochs": [boot[1] for boot in some]}
         for row in session.execute(_CURSORS, named):
             if (row[0], row[1]) in cursors:
-                cursors[row[0], row[1]] = Cursor(*row, is_new=False)
+                numbers: dict[str, int] = dict(zip(_NUMBERS, row[2:], strict=True))
+                cursors[row[0], row[1]] = Cursor(row[0], row[1], is_new=False, **numbers)
     return cursors
 
 

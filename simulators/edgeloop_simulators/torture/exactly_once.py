@@ -1,9 +1,10 @@
 """Telemetry exactly once, end to end: agents, broker and controller killed with -9 while it flows.
 
-Several agents that only talk (`talker`), a real mosquitto that forgets everything when it is killed,
-a real `edgeloop serve`. At random moments one of the three is killed and started again, until every
-agent has appended its share. Then everything is left alone until the outboxes are empty, and the
-controller's database must hold each (epoch, sequence) once, and each content once.
+Several agents that only talk (`talker`), a real mosquitto that forgets everything when it is
+killed, a real `edgeloop serve`. At random moments one of them is killed and started again, or all
+three one after the other, until every agent has appended its share. Then everything is left alone
+until the outboxes are empty, and the controller's database must hold each (epoch, sequence) once,
+and each content once.
 
 Invariant: what was appended is known from the agents' own word, given before they went on, not from
 what any of the three kept.
@@ -29,13 +30,15 @@ from edgeloop_simulators.record import OutboxEpoch
 
 RECORDS: Final = 1_000_000
 AGENTS: Final = 4
-KILLS: Final = {"agent": 60, "broker": 20, "controller": 20}
+KILLS: Final = {"agent": 46, "broker": 6, "controller": 6}
+ROUNDS: Final = 14
+"""In which one agent, the broker and the controller are killed."""
 HELD_MAX: Final = 20_000
 """Of an agent; above it, it waits before it says more."""
 PATIENCE_S: Final = 180.0
 """Without any progress it is given up."""
 LOOK_S: Final = 0.05
-KILL_WITHIN_S: Final = 0.3
+KILL_WITHIN_S: Final = 0.5
 """After its number of records has come: so that no moment of a batch is spared."""
 
 Progress = Callable[[int, int], None]
@@ -48,6 +51,7 @@ class Plan:
     agents: int = AGENTS
     held_max: int = HELD_MAX
     kills: tuple[tuple[str, int], ...] = tuple(KILLS.items())
+    rounds: int = ROUNDS
 
 
 @dataclass
@@ -119,17 +123,21 @@ class ExactlyOnce:
     async def _torture(self, middle: Middle, share: int) -> None:
         """Each kill at its number of records, all of them spread over the whole."""
         total = share * self._plan.agents
-        due = sorted(
-            (self._luck.uniform(0.02, 0.98) * total, what)
-            for what, count in self._plan.kills
-            for _ in range(count)
-        )
+        struck: list[tuple[str, ...]] = [
+            (what,) for what, count in self._plan.kills for _ in range(count)
+        ]
+        struck += [self._round() for _ in range(self._plan.rounds)]
+        due = sorted((self._luck.uniform(0.02, 0.95) * total, those) for those in struck)
         async for appended in self._looks(middle, total):
             while due and appended >= due[0][0]:
-                await asyncio.sleep(self._luck.uniform(0, KILL_WITHIN_S))
-                self._kill(due.pop(0)[1], middle)
+                for what in due.pop(0)[1]:
+                    await asyncio.sleep(self._luck.uniform(0, KILL_WITHIN_S))
+                    self._kill(what, middle)
             if appended >= total:
                 return
+
+    def _round(self) -> tuple[str, ...]:
+        return tuple(self._luck.sample(("agent", "broker", "controller"), 3))
 
     async def _looks(self, middle: Middle, total: int) -> AsyncIterator[int]:
         """How many records were appended, again and again while there is progress."""
@@ -176,12 +184,10 @@ class ExactlyOnce:
             outcome.repeated = _count(connection, "SELECT SUM(duplicates) FROM telemetry_cursors")
 
 
-NUMBERED: Final = "SELECT SUM(n) FROM ({})".format(
-    " UNION ALL ".join(
-        f"SELECT COUNT(epoch) AS n FROM {table}"  # noqa: S608
-        for table in ("windows", "samples", "events")
-    )
-)
+NUMBERED: Final = """
+SELECT (SELECT COUNT(*) FROM windows) + (SELECT COUNT(*) FROM samples)
+    + (SELECT COUNT(*) FROM events WHERE epoch IS NOT NULL)
+"""
 _ROWS: Final = """
 SELECT epoch, sequence, manifest_digest || '/' || device_started_at AS content FROM windows
     WHERE device_id = :device

@@ -1,9 +1,9 @@
 """An agent that only talks: all of the real agent but its runners, in whose place a thread makes
 telemetry as fast as it is taken.
 
-Real are supervisor, core, journal, outbox on disk, drain, MQTT client and lock; it connects to a real
-broker and a real controller. What `append` returned for is told before the agent goes on, in a file
-that a kill does not reach: one byte a record.
+Real are supervisor, core, journal, outbox on disk, drain, MQTT client and lock; it connects to a
+real broker and a real controller. What `append` returned for is told before the agent goes on, in a
+file that a kill does not reach: one byte a record.
 
     python -m edgeloop_simulators.torture.talker DIRECTORY DEVICE --broker PORT --controller URL
         --records 1000 --held 500
@@ -56,8 +56,10 @@ from edgeloop_simulators.torture.subject import unlimited_budget
 
 SLOT: Final = "main"
 VERSION: Final = VersionRef(name="talker", version="1", manifest_digest="7" * 64)
-LOOK_S: Final = 0.01
-"""How often a full outbox is looked at for room."""
+WAITING_MAX: Final = 200
+"""In the agent's inbox: a flood of our own shall not crowd out what the controller says."""
+LOOK_S: Final = 0.005
+"""How often it is looked whether more may be said."""
 
 
 class ToldOutbox:
@@ -68,6 +70,7 @@ class ToldOutbox:
         directory.mkdir(parents=True, exist_ok=True)
         path = directory / outbox.epoch
         self._told = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        self.appended = 0
 
     @property
     def epoch(self) -> str:
@@ -76,6 +79,7 @@ class ToldOutbox:
     def append(self, documents: Sequence[bytes], budget_left_bytes: float | None = None) -> int:
         dropped = self._outbox.append(documents, budget_left_bytes)
         os.write(self._told, b"." * len(documents))
+        self.appended += len(documents)
         return dropped
 
     def next_batch(self) -> HeldRecords | None:
@@ -161,7 +165,7 @@ def run(directory: Path, config: AgentConfig, records: int, held_max: int) -> No
 
         def talk() -> None:
             for number in range(1, records - before + 1):
-                while outbox.totals().held >= held_max:
+                while number - told.appended > WAITING_MAX or outbox.totals().held >= held_max:
                     time.sleep(LOOK_S)
                 inbox.post(RunnerSaid(SLOT, body_of(outbox.epoch, number)))
 
