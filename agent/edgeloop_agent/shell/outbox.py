@@ -4,17 +4,13 @@ Invariants: what `append` returned for survives a power cut, as it was or merged
 sequences of an epoch start at 1; only an acknowledgement or the byte bound removes a record, and
 the bound counts what it removes (ADR 0019); what may have been sent is not merged and keeps its
 number; a record that the medium damaged has a stand-in; the counts of the newest EPOCHS_KEPT_MAX
-epochs stay. A disk that is full or failing raises OutboxUnavailableError and changes nothing; a
-file that is no database is kept aside.
+epochs stay. A disk that is full or failing raises OutboxUnavailableError and changes nothing.
 """
 
-import logging
-import secrets
 import sqlite3
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, Final
 
 from pydantic_core import from_json
@@ -28,13 +24,9 @@ from edgeloop_agent.core.reduction import (
 from edgeloop_agent.errors import OutboxUnavailableError, RecordTooLargeError
 from edgeloop_agent.ports import EpochCounts, HeldRecords, OutboxTotals
 from edgeloop_agent.shell.outbox_reducer import Freed, OutboxReducer
-from edgeloop_agent.shell.outbox_schema import make_schema
 from edgeloop_agent.shell.stored_row import Position, StoredRow
 from edgeloop_protocol.messages import DeviceEvent, Reduced
 
-logger = logging.getLogger(__name__)
-
-FILE_NAME: Final = "outbox.sqlite"
 EPOCHS_KEPT_MAX: Final = 10_000
 DAMAGED: Final = (
     DeviceEvent(at=0.0, name="record_damaged", detail="the disk changed what was stored")
@@ -48,10 +40,6 @@ _COUNTED: Final = (
     *("merged", "sketches_shed", "samples_dropped", "events_dropped"),
 )
 """Columns that are fields of EpochCounts."""
-
-
-def new_epoch() -> str:
-    return secrets.token_hex(8)
 
 
 class SqliteOutbox:
@@ -254,38 +242,6 @@ class SqliteOutbox:
         )
 
 
-def open_outbox(state_dir: Path, max_bytes: int, epoch: str = "") -> SqliteOutbox:
-    """`epoch`: of this boot, by default a new one. Raises OutboxUnavailableError when there can be
-    none."""
-    problem = ""
-    try:
-        database = _open(state_dir / FILE_NAME)
-    except sqlite3.OperationalError as error:
-        raise OutboxUnavailableError(f"cannot open the outbox in {state_dir}: {error}") from error
-    except sqlite3.DatabaseError as error:
-        kept = _keep_aside(state_dir)
-        problem = f"the outbox could not be read and is kept as {kept}: {error}"
-        logger.error("%s", problem)
-        database = _open(state_dir / FILE_NAME)
-    try:
-        return SqliteOutbox(database, epoch or new_epoch(), max_bytes, problem)
-    except OutboxUnavailableError:
-        database.close()
-        raise
-
-
-def _open(path: Path) -> sqlite3.Connection:
-    database = sqlite3.connect(path, isolation_level=None)
-    try:
-        database.execute("PRAGMA journal_mode=WAL")
-        database.execute("PRAGMA synchronous=FULL")
-        make_schema(database)
-    except sqlite3.Error:
-        database.close()
-        raise
-    return database
-
-
 def totals_of(held: int, held_bytes: int, tally: Tally) -> OutboxTotals:
     return OutboxTotals(
         held=held,
@@ -307,16 +263,6 @@ def reduced_of(sketches_shed: int, samples_dropped: int, events_dropped: int) ->
         samples_dropped=samples_dropped,
         events_dropped=events_dropped,
     )
-
-
-def _keep_aside(state_dir: Path) -> str:
-    number = 1
-    while (aside := state_dir / f"outbox.corrupt-{number}").exists():
-        number += 1
-    (state_dir / FILE_NAME).replace(aside)
-    for suffix in ("-wal", "-shm"):
-        (state_dir / f"{FILE_NAME}{suffix}").unlink(missing_ok=True)
-    return aside.name
 
 
 def _is_whole(document: bytes) -> bool:
