@@ -166,20 +166,23 @@ class OutboxReducer:
         changes: "_Changes",
         freed: Freed,
     ) -> list[StoredRow]:
-        """What is left of the segment."""
+        """What is left of the segment. What lies behind the last change stays as it is."""
+        end = 1 + max(changes.gone | changes.new.keys())
+        changed, behind = segment.rows[:end], segment.rows[end:]
         kept = [
             changes.new.get(place, stored.document)
-            for place, stored in enumerate(segment.rows)
+            for place, stored in enumerate(changed)
             if place not in changes.gone
         ]
-        through = segment.rows[-1].sequence
-        store.replace(segment.boot, through, [row.sequence for row in segment.rows], kept)
+        through = changed[-1].sequence
+        store.replace(segment.boot, through, [row.sequence for row in changed], kept)
         store.count(segment.boot, changes.tally)
         freed.rows[segment.boot] += len(changes.gone)
-        freed.size_bytes += sum(row.size_bytes for row in rows) - sum(map(len, kept))
+        freed.size_bytes += sum(row.size_bytes for row in rows[:end]) - sum(map(len, kept))
         freed.tally.add(changes.tally)
         first = through - len(kept) + 1
-        return [StoredRow(segment.boot, first + n, document) for n, document in enumerate(kept)]
+        moved = [StoredRow(segment.boot, first + n, document) for n, document in enumerate(kept)]
+        return [*moved, *behind]
 
     def _drop_oldest(
         self, store: ReducibleRows, need_bytes: int, sealed_end: Position, freed: Freed

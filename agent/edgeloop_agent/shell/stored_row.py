@@ -1,6 +1,6 @@
 """A row of the outbox, and what its document says of it."""
 
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from pydantic_core import from_json
 
@@ -8,6 +8,8 @@ from edgeloop_agent.core.reduction import Kind, Row
 from edgeloop_agent.core.window_merge import merge_key
 from edgeloop_protocol.messages import Sketches, WindowSummary
 
+_SAMPLE: Final = b'{"kind":"sample",'
+_EVENT: Final = b'{"kind":"event",'
 Position = tuple[int, int]
 """(boot, sequence); boots in the order of time."""
 
@@ -19,8 +21,13 @@ class StoredRow(NamedTuple):
 
 
 def read_row(document: bytes) -> Row:
-    """What cannot be read counts as an event."""
+    """What cannot be read counts as an event. Only windows are looked into: our encoder writes the
+    kind first."""
     size = len(document)
+    if document.startswith(_SAMPLE):
+        return Row(Kind.SAMPLE, size)
+    if document.startswith(_EVENT):
+        return Row(Kind.EVENT, size)
     try:
         read: Any = from_json(document)
         kind = Kind(read["kind"])
