@@ -63,8 +63,9 @@ explore: $(STAMP)  ## play SEEDS=100000 virtual worlds on JOBS=2 processes
 mutants: $(STAMP)  ## plant bugs in the real code; each must be found, JOBS=2
 	@$(BIN)/edgeloop-sim mutants --seeds $(or $(SEEDS),1000) --jobs $(or $(JOBS),2) $(ARGS)
 
-torture: $(STAMP) test-packages  ## an agent killed and starved at every step of an update, CUTS=2000
-	@$(BIN)/python -m edgeloop_simulators.torture --cuts $(or $(CUTS),2000) --jobs $(or $(JOBS),2) $(ARGS)
+torture: $(STAMP) test-packages  ## an agent killed and starved at every step, CUTS=2000 RECORDS=1000000
+	@$(BIN)/python -m edgeloop_simulators.torture --cuts $(or $(CUTS),2000) \
+		--records $(or $(RECORDS),1000000) --jobs $(or $(JOBS),2) $(ARGS)
 
 soak: $(STAMP)  ## 1,000 versions and 1,000,000 inferences through one agent; SWAPS=, INFERENCES=
 	@$(BIN)/python -m edgeloop_simulators.soak \

@@ -1,8 +1,8 @@
 """glibc's malloc, asked to keep one heap for all threads of a process.
 
-Each thread would else have one of its own, which is given what the thread decodes and keeps it: with
-five threads some 3 MB of a supervisor, still growing after hundreds of updates. What threads wait for
-each other then is nothing beside what they wait for.
+Each thread would else have one of its own, which is given what the thread decodes and keeps it:
+with five threads some 3 MB of a supervisor, still growing after hundreds of updates. What threads
+wait for each other then is nothing beside what they wait for.
 """
 
 import ctypes

@@ -145,7 +145,23 @@ def _in_words(status: dict[str, Any]) -> str:
         f"outbox    {outbox['held']} records ({outbox['held_bytes']} bytes) wait to be "
         f"acknowledged, {outbox['dropped']} dropped"
     )
+    given_up = _given_up(outbox)
+    if given_up:
+        lines.append(f"          full: {given_up}")
     return "\n".join(lines)
+
+
+def _given_up(outbox: dict[str, Any]) -> str:
+    """What a full outbox has merged, shed and dropped so far."""
+    dropped = {kind: outbox.get(f"{kind}_dropped", 0) for kind in ("samples", "events")}
+    counts = {
+        "windows merged into others": outbox.get("merged", 0),
+        "sketches shed": outbox.get("sketches_shed", 0),
+        "samples dropped": dropped["samples"],
+        "events dropped": dropped["events"],
+        "windows dropped": outbox["dropped"] - sum(dropped.values()),
+    }
+    return ", ".join(f"{count} {what}" for what, count in counts.items() if count)
 
 
 def _versions(slot: dict[str, Any]) -> str:

@@ -15,7 +15,7 @@ from edgeloop_agent.core.device import Device
 from edgeloop_agent.core.effects import FetchArtifact, FetchManifest, StartRunner
 from edgeloop_agent.core.events import Event
 from edgeloop_agent.core.snapshot import DeviceSnapshot
-from edgeloop_protocol.messages import RecordBody
+from edgeloop_protocol.messages import RecordBody, Reduced
 
 
 class DiskFile(Protocol):
@@ -77,13 +77,21 @@ class Journal(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class EpochCounts:
-    """What became of the records of one boot; `acked` is the highest acknowledged sequence."""
+    """What became of the records of one boot; `acked` is the highest acknowledged sequence.
+
+    `dropped` are lost, `merged` are windows that are part of others; a merged window that is
+    dropped counts as the many that it was, and they are merged no more.
+    """
 
     epoch: str
     appended: int
     dropped: int
     acked: int
     held: int
+    merged: int = 0
+    sketches_shed: int = 0
+    samples_dropped: int = 0
+    events_dropped: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,38 +101,47 @@ class OutboxTotals:
     held: int
     held_bytes: int
     dropped: int
+    merged: int = 0
+    sketches_shed: int = 0
+    samples_dropped: int = 0
+    events_dropped: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class HeldRecords:
-    """Consecutive records of one epoch, as they were appended; the first has sequence `base`."""
+    """Consecutive records of one epoch; the first has sequence `base`. `reduced`: what that epoch
+    gave up so far; None: nothing."""
 
     epoch: str
     base: int
     documents: tuple[bytes, ...]
+    reduced: Reduced | None = None
 
 
 class Outbox(Protocol):
-    """Durable, bounded, ordered telemetry: bodies of records as JSON documents, encoded once and
-    never read here. `epoch` is fresh with each opening.
+    """Durable, bounded, ordered telemetry: bodies of records as JSON documents, read here only to
+    make room. `epoch` is fresh with each opening.
 
-    The bound drops the oldest first, but the last record of an epoch only after all others: it
-    carries the `base` by which the controller counts what was dropped before it (EL-TEL-5).
+    At the bound windows are merged and other things given up in the order of core.reduction.Rung;
+    then the oldest are dropped, but the last record of an epoch only after all others: it carries
+    the `base` by which the controller counts what is gone before it (EL-TEL-5). What a batch may
+    have held is never merged (ADR 0019).
     """
 
     @property
     def epoch(self) -> str: ...
 
     def append(self, documents: Sequence[bytes], budget_left_bytes: float | None = None) -> int:
-        """Number and store; returns how many old records were dropped to keep the bound.
+        """Number and store; returns how many records were dropped to keep the bound.
 
         `budget_left_bytes` is stored with them, in one step. Raises
         RecordTooLargeError, storing none, if one alone could not travel in a message.
         """
 
     def next_batch(self) -> HeldRecords | None:
-        """The oldest still held, oldest epoch first; the same until acknowledged. At most
-        BATCH_RECORDS_MAX, and BATCH_TARGET_BYTES unless one alone is larger."""
+        """The oldest still held, oldest epoch first, up to the first number that nobody holds; the
+        same until acknowledged. At most BATCH_RECORDS_MAX, and BATCH_TARGET_BYTES unless one alone
+        is larger."""
 
     def acknowledge(self, epoch: str, through: int) -> int:
         """Forget what the controller has; returns how many records that was. Idempotent."""

@@ -57,6 +57,10 @@ def _is_none(value: object) -> bool:
     return value is None
 
 
+def _is_one(value: object) -> bool:
+    return value == 1
+
+
 def _is_empty(value: Sequence[object]) -> bool:
     return not value
 
@@ -332,12 +336,17 @@ class WindowSummary(Wire):
 
     `features` holds, for each feature, the counts over the manifest's baseline bins;
     `predictions` counts the labels answered; `errors` are examples with no answer (an exception,
-    a wrong shape), `nonfinite` those whose output had NaN or Inf.
+    a wrong shape), `nonfinite` those whose output had NaN or Inf. A device whose outbox is full
+    merges `windows` of them (EL-TEL-8): counts are then sums, p50 the mean weighted by `count`,
+    p95 and memory the greatest, and there are no sketches.
     """
 
     kind: Literal["window"] = "window"
     slot: Name
     version: VersionRef
+    windows: Annotated[int, Field(ge=1)] = Field(
+        default=1, exclude_if=_is_one, description="how many are merged in this one"
+    )
     started_at: float
     ended_at: float
     count: Count
@@ -417,18 +426,29 @@ class Record(Wire):
     body: RecordBody
 
 
+class Reduced(Wire):
+    """What a full outbox gave up of one epoch's records, until now. Merged windows say so
+    themselves, and all numbers that are gone show in `base`."""
+
+    sketches_shed: Count = 0
+    samples_dropped: Count = 0
+    events_dropped: Count = 0
+
+
 class TelemetryBatch(Wire):
     """Consecutive records of one epoch.
 
     `base` is the lowest sequence that the outbox still holds for the epoch: what lies between the
-    controller's cursor and `base` was dropped by the outbox's bound and is counted as lost. `said`
-    lets the controller see that it missed a hello or a reported (EL-STATE-6).
+    controller's cursor and `base` is gone by the outbox's bound: merged into a window that comes
+    with a higher sequence, or lost. `said` lets the controller see that it missed a hello or a
+    reported (EL-STATE-6).
     """
 
     kind: Literal["telemetry"] = "telemetry"
     epoch: Epoch
     said: Said | None = None
     base: Annotated[int, Field(ge=1)]
+    reduced: Reduced | None = Field(default=None, exclude_if=_is_none)
     records: tuple[Record, ...] = Field(min_length=1, max_length=BATCH_RECORDS_MAX)
 
     @model_validator(mode="after")
@@ -469,7 +489,11 @@ def encode(message: BaseModel) -> bytes:
 
 
 def encode_telemetry(
-    epoch: str, base: int, documents: Sequence[bytes], said: Said | None = None
+    epoch: str,
+    base: int,
+    documents: Sequence[bytes],
+    said: Said | None = None,
+    reduced: Reduced | None = None,
 ) -> bytes:
     """A TelemetryBatch of bodies that are encoded already, the first one with sequence `base`:
     byte for byte what `encode` makes of it. Raises MessageError as that does."""
@@ -477,10 +501,12 @@ def encode_telemetry(
         b'{"sequence":%d,"body":%b}' % (sequence, document)
         for sequence, document in enumerate(documents, base)
     )
-    payload = b'{"kind":"telemetry","epoch":"%b","said":%b,"base":%d,"records":[%b]}' % (
+    gone = b"" if reduced is None else b',"reduced":%b' % reduced.model_dump_json().encode()
+    payload = b'{"kind":"telemetry","epoch":"%b","said":%b,"base":%d%b,"records":[%b]}' % (
         epoch.encode(),
         b"null" if said is None else said.model_dump_json().encode(),
         base,
+        gone,
         records,
     )
     _check_size("TelemetryBatch", payload)

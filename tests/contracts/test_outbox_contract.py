@@ -7,7 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgeloop_agent.errors import OutboxUnavailableError, RecordTooLargeError
-from edgeloop_agent.shell.outbox import DAMAGED, SqliteOutbox, make_schema, open_outbox
+from edgeloop_agent.shell.outbox import DAMAGED, SqliteOutbox
+from edgeloop_agent.shell.outbox_file import open_outbox
+from edgeloop_agent.shell.outbox_schema import make_schema
 from edgeloop_protocol.limits import BATCH_RECORDS_MAX, BATCH_TARGET_BYTES, PAYLOAD_MAX_BYTES
 from edgeloop_protocol.messages import (
     DeviceEvent,

@@ -149,7 +149,9 @@ def test_devices_are_listed_shown_and_labelled(
     controller.takes(device.hello(), telemetry("d1", device.epoch, 1, 3))
     assert [d["id"] for d in api.get("/devices").json()["items"]] == ["d1"]
     shown = api.get("/devices/d1").json()
-    assert shown["telemetry"] == [{"epoch": device.epoch, "through": 3, "lost": 0, "duplicates": 0}]
+    none = dict.fromkeys(("lost", "duplicates", "merged"), 0)
+    given_up = dict.fromkeys(("sketches_shed", "samples_dropped", "events_dropped"), 0)
+    assert shown["telemetry"] == [{"epoch": device.epoch, "through": 3} | none | given_up]
     given = {"labels": {"site": "field", "spare": "yes", "arm": ""}}
     assert api.patch("/devices/d1/labels", json=given).json()["labels"] == {
         "site": "field",

@@ -30,6 +30,7 @@ from edgeloop_protocol.messages import (
     Comparison,
     Presence,
     Record,
+    Reduced,
     Sketches,
     TelemetryBatch,
     VersionRef,
@@ -147,6 +148,61 @@ def test_what_the_outbox_dropped_is_lost_once(
     controller.takes(dropped)
     assert _stored(database) == [1, 2, 6, 7]
     assert _cursor(database).lost == 3
+
+
+def _window_batch(first: int, *windows: int, reduced: Reduced | None = None) -> Inbound:
+    """Windows from `first` on, in which so many are merged; what lies before them is gone."""
+    records = tuple(
+        Record(
+            sequence=first + place,
+            body=WindowSummary(
+                slot="main",
+                version=VERSION,
+                windows=count,
+                started_at=0.0,
+                ended_at=10.0 * count,
+                count=5 * count,
+                latency_p50_us=1.0,
+                latency_p95_us=2.0,
+            ),
+        )
+        for place, count in enumerate(windows)
+    )
+    batch = TelemetryBatch(epoch=EPOCH, base=first, reduced=reduced, records=records)
+    return Inbound(up_topic("d1", Up.TELEMETRY), encode(batch))
+
+
+def test_what_came_merged_is_not_lost(controller: Any, database: Database, telemetry: Any) -> None:
+    """EL-TEL-8: 60 windows are 3 now, and 2 records were dropped."""
+    controller.takes(telemetry("d1", EPOCH, 1, 2))
+    reduced = Reduced(sketches_shed=10, samples_dropped=2)
+    batch = _window_batch(62, 20, 20, 20, reduced=reduced)
+    controller.takes(batch, batch)
+    cursor = _cursor(database)
+    assert (cursor.through, cursor.merged, cursor.lost, cursor.duplicates) == (64, 57, 2, 3)
+    assert cursor.through == 2 + 3 + cursor.merged + cursor.lost
+    assert (cursor.sketches_shed, cursor.samples_dropped, cursor.events_dropped) == (10, 2, 0)
+    counters = controller.parts.services.ingest.counters
+    assert (counters.merged, counters.lost) == (57, 2)
+    with database.reading() as session:
+        assert session.scalar(select(func.sum(Window.count))) == 300
+
+
+def test_a_device_cannot_have_merged_more_than_is_gone(
+    controller: Any, database: Database, telemetry: Any
+) -> None:
+    controller.takes(telemetry("d1", EPOCH, 1, 2), _window_batch(5, 10**9))
+    cursor = _cursor(database)
+    assert (cursor.through, cursor.merged, cursor.lost) == (5, 2, 0)
+
+
+def test_what_a_late_batch_says_of_what_was_given_up_takes_nothing_back(
+    controller: Any, database: Database
+) -> None:
+    controller.takes(_window_batch(1, 1, reduced=Reduced(samples_dropped=5)))
+    controller.takes(_window_batch(1, 1, reduced=Reduced(samples_dropped=3, events_dropped=1)))
+    cursor = _cursor(database)
+    assert (cursor.samples_dropped, cursor.events_dropped) == (5, 1)
 
 
 def test_boots_are_counted_apart(controller: Any, database: Database, telemetry: Any) -> None:

@@ -19,11 +19,13 @@ from edgeloop_protocol.messages import (
     Patch,
     Presence,
     Record,
+    Reduced,
     Reported,
     Said,
     SlotDesired,
     TelemetryBatch,
     VersionRef,
+    WindowSummary,
     decode,
     encode,
     encode_telemetry,
@@ -73,14 +75,33 @@ bodies = st.builds(
     st.integers(1, 2**40),
     st.lists(bodies, min_size=1, max_size=5),
     st.none() | st.builds(Said, epoch=st.just(EPOCH), sequence=st.integers(0, 2**40)),
+    st.none() | st.builds(Reduced, samples_dropped=st.integers(0, 2**40)),
 )
 def test_telemetry_of_encoded_bodies_is_what_encode_makes(
-    base: int, records: list[DeviceEvent], said: Said | None
+    base: int, records: list[DeviceEvent], said: Said | None, reduced: Reduced | None
 ) -> None:
     numbered = tuple(Record(sequence=n, body=body) for n, body in enumerate(records, base))
-    batch = TelemetryBatch(epoch=EPOCH, said=said, base=base, records=numbered)
+    batch = TelemetryBatch(epoch=EPOCH, said=said, base=base, reduced=reduced, records=numbered)
     documents = [body.model_dump_json().encode() for body in records]
-    assert encode_telemetry(EPOCH, base, documents, said) == encode(batch)
+    assert encode_telemetry(EPOCH, base, documents, said, reduced) == encode(batch)
+
+
+def test_who_merged_and_dropped_nothing_sends_what_was_always_sent() -> None:
+    """EL-MSG-3, EL-TEL-8: an older controller sees no new key before there is need."""
+    window = WindowSummary(
+        slot="main",
+        version=VersionRef(name="m", version="1", manifest_digest="1" * 64),
+        started_at=0.0,
+        ended_at=1.0,
+        count=1,
+        latency_p50_us=1.0,
+        latency_p95_us=1.0,
+    )
+    batch = TelemetryBatch(epoch=EPOCH, base=1, records=(Record(sequence=1, body=window),))
+    assert b'"windows"' not in encode(batch)
+    assert b'"reduced"' not in encode(batch)
+    merged = window.model_copy(update={"windows": 6})
+    assert decode(WindowSummary, encode(merged)).windows == 6
 
 
 def test_telemetry_above_the_limit_is_refused() -> None:

@@ -3,6 +3,8 @@
 import ast
 import inspect
 import logging
+import shutil
+import sqlite3
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +13,8 @@ import pytest
 
 import edgeloop_agent.shell
 from edgeloop_agent.shell import os_disk
-from edgeloop_simulators.torture import ext4_image, strict_disk, syscalls
+from edgeloop_simulators.torture import exactly_once, ext4_image, strict_disk, syscalls
+from edgeloop_simulators.torture.exactly_once import ExactlyOnce, Plan, problems_of, told
 from edgeloop_simulators.torture.fsyncs import FSYNCS, By, prove
 from edgeloop_simulators.torture.power import PowerCuts
 from edgeloop_simulators.torture.promises import Ledger
@@ -20,6 +23,7 @@ from edgeloop_simulators.torture.syscalls import Fault, Syscalls
 from edgeloop_simulators.torture.verdict import broken
 
 needs_ext4 = pytest.mark.skipif(bool(ext4_image.why_not()), reason=ext4_image.why_not())
+needs_mosquitto = pytest.mark.skipif(bool(exactly_once.why_not()), reason=exactly_once.why_not())
 needs_strace = pytest.mark.skipif(bool(syscalls.why_not()), reason=syscalls.why_not())
 SYNCS = {"sync", "sync_directory", "sync_names", "fsync", "_sync_directory"}
 
@@ -147,3 +151,45 @@ def test_what_was_promised_is_looked_for(tmp_path: Path) -> None:
     laws = [problem.partition(":")[0] for problem in broken(tmp_path, ledger)]
     assert laws == ["EL-INV-4", "EL-INV-1", "EL-TEL-3"]
     assert ledger.missing() == ["e"]
+
+
+@needs_mosquitto
+@pytest.mark.timeout(300)
+def test_telemetry_comes_exactly_once_under_kill_9(tmp_path: Path) -> None:
+    """EL-TEL-2, EL-TEL-3. The judge is then shown databases in which it did not."""
+    plan = Plan(records=4000, agents=2, held_max=500, kills=(("agent", 2),), rounds=3)
+    outcome = ExactlyOnce(tmp_path, plan, 1, lambda _stored, _total: None).play()
+    assert outcome.problems == []
+    assert outcome.kills == {"agent": 5, "broker": 3, "controller": 3}
+    assert outcome.boots >= 2 + 3, "one that is killed at once has said nothing"
+    assert outcome.stored >= 4000
+
+    device, database = "talker-1", tmp_path / "middle" / "data" / "edgeloop.sqlite"
+    said = told(tmp_path / device)
+    assert list(_problems(database, device, said)) == []
+    numbered = f"device_id = '{device}' AND kind = 'device.talked'"
+    for spoil, word in (
+        (f"DELETE FROM events WHERE id = (SELECT MIN(id) FROM events WHERE {numbered})", "of 1 to"),
+        (
+            "INSERT INTO events (at, kind, subject, data, device_id, epoch, sequence) "
+            "SELECT at, kind, subject, data, device_id, epoch, sequence + 100000 FROM events "
+            f"WHERE {numbered} LIMIT 1",
+            "contents",
+        ),
+        ("UPDATE telemetry_cursors SET lost = 1", "counted as lost"),
+        (f"DELETE FROM events WHERE {numbered}", "were appended"),
+    ):
+        spoilt = tmp_path / "spoilt.sqlite"
+        shutil.copy(database, spoilt)
+        with sqlite3.connect(spoilt) as connection:
+            connection.execute(spoil)
+        connection.close()
+        assert any(word in problem for problem in _problems(spoilt, device, said)), spoil
+
+
+def _problems(database: Path, device: str, said: Counter[str]) -> list[str]:
+    connection = sqlite3.connect(database)
+    try:
+        return list(problems_of(connection, device, said))
+    finally:
+        connection.close()

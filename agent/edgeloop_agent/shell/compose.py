@@ -22,7 +22,7 @@ from edgeloop_agent.shell.live_reload import LiveReload
 from edgeloop_agent.shell.lock import StateDirLock
 from edgeloop_agent.shell.model_store import ModelStore
 from edgeloop_agent.shell.os_disk import OsDisk
-from edgeloop_agent.shell.outbox import new_epoch, open_outbox
+from edgeloop_agent.shell.outbox_file import new_epoch, open_outbox
 from edgeloop_agent.shell.patch_process import PatchProcess
 from edgeloop_agent.shell.patch_route import PatchRoute
 from edgeloop_agent.shell.patient_outbox import PatientOutbox

@@ -1,38 +1,32 @@
 """The outbox on disk: SQLite in WAL mode, synchronous, one writer.
 
-Invariants: what `append` returned for survives a power cut; sequences of an epoch start at 1 and
-have no holes; only an acknowledgement or the byte bound removes a record, and the bound counts what
-it removes: the oldest, but an epoch's last only after all others; what is held of an epoch has no
-holes, and a record that the medium damaged has a stand-in; the counts of the newest EPOCHS_KEPT_MAX
-epochs stay. A disk that is full or failing raises OutboxUnavailableError and changes nothing; a
-file that is no database is kept aside.
+Invariants: what `append` returned for survives a power cut, as it was or merged with others;
+sequences of an epoch start at 1; only an acknowledgement or the byte bound removes a record, and
+the bound counts what it removes (ADR 0019); what may have been sent is not merged and keeps its
+number; a record that the medium damaged has a stand-in; the counts of the newest EPOCHS_KEPT_MAX
+epochs stay. A disk that is full or failing raises OutboxUnavailableError and changes nothing.
 """
 
-import logging
-import secrets
 import sqlite3
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, Final
 
 from pydantic_core import from_json
 
+from edgeloop_agent.core.reduction import (
+    DEFAULT_LIMITS,
+    RECORD_MAX_BYTES,
+    OutboxLimits,
+    Tally,
+)
 from edgeloop_agent.errors import OutboxUnavailableError, RecordTooLargeError
 from edgeloop_agent.ports import EpochCounts, HeldRecords, OutboxTotals
-from edgeloop_protocol.limits import (
-    BATCH_RECORDS_MAX,
-    BATCH_TARGET_BYTES,
-    KIB,
-    PAYLOAD_MAX_BYTES,
-)
-from edgeloop_protocol.messages import DeviceEvent
+from edgeloop_agent.shell.outbox_reducer import Freed, OutboxReducer
+from edgeloop_agent.shell.stored_row import Position, StoredRow
+from edgeloop_protocol.messages import DeviceEvent, Reduced
 
-logger = logging.getLogger(__name__)
-
-FILE_NAME: Final = "outbox.sqlite"
-RECORD_MAX_BYTES: Final = PAYLOAD_MAX_BYTES - 1 * KIB
-"""What is left of a message beside the batch's own keys."""
 EPOCHS_KEPT_MAX: Final = 10_000
 DAMAGED: Final = (
     DeviceEvent(at=0.0, name="record_damaged", detail="the disk changed what was stored")
@@ -41,57 +35,46 @@ DAMAGED: Final = (
 )
 """Sent in the place of a record that can no longer be read: it would hold up all behind it."""
 
-_SCHEMA: Final = """
-CREATE TABLE IF NOT EXISTS epochs (
-    id INTEGER PRIMARY KEY AUTOINCREMENT,
-    epoch TEXT NOT NULL UNIQUE,
-    appended INTEGER NOT NULL DEFAULT 0,
-    dropped INTEGER NOT NULL DEFAULT 0,
-    acked INTEGER NOT NULL DEFAULT 0
-);
-CREATE TABLE IF NOT EXISTS records (
-    epoch_id INTEGER NOT NULL REFERENCES epochs (id),
-    sequence INTEGER NOT NULL,
-    document BLOB NOT NULL,
-    PRIMARY KEY (epoch_id, sequence)
-) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS budget (id INTEGER PRIMARY KEY CHECK (id = 1), left_bytes REAL NOT NULL);
-"""
-_OLDEST: Final = (
-    "SELECT epoch_id, sequence, LENGTH(document) FROM records ORDER BY epoch_id, sequence LIMIT 1"
+_COUNTED: Final = (
+    *("epoch", "appended", "dropped", "acked"),
+    *("merged", "sketches_shed", "samples_dropped", "events_dropped"),
 )
-_OLDEST_BUT_NO_LAST: Final = (
-    "SELECT epoch_id, sequence, LENGTH(document) FROM records WHERE EXISTS (SELECT 1 FROM records "
-    "AS later WHERE later.epoch_id = records.epoch_id AND later.sequence > records.sequence) "
-    "ORDER BY epoch_id, sequence LIMIT 1"
-)
-
-
-def new_epoch() -> str:
-    return secrets.token_hex(8)
+"""Columns that are fields of EpochCounts."""
 
 
 class SqliteOutbox:
     """Opening it begins a new epoch. Used from the supervisor's thread only."""
 
     def __init__(
-        self, database: sqlite3.Connection, epoch: str, max_bytes: int, problem: str = ""
+        self,
+        database: sqlite3.Connection,
+        epoch: str,
+        max_bytes: int,
+        problem: str = "",
+        limits: OutboxLimits = DEFAULT_LIMITS,
     ) -> None:
         """`epoch`: 16 hexadecimal digits, never used before on this device."""
         self._database = database
         self._max_bytes = max_bytes
+        self._limits = limits
+        self._reducer = OutboxReducer(max_bytes, limits)
         self.epoch = epoch
         self.problem = problem
         """What was wrong with the file that was found, in words."""
         with self._transaction():
-            self._epoch_id = self._database.execute(
-                "INSERT INTO epochs (epoch) VALUES (?)", (self.epoch,)
-            ).lastrowid
+            self._database.execute("INSERT INTO epochs (epoch) VALUES (?)", (self.epoch,))
+            (self._epoch_id,) = self._database.execute("SELECT last_insert_rowid()").fetchone()
             self._forget_ancient_epochs()
-        ((self._held, self._bytes),) = self._query(
-            "SELECT COUNT(*), COALESCE(SUM(LENGTH(document)), 0) FROM records"
+        self._held = Counter(
+            dict(self._query("SELECT epoch_id, COUNT(*) FROM records GROUP BY epoch_id"))
         )
-        ((self._dropped,),) = self._query("SELECT COALESCE(SUM(dropped), 0) FROM epochs")
+        ((self._bytes,),) = self._query("SELECT COALESCE(SUM(LENGTH(document)), 0) FROM records")
+        (counts,) = self._query(
+            "SELECT TOTAL(merged), TOTAL(sketches_shed), TOTAL(samples_dropped), "
+            "TOTAL(events_dropped), TOTAL(dropped) FROM epochs"
+        )
+        merged, sketches, samples, events, dropped = map(int, counts)
+        self._tally = Tally(merged, sketches, samples, events, dropped - samples - events)
         self._next = 1
 
     def append(self, documents: Sequence[bytes], budget_left_bytes: float | None = None) -> int:
@@ -101,7 +84,7 @@ class SqliteOutbox:
             for place, document in enumerate(documents)
         ]
         added = sum(map(len, documents))
-        with self._transaction():
+        with self._reducer_in_step(), self._transaction():
             self._database.executemany("INSERT INTO records VALUES (?, ?, ?)", numbered)
             self._database.execute(
                 "UPDATE epochs SET appended = appended + ? WHERE id = ?",
@@ -111,30 +94,37 @@ class SqliteOutbox:
                 self._database.execute(
                     "INSERT OR REPLACE INTO budget VALUES (1, ?)", (budget_left_bytes,)
                 )
-            dropped, freed = self._drop_down_to(self._max_bytes - self._bytes - added)
+            freed = self._drop_down_to(self._max_bytes - self._bytes - added)
         self._next += len(numbered)
-        self._held += len(numbered) - dropped
-        self._dropped += dropped
-        self._bytes += added - freed
-        return dropped
+        self._held[self._epoch_id] += len(numbered)
+        self._bytes += added - freed.size_bytes
+        if freed.size_bytes:
+            self._held.subtract(freed.rows)
+            self._tally.add(freed.tally)
+        return freed.tally.dropped
 
     def next_batch(self) -> HeldRecords | None:
         rows = self._query(
             "SELECT epoch_id, sequence, document FROM records ORDER BY epoch_id, sequence LIMIT ?",
-            (BATCH_RECORDS_MAX,),
+            (self._limits.batch_records_max,),
         )
         if not rows:
             return None
         first_epoch_id, base, _ = rows[0]
         documents: list[bytes] = []
         size = 0
-        for epoch_id, _, document in rows:
+        for epoch_id, sequence, document in rows:
             size += len(document)
-            if epoch_id != first_epoch_id or (documents and size > BATCH_TARGET_BYTES):
+            if (epoch_id, sequence) != (first_epoch_id, base + len(documents)):
+                break
+            if documents and size > self._limits.batch_bytes_max:
                 break
             documents.append(document if _is_whole(document) else DAMAGED)
-        ((epoch,),) = self._query("SELECT epoch FROM epochs WHERE id = ?", (first_epoch_id,))
-        return HeldRecords(epoch, base, tuple(documents))
+        ((epoch, *counts),) = self._query(
+            "SELECT epoch, sketches_shed, samples_dropped, events_dropped FROM epochs WHERE id = ?",
+            (first_epoch_id,),
+        )
+        return HeldRecords(epoch, base, tuple(documents), reduced_of(*counts))
 
     def acknowledge(self, epoch: str, through: int) -> int:
         with self._transaction():
@@ -157,19 +147,21 @@ class SqliteOutbox:
                 "UPDATE epochs SET acked = MAX(acked, ?) WHERE id = ?", (upto, row[0])
             )
         self._bytes -= int(freed)
-        self._held -= gone
+        self._held[row[0]] -= gone
         return gone
 
     def counts(self, newest: int) -> tuple[EpochCounts, ...]:
         rows = self._query(
-            "SELECT epoch, appended, dropped, acked, COALESCE((SELECT appended - MIN(sequence) + 1 "
-            "FROM records WHERE epoch_id = epochs.id), 0) FROM epochs ORDER BY id DESC LIMIT ?",
+            f"SELECT id, {', '.join(_COUNTED)} FROM epochs ORDER BY id DESC LIMIT ?",  # noqa: S608
             (newest,),
         )
-        return tuple(EpochCounts(*row) for row in reversed(rows))
+        return tuple(
+            EpochCounts(held=self._held[epoch_id], **dict(zip(_COUNTED, row, strict=True)))
+            for epoch_id, *row in reversed(rows)
+        )
 
     def totals(self) -> OutboxTotals:
-        return OutboxTotals(held=self._held, held_bytes=self._bytes, dropped=self._dropped)
+        return totals_of(self._held.total(), self._bytes, self._tally)
 
     def load_budget(self) -> float | None:
         rows = self._query("SELECT left_bytes FROM budget")
@@ -188,28 +180,59 @@ class SqliteOutbox:
         except sqlite3.Error as error:
             raise OutboxUnavailableError(f"the outbox: {error}") from error
 
+    @contextmanager
+    def _reducer_in_step(self) -> Iterator[None]:
+        """What was rolled back, it has not seen."""
+        try:
+            yield
+        except OutboxUnavailableError:
+            self._reducer = OutboxReducer(self._max_bytes, self._limits)
+            raise
+
     def _query(self, statement: str, parameters: tuple[object, ...] = ()) -> list[Any]:
         try:
             return self._database.execute(statement, parameters).fetchall()
         except sqlite3.Error as error:
             raise OutboxUnavailableError(f"the outbox: {error}") from error
 
-    def _drop_down_to(self, room: int) -> tuple[int, int]:
-        """Delete records until `room` is not negative: (records, bytes) dropped."""
-        dropped = freed = 0
-        while room + freed < 0:
-            row = (
-                self._database.execute(_OLDEST_BUT_NO_LAST).fetchone()
-                or self._database.execute(_OLDEST).fetchone()
-            )
-            if row is None:
-                break
-            self._database.execute(
-                "DELETE FROM records WHERE epoch_id = ? AND sequence = ?", row[:2]
-            )
-            self._database.execute("UPDATE epochs SET dropped = dropped + 1 WHERE id = ?", row[:1])
-            dropped, freed = dropped + 1, freed + int(row[2])
-        return dropped, freed
+    def rows_from(self, position: Position) -> Iterator[StoredRow]:
+        """For the reducer, as what follows; within a transaction."""
+        rows = self._database.execute(
+            "SELECT epoch_id, sequence, document FROM records WHERE (epoch_id, sequence) >= (?, ?) "
+            "ORDER BY epoch_id, sequence",
+            position,
+        )
+        return map(StoredRow._make, rows)
+
+    def replace(self, boot: int, through: int, old: Sequence[int], new: Sequence[bytes]) -> None:
+        self._database.executemany(
+            "DELETE FROM records WHERE epoch_id = ? AND sequence = ?",
+            [(boot, sequence) for sequence in old],
+        )
+        first = through - len(new) + 1
+        self._database.executemany(
+            "INSERT INTO records VALUES (?, ?, ?)",
+            [(boot, first + place, document) for place, document in enumerate(new)],
+        )
+
+    def count(self, boot: int, tally: Tally) -> None:
+        self._database.execute(
+            "UPDATE epochs SET dropped = dropped + ?, merged = merged + ?, sketches_shed = "
+            "sketches_shed + ?, samples_dropped = samples_dropped + ?, events_dropped = "
+            "events_dropped + ? WHERE id = ?",
+            (
+                tally.dropped,
+                tally.windows_merged,
+                tally.sketches_shed,
+                tally.samples_dropped,
+                tally.events_dropped,
+                boot,
+            ),
+        )
+
+    def _drop_down_to(self, room: int) -> Freed:
+        """Give up records until `room` is not negative."""
+        return self._reducer.free(self, -room) if room < 0 else Freed()
 
     def _forget_ancient_epochs(self) -> None:
         self._database.execute(
@@ -219,51 +242,27 @@ class SqliteOutbox:
         )
 
 
-def open_outbox(state_dir: Path, max_bytes: int, epoch: str = "") -> SqliteOutbox:
-    """`epoch`: of this boot, by default a new one. Raises OutboxUnavailableError when there can be
-    none."""
-    problem = ""
-    try:
-        database = _open(state_dir / FILE_NAME)
-    except sqlite3.OperationalError as error:
-        raise OutboxUnavailableError(f"cannot open the outbox in {state_dir}: {error}") from error
-    except sqlite3.DatabaseError as error:
-        kept = _keep_aside(state_dir)
-        problem = f"the outbox could not be read and is kept as {kept}: {error}"
-        logger.error("%s", problem)
-        database = _open(state_dir / FILE_NAME)
-    try:
-        return SqliteOutbox(database, epoch or new_epoch(), max_bytes, problem)
-    except OutboxUnavailableError:
-        database.close()
-        raise
+def totals_of(held: int, held_bytes: int, tally: Tally) -> OutboxTotals:
+    return OutboxTotals(
+        held=held,
+        held_bytes=held_bytes,
+        dropped=tally.dropped,
+        merged=tally.windows_merged,
+        sketches_shed=tally.sketches_shed,
+        samples_dropped=tally.samples_dropped,
+        events_dropped=tally.events_dropped,
+    )
 
 
-def _open(path: Path) -> sqlite3.Connection:
-    database = sqlite3.connect(path, isolation_level=None)
-    try:
-        database.execute("PRAGMA journal_mode=WAL")
-        database.execute("PRAGMA synchronous=FULL")
-        make_schema(database)
-    except sqlite3.Error:
-        database.close()
-        raise
-    return database
-
-
-def make_schema(database: sqlite3.Connection) -> None:
-    """Idempotent; the connection is in autocommit (`isolation_level=None`)."""
-    database.executescript(_SCHEMA)
-
-
-def _keep_aside(state_dir: Path) -> str:
-    number = 1
-    while (aside := state_dir / f"outbox.corrupt-{number}").exists():
-        number += 1
-    (state_dir / FILE_NAME).replace(aside)
-    for suffix in ("-wal", "-shm"):
-        (state_dir / f"{FILE_NAME}{suffix}").unlink(missing_ok=True)
-    return aside.name
+def reduced_of(sketches_shed: int, samples_dropped: int, events_dropped: int) -> Reduced | None:
+    """None: nothing to tell."""
+    if not (sketches_shed or samples_dropped or events_dropped):
+        return None
+    return Reduced(
+        sketches_shed=sketches_shed,
+        samples_dropped=samples_dropped,
+        events_dropped=events_dropped,
+    )
 
 
 def _is_whole(document: bytes) -> bool:

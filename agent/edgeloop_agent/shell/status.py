@@ -1,7 +1,8 @@
 """status.json: what `edgeloop-agent status` and a testbed may read, at most a second old.
 
 Shape (stable): device_id, pid, running, epoch, revision, broker_connected, slots (as reported on
-the wire), outbox {epoch, next_sequence, held, held_bytes, dropped, epochs[]}, budget, bytes_up,
+the wire), outbox {epoch, next_sequence, held, held_bytes, dropped, merged, sketches_shed,
+samples_dropped, events_dropped (both among dropped), epochs[]}, budget, bytes_up,
 rejected_messages (malformed), messages_dropped (the queue was full), stale_desired (a revision that
 was not newer), confinement (by slot: done and lacking, in words), updated_at. `epochs` are the
 newest EPOCHS_SHOWN_MAX.

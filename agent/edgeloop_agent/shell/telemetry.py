@@ -81,7 +81,7 @@ class Telemetry:
             self.unwritten += 1
             return
         if dropped:
-            logger.warning("the outbox is full: %d oldest records were dropped", dropped)
+            logger.warning("the outbox is full: %d records were dropped", dropped)
         self.drain.filled(now)
 
     def acknowledged(self, ack: Ack) -> None:
@@ -144,7 +144,9 @@ def _encode(batch: HeldRecords, said: Said | None) -> tuple[bytes, int]:
     count = len(batch.documents)
     while True:
         try:
-            payload = encode_telemetry(batch.epoch, batch.base, batch.documents[:count], said)
+            payload = encode_telemetry(
+                batch.epoch, batch.base, batch.documents[:count], said, batch.reduced
+            )
         except MessageError:
             if count == 1:
                 raise

@@ -47,6 +47,7 @@ class IngestHealth(Document):
     records: int
     duplicates: int
     lost: int
+    merged: int
     gaps: int
     refused: int
     ignored: int
@@ -127,12 +128,17 @@ class DeviceSummary(Document):
 
 
 class TelemetryDocument(Document):
-    """Records 1 to `through` of one boot: each is stored, or among the `lost` ones."""
+    """Records 1 to `through` of one boot: each is stored, part of another window (`merged`), or
+    among the `lost` ones."""
 
     epoch: str
     through: int
     lost: int
     duplicates: int
+    merged: int = 0
+    sketches_shed: int = 0
+    samples_dropped: int = 0
+    events_dropped: int = 0
 
 
 class DeviceDetail(DeviceSummary):

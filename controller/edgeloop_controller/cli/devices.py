@@ -156,8 +156,11 @@ def _show(document: dict[str, Any]) -> None:
         "no slot reported",
     )
     output.table(
-        ("boot", ">records", ">lost", ">repeated"),
-        ((t["epoch"], t["through"], t["lost"], t["duplicates"]) for t in document["telemetry"]),
+        ("boot", ">records", ">merged", ">lost", ">repeated"),
+        (
+            (t["epoch"], t["through"], t["merged"], t["lost"], t["duplicates"])
+            for t in document["telemetry"]
+        ),
         "no telemetry yet",
     )
 

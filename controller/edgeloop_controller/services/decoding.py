@@ -100,7 +100,7 @@ def _decode_partly(payload: bytes) -> PartialBatch | None:
         UnusableRecord(record.sequence, unusable[number]) if number in unusable else record
         for number, record in enumerate(batch.records)
     ]
-    return PartialBatch(batch.epoch, batch.base, tuple(records), batch.said)
+    return PartialBatch(batch.epoch, batch.base, tuple(records), batch.said, batch.reduced)
 
 
 def _take_out_unusable(records: list[dict[str, Any]]) -> dict[int, str]:

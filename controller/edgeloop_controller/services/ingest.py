@@ -67,6 +67,7 @@ class IngestCounters:
     records: int = 0
     duplicates: int = 0
     lost: int = 0
+    merged: int = 0
     gaps: int = 0
     refused: int = 0
     ignored: int = 0
@@ -280,6 +281,7 @@ def _take(known: _Known, one: Received, now: float, outcome: _Outcome, rows: Row
         outcome.counters.refused += result.refused
         outcome.counters.duplicates += result.duplicates
         outcome.counters.lost += result.lost
+        outcome.counters.merged += result.merged
         outcome.counters.gaps += result.gap
         known.devices.seen(device_id, now)
         if known.devices.has_unheard(device_id, message.said):

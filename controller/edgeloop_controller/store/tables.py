@@ -190,6 +190,12 @@ class TelemetryCursor(Base):
     """Records that the device's outbox dropped by its bound, as its batches showed."""
     duplicates: Mapped[int] = mapped_column(default=0)
     """Records that came again and were ignored."""
+    merged: Mapped[int] = mapped_column(default=0)
+    """Windows that came as part of others: neither stored by themselves nor lost."""
+    sketches_shed: Mapped[int] = mapped_column(default=0)
+    samples_dropped: Mapped[int] = mapped_column(default=0)
+    events_dropped: Mapped[int] = mapped_column(default=0)
+    """As the device says; the latter two are among the lost."""
 
 
 class Window(Base):

@@ -1,8 +1,9 @@
 """Telemetry into the tables, exactly once, and the queries over windows.
 
 Invariants: rows and the cursor of their (device, epoch) move in one transaction, so the cursor's
-`through` says exactly which records are stored, refused or known to be lost. A record that cannot
-be used is refused by an event in its place, under its number: it never holds up those behind it.
+`through` says exactly how many records are stored, refused, merged into others or lost. A record
+that cannot be used is refused by an event in its place, under its number: it never holds up those
+behind it.
 """
 
 import math
@@ -31,6 +32,7 @@ from edgeloop_protocol.limits import TEXT_MAX_CHARS
 from edgeloop_protocol.messages import (
     DeviceEvent,
     Record,
+    Reduced,
     Said,
     ShadowSummary,
     TelemetryBatch,
@@ -77,6 +79,17 @@ class Rows:
         )
 
 
+_NUMBERS: Final = (
+    "through",
+    "lost",
+    "duplicates",
+    "merged",
+    "sketches_shed",
+    "samples_dropped",
+    "events_dropped",
+)
+
+
 @dataclass(slots=True)
 class Cursor:
     """A TelemetryCursor as one batch of messages moves it."""
@@ -86,7 +99,14 @@ class Cursor:
     through: int = 0
     lost: int = 0
     duplicates: int = 0
+    merged: int = 0
+    sketches_shed: int = 0
+    samples_dropped: int = 0
+    events_dropped: int = 0
     is_new: bool = True
+
+    def numbers(self) -> dict[str, int]:
+        return {name: getattr(self, name) for name in _NUMBERS}
 
 
 @dataclass(frozen=True)
@@ -105,17 +125,20 @@ class PartialBatch:
     base: int
     records: tuple[Record | UnusableRecord, ...]
     said: Said | None = None
+    reduced: Reduced | None = None
 
 
 @dataclass(frozen=True)
 class Taken:
-    """What became of one batch; `through` is what to acknowledge."""
+    """What became of one batch; `through` is what to acknowledge. `lost` is negative where what
+    was counted so before came merged."""
 
     through: int
     stored: int
     refused: int
     duplicates: int
     lost: int
+    merged: int
     gap: bool
 
 
@@ -124,27 +147,56 @@ def take_batch(
 ) -> Taken:
     """Move the cursor over `batch` and add its new records to `rows`.
 
-    Records at or below the cursor are duplicates. Sequences between the cursor and `base` were
-    dropped by the device's outbox: counted as lost, once. A batch that starts above the cursor
-    although the device still holds what lies between is refused (`gap`): the acknowledgement of
-    what is here makes the device send from there.
+    Records at or below the cursor are duplicates. Sequences between the cursor and `base` are gone
+    from the device's outbox: counted as lost, once, until a window comes that they are merged in.
+    A batch that starts above the cursor although the device still holds what lies between is
+    refused (`gap`): the acknowledgement of what is here makes the device send from there.
     """
-    lost = max(0, batch.base - 1 - cursor.through)
-    cursor.lost += lost
-    cursor.through += lost
+    gone = max(0, batch.base - 1 - cursor.through)
+    cursor.lost += gone
+    cursor.through += gone
+    _remember_reduced(cursor, batch.reduced)
     new: list[Record | UnusableRecord] = [
         record for record in batch.records if record.sequence > cursor.through
     ]
     duplicates = len(batch.records) - len(new)
     cursor.duplicates += duplicates
     gap = bool(new) and new[0].sequence > cursor.through + 1
+    merged = 0
     if new and not gap:
         for record in new:
             _add_row(cursor.device_id, batch.epoch, record, now, rows)
         cursor.through = new[-1].sequence
+        merged = _count_merged(cursor, new)
     taken = [] if gap else new
     refused = sum(isinstance(record, UnusableRecord) for record in taken)
-    return Taken(cursor.through, len(taken) - refused, refused, duplicates, lost, gap)
+    return Taken(
+        cursor.through, len(taken) - refused, refused, duplicates, gone - merged, merged, gap
+    )
+
+
+def _count_merged(cursor: Cursor, records: Sequence[Record | UnusableRecord]) -> int:
+    """Windows that come within others were counted as lost when their numbers were seen to be gone.
+
+    Never more than were gone, whatever a device says.
+    """
+    merged = sum(
+        record.body.windows - 1
+        for record in records
+        if isinstance(record, Record) and isinstance(record.body, WindowSummary)
+    )
+    merged = min(merged, cursor.lost)
+    cursor.lost -= merged
+    cursor.merged += merged
+    return merged
+
+
+def _remember_reduced(cursor: Cursor, reduced: Reduced | None) -> None:
+    """What comes late says less than what is known."""
+    if reduced is not None:
+        cursor.sketches_shed = max(cursor.sketches_shed, reduced.sketches_shed)
+        cursor.samples_dropped = max(cursor.samples_dropped, reduced.samples_dropped)
+        cursor.events_dropped = max(cursor.events_dropped, reduced.events_dropped)
 
 
 def mark_unstorable(
@@ -168,7 +220,7 @@ def mark_unstorable(
             marked.append(UnusableRecord(record.sequence, f"{type(error).__name__}: {error}"))
         finally:
             trial.rollback()
-    return PartialBatch(batch.epoch, batch.base, tuple(marked), batch.said)
+    return PartialBatch(batch.epoch, batch.base, tuple(marked), batch.said, batch.reduced)
 
 
 def insert_rows(session: Session, rows: Rows) -> None:
@@ -184,7 +236,7 @@ def insert_rows(session: Session, rows: Rows) -> None:
 
 _CURSOR: Final = table_of(TelemetryCursor).c
 _CURSORS: Final = select(
-    _CURSOR.device_id, _CURSOR.epoch, _CURSOR.through, _CURSOR.lost, _CURSOR.duplicates
+    _CURSOR.device_id, _CURSOR.epoch, *(_CURSOR[name] for name in _NUMBERS)
 ).where(
     _CURSOR.device_id.in_(bindparam("ids", expanding=True)),
     _CURSOR.epoch.concat("").in_(bindparam("epochs", expanding=True)),
@@ -204,7 +256,8 @@ def load_cursors(
         named = {"ids": [boot[0] for boot in some], "epochs": [boot[1] for boot in some]}
         for row in session.execute(_CURSORS, named):
             if (row[0], row[1]) in cursors:
-                cursors[row[0], row[1]] = Cursor(*row, is_new=False)
+                numbers: dict[str, int] = dict(zip(_NUMBERS, row[2:], strict=True))
+                cursors[row[0], row[1]] = Cursor(row[0], row[1], is_new=False, **numbers)
     return cursors
 
 
@@ -212,7 +265,7 @@ def save_cursors(session: Session, cursors: Iterable[Cursor]) -> None:
     table = table_of(TelemetryCursor)
     new, moved = [], []
     for cursor in cursors:
-        numbers = {"through": cursor.through, "lost": cursor.lost, "duplicates": cursor.duplicates}
+        numbers = cursor.numbers()
         if cursor.is_new:
             new.append({"device_id": cursor.device_id, "epoch": cursor.epoch} | numbers)
         else:

@@ -40,7 +40,7 @@ log_type error
 become another user, and the kernel would forget to end it with its parent (`launch`)."""
 
 
-class _Program:
+class Program:
     """One of the two processes: started, killed, started again on the same port."""
 
     def __init__(self, name: str, command: list[str], directory: Path, port: int) -> None:
@@ -121,13 +121,13 @@ class Middle:
         )
         for name in ("broker", "controller"):
             (directory / name).mkdir(exist_ok=True)
-        self.broker = _Program(
+        self.broker = Program(
             "mosquitto",
             [mosquitto, "-c", str(directory / "mosquitto.conf")],
             directory / "broker",
             broker_port,
         )
-        self.controller = _Program(
+        self.controller = Program(
             "the controller",
             [program("edgeloop"), "serve", "--config", str(directory / "controller.toml")],
             directory / "controller",

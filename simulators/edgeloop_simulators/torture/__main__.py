@@ -1,12 +1,14 @@
 """`make torture`: faults at every step of an update, and power cuts by the thousand.
 
-Four parts, each with what it found: every operation on a strict disk; every system call under
-strace, with quick runners and then, for kills, with real ones; power cuts on ext4; and each fsync
-left out, which must be found.
+Five parts, each with what it found: every operation on a strict disk; every system call under
+strace, with quick runners and then, for kills, with real ones; power cuts on ext4; each fsync left
+out, which must be found; and telemetry, exactly once while agents, broker and controller are
+killed.
 """
 
 import argparse
 import logging
+import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -14,8 +16,10 @@ from pathlib import Path
 from typing import Final
 
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from edgeloop_simulators.torture import ext4_image, strict_disk, syscalls
+from edgeloop_simulators.torture import exactly_once, ext4_image, strict_disk, syscalls
+from edgeloop_simulators.torture.exactly_once import ExactlyOnce, Plan
 from edgeloop_simulators.torture.fsyncs import FSYNCS, By, prove
 from edgeloop_simulators.torture.power import PowerCuts
 from edgeloop_simulators.torture.shelf import fill
@@ -24,25 +28,35 @@ from edgeloop_simulators.torture.syscalls import Fault, Syscalls
 CUTS: Final = 2000
 SEED: Final = 1
 PROBLEMS_SHOWN_MAX: Final = 5
+MEMORY_DIRECTORY: Final = Path("/dev/shm")  # noqa: S108 - a kill needs no disk, only speed
 FAILED: Final = 1
 
 
 class Torture:
-    def __init__(self, shelf: Path, cuts: int, jobs: int, seed: int, console: Console) -> None:
+    def __init__(
+        self, shelf: Path, cuts: int, records: int, jobs: int, seed: int, console: Console
+    ) -> None:
         self._shelf = shelf
-        self._cuts, self._jobs, self._seed = cuts, jobs, seed
+        self._cuts, self._records, self._jobs, self._seed = cuts, records, jobs, seed
         self._console = console
         self.failures = 0
 
-    def run(self) -> None:
+    def run(self, only: str) -> None:
+        """`only`: words of the parts to play; empty: all."""
         for part, why_not, play in (
             ("every operation on a strict disk", "", self._strict_disk),
             ("every system call, quick runners", syscalls.why_not(), self._quick_calls),
             ("a kill at every system call, real runners", syscalls.why_not(), self._real_calls),
             (f"{self._cuts:,} power cuts on ext4", ext4_image.why_not(), self._power_cuts),
             ("each fsync left out", "", self._fsyncs),
+            (
+                f"telemetry: {self._records:,} records, exactly once, under kill -9",
+                exactly_once.why_not(),
+                self._exactly_once,
+            ),
         ):
-            self._part(part, why_not, play)
+            if only in part:
+                self._part(part, why_not, play)
 
     def _part(self, part: str, why_not: str, play: Callable[[], Iterator[str]]) -> None:
         if why_not:
@@ -101,10 +115,45 @@ class Torture:
                 )
             yield "" if proof.found else f"nothing is lost without {name}: {fsync.says}"
 
+    def _exactly_once(self) -> Iterator[str]:
+        """A problem each, and nothing for each record that is stored once."""
+        columns = (
+            *(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()),
+            TimeElapsedColumn(),
+        )
+        place = MEMORY_DIRECTORY if os.access(MEMORY_DIRECTORY, os.W_OK) else None
+        with (
+            tempfile.TemporaryDirectory(prefix="edgeloop-telemetry-", dir=place) as directory,
+            Progress(*columns, console=self._console, transient=True) as bar,
+        ):
+            task = bar.add_task("stored", total=self._records)
+            outcome = ExactlyOnce(
+                Path(directory),
+                Plan(self._records),
+                self._seed,
+                lambda stored, total: bar.update(task, completed=stored, total=total),
+            ).play()
+        kills = ", ".join(f"{count} of the {what}" for what, count in outcome.kills.items())
+        self._console.print(
+            f"             {outcome.stored:,} stored in {outcome.wall_s:.0f} s; kills: {kills}; "
+            f"{outcome.boots} boots; {outcome.repeated:,} came again and were ignored",
+            markup=False,
+            soft_wrap=True,
+        )
+        yield from outcome.problems
+        yield from ("" for _ in range(outcome.stored))
+
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cuts", type=int, default=CUTS, help=f"power cuts (default: {CUTS})")
+    parser.add_argument(
+        "--records",
+        type=int,
+        default=exactly_once.RECORDS,
+        help=f"of telemetry, under kill -9 (default: {exactly_once.RECORDS})",
+    )
+    parser.add_argument("--only", default="", help='parts with these words, such as "telemetry"')
     parser.add_argument("--jobs", type=int, default=2, help="agents under strace at once")
     parser.add_argument("--seed", type=int, default=SEED)
     options = parser.parse_args()
@@ -112,8 +161,10 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="edgeloop-shelf-") as directory:
         shelf = Path(directory)
         fill(shelf)
-        torture = Torture(shelf, options.cuts, options.jobs, options.seed, Console())
-        torture.run()
+        torture = Torture(
+            shelf, options.cuts, options.records, options.jobs, options.seed, Console()
+        )
+        torture.run(options.only)
     return FAILED if torture.failures else 0
 
 

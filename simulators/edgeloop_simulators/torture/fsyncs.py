@@ -98,7 +98,7 @@ FSYNCS: Final[dict[str, Fsync]] = {
     "outbox": Fsync(
         "SQLite's fsyncs",
         By.POWER_CUTS,
-        Edit(_SHELL + "outbox:_open", "PRAGMA synchronous=FULL", "PRAGMA synchronous=OFF"),
+        Edit(_SHELL + "outbox_file:_open", "PRAGMA synchronous=FULL", "PRAGMA synchronous=OFF"),
     ),
 }
 

@@ -27,7 +27,7 @@ from edgeloop_agent.shell.journal import FileJournal
 from edgeloop_agent.shell.lock import StateDirLock
 from edgeloop_agent.shell.model_store import ModelStore
 from edgeloop_agent.shell.os_disk import OsDisk
-from edgeloop_agent.shell.outbox import new_epoch, open_outbox
+from edgeloop_agent.shell.outbox_file import new_epoch, open_outbox
 from edgeloop_agent.shell.patient_outbox import PatientOutbox
 from edgeloop_agent.shell.run_loop import RunLoop
 from edgeloop_agent.shell.runner_process import RunnerProcesses

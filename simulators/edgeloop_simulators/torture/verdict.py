@@ -13,7 +13,7 @@ from pathlib import Path
 from edgeloop_agent.core.journal_document import decode_journal
 from edgeloop_agent.core.snapshot import DeviceSnapshot
 from edgeloop_agent.errors import JournalDamagedError
-from edgeloop_agent.shell import journal, outbox
+from edgeloop_agent.shell import journal, outbox_file
 from edgeloop_agent.shell.model_store import manifest_path, model_path
 from edgeloop_protocol.messages import Offer
 from edgeloop_simulators.torture.promises import Ledger
@@ -67,7 +67,7 @@ def _unsound(state_dir: Path, version: Offer) -> str:
 
 
 def _of_outbox(state_dir: Path, ledger: Ledger) -> Iterator[str]:
-    path = state_dir / outbox.FILE_NAME
+    path = state_dir / outbox_file.FILE_NAME
     held: dict[str, set[int]] = {}
     if path.exists():
         database = sqlite3.connect(path)

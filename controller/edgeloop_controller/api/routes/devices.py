@@ -99,7 +99,14 @@ def _detail(session: Session, device: Device) -> documents.DeviceDetail:
         inventory=Inventory.model_validate(device.inventory),
         telemetry=[
             documents.TelemetryDocument(
-                epoch=row.epoch, through=row.through, lost=row.lost, duplicates=row.duplicates
+                epoch=row.epoch,
+                through=row.through,
+                lost=row.lost,
+                duplicates=row.duplicates,
+                merged=row.merged,
+                sketches_shed=row.sketches_shed,
+                samples_dropped=row.samples_dropped,
+                events_dropped=row.events_dropped,
             )
             for row in telemetry.cursors(session, device.id)
         ],

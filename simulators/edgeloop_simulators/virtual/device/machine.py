@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from edgeloop_agent.ports import Outbox
-from edgeloop_agent.shell.outbox import SqliteOutbox, make_schema
+from edgeloop_agent.shell.outbox import SqliteOutbox
+from edgeloop_agent.shell.outbox_schema import make_schema
 from edgeloop_protocol.messages import Inventory, RuntimeInfo
 from edgeloop_simulators.twins.outbox import MemoryOutbox
 from edgeloop_simulators.virtual.device import disk as device_disk

@@ -151,7 +151,8 @@ class Convergence:
             have = stored.pop(epoch, Counter())
             count = counts.get(epoch)
             acked = count.acked if count is not None else appended
-            dropped = count.dropped if count is not None else 0
+            # What is within another window is not stored under its own number.
+            dropped = count.dropped + count.merged if count is not None else 0
             lost = sum(not have[n] for n in range(1, acked + 1))
             twice = sum(times - 1 for times in have.values())
             foreign = sum(not 1 <= n <= appended for n in have)

@@ -199,8 +199,8 @@ MUTANTS: Final[dict[str, Mutant]] = {
         "the outbox grows beyond its limit",
         202,
         _AGENT + "shell.outbox:SqliteOutbox._drop_down_to",
-        "while room + freed < 0:",
-        "while False:",
+        "if room < 0",
+        "if False",
     ),
     "batch-not-sent-again": _one(
         "a batch whose acknowledgement was lost is not sent again on this connection",
