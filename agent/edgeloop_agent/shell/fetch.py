@@ -59,7 +59,7 @@ def _perform(
     if isinstance(fetch, FetchArtifact):
         downloader.artifact(offer, cancelled, fetch.slot)
         return ArtifactFetched(fetch.slot, offer.manifest_digest)
-    manifest = parse(downloader.manifest(offer))
+    manifest = parse(downloader.manifest(offer, cancelled))
     return ManifestFetched(
         fetch.slot,
         offer.manifest_digest,

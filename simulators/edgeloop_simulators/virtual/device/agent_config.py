@@ -39,5 +39,8 @@ def _shared_config(
         telemetry=TelemetryConfig(
             window_s=timing.window_s, outbox_max_bytes=timing.outbox_max_bytes
         ),
-        limits=LimitsConfig(heartbeat_timeout_s=timing.heartbeat_timeout_s),
+        limits=LimitsConfig(
+            heartbeat_timeout_s=timing.heartbeat_timeout_s,
+            download_bytes_per_s_max=timing.download_bytes_per_s_max,
+        ),
     )

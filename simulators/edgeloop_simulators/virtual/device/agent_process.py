@@ -143,7 +143,9 @@ class AgentProcess:
             world.loop, machine.inventory, self._post, self._owner.guard, self._trace.fetch_ended
         )
         store = ModelStore(disk)
-        source = world.artifacts.source(machine.place, self.fetcher.sleep)
+        source = world.artifacts.source(
+            machine.place, self.fetcher.sleep, config.limits.download_bytes_per_s_max
+        )
         self.fetcher.use(Downloader(source, store, DISK_RESERVE_BYTES))
         self.runners = VirtualRunners(
             RunnerWorld(

@@ -81,6 +81,8 @@ class AgentTiming:
     sample_fraction: float = 0.0
     heartbeat_timeout_s: float = 30.0
     outbox_max_bytes: int = 1 << 20
+    download_bytes_per_s_max: float = 0.0
+    """Of an agent's downloads, by its own configuration; 0: no cap."""
     cheap_outbox: bool = False
     """The twin in place of the real SQLite outbox: for fleets of ten thousand and more."""
 
