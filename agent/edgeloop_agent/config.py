@@ -253,6 +253,9 @@ class LimitsConfig(Config):
     restart_backoff_s_max: float = Field(default=30.0, gt=0)
     stable_after_s: float = Field(default=60.0, gt=0)
     shadow_after_commit_s: float = Field(default=3600.0, ge=0)
+    siblings_wait_s_max: float = Field(
+        default=21_600.0, ge=0, description="for other slots' downloads; 0: each for itself"
+    )
     download_bytes_per_s_max: float = Field(
         default=0.0, ge=0, description="of all downloads together; 0: no cap"
     )

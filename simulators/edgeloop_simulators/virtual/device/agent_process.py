@@ -75,8 +75,8 @@ class AgentProcess:
         self._turn_at: Timer | None = None
         self._wake: Timer | None = None
         self._wake_at_s = math.inf
-        self.trials: dict[int, VirtualRunner] = {}
-        """Its runners, by number: evidence of probation."""
+        self.trials: dict[tuple[str, int], VirtualRunner] = {}
+        """Its runners, by slot and number: evidence of probation."""
         self.snapshot: DeviceSnapshot | None = None
         """Its state as of the last thing that it did; None: it did nothing yet."""
         self.supervisor = Supervisor(self._parts(epoch))
@@ -187,7 +187,7 @@ class AgentProcess:
         )
 
     def _runner_started(self, runner: VirtualRunner) -> None:
-        self.trials[runner.number] = runner
+        self.trials[runner.slot, runner.number] = runner
         self._owner.runner_started(runner)
 
     def _post(self, item: Item) -> None:

@@ -119,6 +119,8 @@ class StartRollout:
     selector: str = "all"
     waves: tuple[str, ...] = ("1", "50%", "100%")
     terms: Mapping[str, Any] = field(default_factory=dict)
+    slot: str | None = None
+    """None: WorldSpec.slot."""
 
 
 @dataclass(frozen=True)
@@ -151,6 +153,8 @@ class WorldSpec:
     """Once faults have ended, the script is done and every device has been converged for so long,
     the world ends; None: it goes on for `duration_s`."""
     slot: str = "main"
+    more_slots: tuple[str, ...] = ()
+    """That each device has beside it; a StartRollout may name one."""
     agent: AgentTiming = AgentTiming()
     controller: ControllerTiming = ControllerTiming()
     broker: str = "ideal"
