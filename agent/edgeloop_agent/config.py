@@ -4,15 +4,24 @@ Invariants: every key has a type and, where it can, a default; paths become abso
 because the runner works in another directory; importing this needs no numpy and no runtime.
 """
 
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
 from edgeloop_agent.core.settings import CoreSettings
 from edgeloop_protocol.config import Config
-from edgeloop_protocol.documents import AfterValidator, Discriminator, Field, Tag, model_validator
+from edgeloop_protocol.documents import (
+    AfterValidator,
+    Discriminator,
+    Field,
+    Tag,
+    field_validator,
+    model_validator,
+)
 from edgeloop_protocol.errors import TopicError
 from edgeloop_protocol.limits import (
     BUDGET_DEFAULT_BYTES_PER_DAY,
+    DOWNLOAD_MIN_BYTES_PER_S,
     MIB,
     OUTBOX_DEFAULT_MAX_BYTES,
     SLOTS_MAX,
@@ -250,9 +259,22 @@ class LimitsConfig(Config):
     restart_backoff_s_max: float = Field(default=30.0, gt=0)
     stable_after_s: float = Field(default=60.0, gt=0)
     shadow_after_commit_s: float = Field(default=3600.0, ge=0)
+    siblings_wait_s_max: float = Field(
+        default=21_600.0, ge=0, description="for other slots' downloads; 0: each for itself"
+    )
+    download_bytes_per_s_max: float = Field(
+        default=0.0, ge=0, description="of all downloads together; 0: no cap"
+    )
+
+    @field_validator("download_bytes_per_s_max")
+    @classmethod
+    def _is_a_rate_that_arrives(cls, value: float) -> float:
+        if 0 < value < DOWNLOAD_MIN_BYTES_PER_S:
+            raise ValueError(f"at least {DOWNLOAD_MIN_BYTES_PER_S} bytes a second, or 0: no cap")
+        return value
 
     def core(self) -> CoreSettings:
-        return CoreSettings(**self.model_dump())
+        return CoreSettings(**self.model_dump(include={it.name for it in fields(CoreSettings)}))
 
 
 class HomeAssistantConfig(Config):

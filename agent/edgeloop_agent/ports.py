@@ -159,7 +159,8 @@ class Outbox(Protocol):
 
 class ArtifactSource(Protocol):
     def open(self, digest: str, offset: int) -> AbstractContextManager[Iterator[bytes]]:
-        """The artifact's bytes from `offset` on, in chunks of at most DOWNLOAD_CHUNK_BYTES.
+        """The artifact's bytes from `offset` on, in chunks of at most DOWNLOAD_CHUNK_BYTES; an
+        empty one lets whoever reads give up.
 
         At the very end it yields nothing. Raises FetchUnreachableError, also while iterating, when
         the bytes cannot be had now: no link, no such artifact (FetchMissingError), an offset beyond

@@ -21,6 +21,7 @@ if TYPE_CHECKING or TRUSTING not in sys.modules:
         Tag,
         TypeAdapter,
         ValidationError,
+        field_validator,
         model_serializer,
         model_validator,
     )
@@ -35,6 +36,7 @@ else:
         Tag,
         TypeAdapter,
         ValidationError,
+        field_validator,
         model_serializer,
         model_validator,
     )
@@ -49,6 +51,7 @@ __all__ = [
     "Tag",
     "TypeAdapter",
     "ValidationError",
+    "field_validator",
     "model_serializer",
     "model_validator",
 ]

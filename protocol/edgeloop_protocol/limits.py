@@ -48,6 +48,8 @@ EVENT_QUEUE_MAX: Final = 1000
 
 # Download.
 DOWNLOAD_CHUNK_BYTES: Final = 256 * KIB
+DOWNLOAD_MIN_BYTES_PER_S: Final = 1 * KIB
+"""The lowest cap that a device may set on its downloads: a smaller one would never arrive."""
 
 # Reconnects, downloads and acknowledgements: full jitter between these.
 BACKOFF_S_MIN: Final = 0.5

@@ -56,6 +56,10 @@ AfterValidator = Discriminator = Tag = Mark
 SerializerFunctionWrapHandler = Callable[[Any], dict[str, Any]]
 
 
+def field_validator(*_: Any, **__: Any) -> Callable[[Any], Any]:
+    return lambda function: function
+
+
 def model_validator(**_: Any) -> Callable[[Any], Any]:
     return lambda function: function
 

@@ -20,11 +20,13 @@ from edgeloop_agent.core.window_merge import merge, merge_key
 from edgeloop_agent.shell.outbox import SqliteOutbox
 from edgeloop_agent.shell.outbox_file import open_outbox
 from edgeloop_agent.shell.outbox_schema import make_schema
+from edgeloop_agent.shell.stored_row import read_row
 from edgeloop_protocol.limits import PAYLOAD_MAX_BYTES
 from edgeloop_protocol.messages import (
     Comparison,
     DeviceEvent,
     Sample,
+    ShadowSummary,
     Sketches,
     VersionRef,
     WindowSummary,
@@ -251,3 +253,10 @@ def test_thirty_days_offline_lose_no_count(max_bytes):
         assert coarse >= 28, "nothing is dropped before all is merged down to days"
     else:
         assert made.samples > 20_000
+
+
+def test_what_a_challenger_showed_goes_with_the_samples():
+    """No count of what was answered hangs on it."""
+    shown = ShadowSummary(champion=OLD, window=window(0.0, version=NEW))
+    assert read_row(shown.model_dump_json().encode()).kind is Kind.SAMPLE
+    assert read_row(window(0.0).model_dump_json().encode()).kind is Kind.WINDOW

@@ -41,6 +41,16 @@ def test_what_runners_are_told_of_telemetry_restarts_all():
     assert reload.config.telemetry.outbox_max_bytes == config().telemetry.outbox_max_bytes
 
 
+def test_a_cap_on_downloads_changes_at_once_and_other_limits_wait():
+    new = config(limits={"download_bytes_per_s_max": 5000, "attempts_max": 9})
+    reload = plan(config(), new)
+    assert reload.at_once == ("limits.download_bytes_per_s_max",)
+    assert reload.waits == ("limits.attempts_max",)
+    assert reload.config.limits.download_bytes_per_s_max == 5000
+    assert reload.config.limits.attempts_max == config().limits.attempts_max
+    assert not reload.restart_slots
+
+
 def test_the_rest_is_named_and_stays_as_it_was():
     new = config(
         device_id="dev2", broker={"port": 1}, slots={"a": {"source": SOURCE}}, labels={"x": "y"}

@@ -69,6 +69,15 @@ class VirtualSource:
             pass
 
 
+def test_a_capped_virtual_device_takes_as_long_as_its_cap_says():
+    virtual, rate = VirtualSource(), 10_000.0
+    digest, content = next(iter(ARTIFACTS.items()))
+    with virtual.server.source(virtual.place, virtual.sleep, rate).open(digest, 0) as chunks:
+        began_s = virtual.loop.now_s
+        assert b"".join(chunks) == content
+    assert virtual.loop.now_s - began_s == pytest.approx(len(content) / rate)
+
+
 @pytest.fixture(params=["http", "http without range", "memory", "virtual"])
 def source(request):
     if request.param == "memory":

@@ -30,6 +30,7 @@ from edgeloop_agent.core.events import (
     Tick,
 )
 from edgeloop_agent.core.settings import CoreSettings
+from edgeloop_agent.core.siblings import Siblings
 from edgeloop_agent.core.slot import Slot
 from edgeloop_agent.core.snapshot import DeviceSnapshot, SlotSnapshot
 from edgeloop_protocol.lifecycle import ChallengeState
@@ -52,6 +53,7 @@ class Device:
         self._slots = {
             name: Slot(known.get(name, SlotSnapshot(slot=name)), settings, jitter) for name in names
         }
+        self._siblings = Siblings(settings.siblings_wait_s_max)
         self._resting = tuple(slot for name, slot in known.items() if name not in self._slots)
         self._revision = snapshot.revision
         self._asked_to_persist = self._journalled = snapshot
@@ -106,7 +108,7 @@ class Device:
 
     def next_deadline(self) -> float | None:
         """When to call `handle(Tick())` at the latest; None: nothing is timed."""
-        soonest: float | None = None
+        soonest = self._siblings.next_deadline()
         for slot in self._slots.values():
             time = slot.next_deadline()
             if time is not None and (soonest is None or time < soonest):
@@ -156,6 +158,8 @@ class Device:
                 self._slots[slot.slot].journalled = slot
 
     def _in_order(self, effects: list[Effect], now: float, event: Event) -> tuple[Effect, ...]:
+        for name, why in self._siblings.look(self._slots, now).items():
+            self._slots[name].try_or_wait(why)
         for slot in self._slots.values():
             effects += slot.settle(now)
         snapshot = self.snapshot()

@@ -78,6 +78,8 @@ class FetchFailed:
     digest: str
     problem: FetchProblem
     detail: str
+    for_room: bool = False
+    """It waits for this device's own disk, not for the link."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,9 @@ class CoreSettings:
     shadow_after_commit_s: float = 3600.0
     """How long the old version keeps answering in shadow after a commit, as evidence for gates."""
 
+    siblings_wait_s_max: float = 21_600.0
+    """How long a version that is staged waits for those of other slots to be downloaded."""
+
     def load_timeout_s(self, artifact_bytes: int) -> float:
         """How long a runner that is up may take to load so much and tell how its self-test went."""
         return self.self_test_timeout_s + artifact_bytes / self.self_test_read_bytes_per_s

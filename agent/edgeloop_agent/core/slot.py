@@ -7,6 +7,7 @@ and no runner of a candidate goes before its journal; the champion's never waits
 """
 
 from collections.abc import Callable
+from typing import Final
 
 from edgeloop_agent.core import admission, probation
 from edgeloop_agent.core.challenge import ChallengerTrack
@@ -34,6 +35,9 @@ from edgeloop_agent.core.wanted import SERVES, TRYING, Wants
 from edgeloop_protocol.lifecycle import RESTING, SlotState
 from edgeloop_protocol.limits import TEXT_MAX_CHARS
 from edgeloop_protocol.messages import Refusal, SlotDesired, SlotReported
+
+COMING: Final = RESTING | {SlotState.VERIFIED, SlotState.DOWNLOADING}
+"""Where a candidate is being fetched."""
 
 
 class Slot:
@@ -68,6 +72,9 @@ class Slot:
         if self.durable.candidate is not None:
             if self.durable.state in TRYING:
                 self._move(Signal.INTERRUPTED)
+            elif self.durable.state is SlotState.STAGED:
+                boots = self.durable.candidate.boots_held + 1
+                self._set(candidate=self.durable.candidate.model_copy(update={"boots_held": boots}))
             self._proceed()
 
     def desire(self, desired: SlotDesired) -> None:
@@ -183,8 +190,25 @@ class Slot:
             state = self.durable.state
         if state is SlotState.DOWNLOADING:
             self._fetch = FetchArtifact(self.durable.slot, candidate.offer)
-        elif state is SlotState.STAGED:
-            self._try(candidate)
+
+    @property
+    def is_ready(self) -> bool:
+        """Its version is staged, and nothing of its own keeps it from being tried."""
+        return self.durable.state is SlotState.STAGED and self._waiting.until is None
+
+    @property
+    def is_coming(self) -> bool:
+        """Its version is being fetched, and nothing but the link is waited for."""
+        durable = self.durable
+        coming = durable.candidate is not None and durable.state in COMING
+        return coming and not self._waiting.for_room
+
+    def try_or_wait(self, why: str) -> None:
+        """Of a slot that is ready; `why`: whom it waits for, empty: it is tried."""
+        if why:
+            self._waiting.why = why
+        elif self.durable.candidate is not None:
+            self._try(self.durable.candidate)
 
     def _fetched(
         self,
@@ -196,6 +220,7 @@ class Slot:
         if isinstance(event, FetchFailed):
             if state in RESTING or state is SlotState.DOWNLOADING:
                 self._fetch_failed(event, candidate, now)
+                self._waiting.for_room = event.for_room
         elif isinstance(event, ManifestFetched):
             if state in RESTING:
                 self._admit(event, candidate, now)
@@ -210,6 +235,7 @@ class Slot:
         )
         if verdict.admission is admission.Admission.WAIT:
             self._waiting.wait(verdict.cause, now)
+            self._waiting.for_room = True
         elif verdict.admission is admission.Admission.REFUSED:
             self._fail(verdict.cause, verdict.detail)
         else:

@@ -29,6 +29,11 @@ class Candidate(Wire):
     memory_max_bytes: Count = Field(
         default=0, description="its manifest's requires.memory_bytes; 0: no cap of its own"
     )
+    boots_held: Count = Field(
+        default=0,
+        exclude_if=lambda value: not value,
+        description="how often the agent booted while it waited for other slots",
+    )
 
 
 class Challenge(Wire):

@@ -15,14 +15,17 @@ class Waiting:
         self._waits = 0
         self.why = ""
         self.until: float | None = None
+        self.for_room = False
+        """For memory or disk of this device, which other slots may give back."""
 
     def wait(self, why: str, now: float) -> None:
         self._waits += 1
         self.why = why[:TEXT_MAX_CHARS]
         self.until = now + backoff_s(self._waits, self._jitter())
+        self.for_room = False
 
     def is_over(self, now: float) -> bool:
         return self.until is not None and now >= self.until
 
     def clear(self) -> None:
-        self._waits, self.why, self.until = 0, "", None
+        self._waits, self.why, self.until, self.for_room = 0, "", None, False

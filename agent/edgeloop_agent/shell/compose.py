@@ -23,6 +23,7 @@ from edgeloop_agent.shell.lock import StateDirLock
 from edgeloop_agent.shell.model_store import ModelStore
 from edgeloop_agent.shell.os_disk import OsDisk
 from edgeloop_agent.shell.outbox_file import new_epoch, open_outbox
+from edgeloop_agent.shell.paced_reads import PacedReads
 from edgeloop_agent.shell.patch_process import PatchProcess
 from edgeloop_agent.shell.patch_route import PatchRoute
 from edgeloop_agent.shell.patient_outbox import PatientOutbox
@@ -63,10 +64,16 @@ def run_agent(config: AgentConfig, read_config: Callable[[], AgentConfig]) -> No
         inbox = Inbox()
         clock = FlooredClock(SystemClock(), disk)
         host = RunnerProcesses(config, disk, correcting(inbox.post, clock.correction_s))
-        parts = _parts(config, disk, outbox, inbox, host, clock)
+        pace = PacedReads(config.limits.download_bytes_per_s_max)
+        parts = _parts(config, disk, outbox, inbox, host, clock, pace)
         supervisor = Supervisor(parts)
+
+        def use(new: AgentConfig) -> None:
+            host.use(new)
+            pace.use(new.limits.download_bytes_per_s_max)
+
         reload = LiveReload(
-            supervisor, parts, host.use, lambda: with_memory_limit(read_config(), device_bytes)
+            supervisor, parts, use, lambda: with_memory_limit(read_config(), device_bytes)
         )
         loop = RunLoop(supervisor, inbox, parts.host, parts.clock, manager, reload)
         signal.signal(signal.SIGHUP, lambda *_: loop.request_reload())
@@ -95,6 +102,7 @@ def _parts(
     inbox: Inbox,
     host: RunnerProcesses,
     clock: FlooredClock,
+    pace: PacedReads,
 ) -> Parts:
     state_dir = disk.root
     store = ModelStore(disk)
@@ -134,7 +142,7 @@ def _parts(
         )
 
     downloader = Downloader(
-        HttpArtifactSource(config.controller_url, clock.heard),
+        HttpArtifactSource(config.controller_url, clock.heard, pace),
         store,
         patches=PatchRoute(applier, store),
         note=note,
@@ -149,7 +157,7 @@ def _parts(
         telemetry=telemetry,
         store=store,
         host=host,
-        fetcher=FetchWorker(downloader, take_inventory, inbox.post),
+        fetcher=FetchWorker(downloader, take_inventory, inbox.post, pace.wake),
         take_inventory=take_inventory,
         status=_status(config, status, broker),
         jitter=random.SystemRandom().random,

@@ -48,7 +48,7 @@ class Downloader:
         self._patches = patches
         self._note = note
 
-    def manifest(self, offer: Offer) -> bytes:
+    def manifest(self, offer: Offer, cancelled: Callable[[], bool] = lambda: False) -> bytes:
         """The manifest's document, verified and stored. Raises a FetchError."""
         path = manifest_path(offer.manifest_digest)
         if self._disk.digest(path) == offer.manifest_digest:
@@ -62,6 +62,8 @@ class Downloader:
         document = b""
         with self._source.open(offer.manifest_digest, 0) as chunks:
             for chunk in chunks:
+                if cancelled():
+                    raise FetchUnreachableError("no longer wanted")
                 document += chunk
                 if len(document) > size:
                     raise FetchCorruptError(f"the manifest is longer than the {size} bytes offered")

@@ -5,6 +5,7 @@ Invariant: exactly one event, whatever happens, but for what ends the whole proc
 
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 
 from edgeloop_agent.core.effects import FetchArtifact
 from edgeloop_agent.core.events import (
@@ -13,7 +14,7 @@ from edgeloop_agent.core.events import (
     FetchProblem,
     ManifestFetched,
 )
-from edgeloop_agent.errors import FetchCorruptError, FetchError
+from edgeloop_agent.errors import FetchCorruptError, FetchError, FetchNoSpaceError
 from edgeloop_agent.ports import Fetch
 from edgeloop_agent.shell.download import Downloader
 from edgeloop_protocol.errors import ManifestError
@@ -39,10 +40,12 @@ def perform(
         return _failed(fetch, FetchProblem.UNUSABLE, str(error))
     except FetchCorruptError as error:
         return _failed(fetch, FetchProblem.CORRUPT, str(error))
+    except FetchNoSpaceError as error:
+        return replace(_failed(fetch, FetchProblem.WAIT, str(error)), for_room=True)
     except FetchError as error:
         return _failed(fetch, FetchProblem.WAIT, str(error))
     except OSError as error:
-        return _failed(fetch, FetchProblem.WAIT, f"disk: {error}")
+        return replace(_failed(fetch, FetchProblem.WAIT, f"disk: {error}"), for_room=True)
     except Exception as error:  # a bug must not end the fetcher: the slot tries again
         logger.exception("fetching %s failed", fetch.offer.ref)
         return _failed(fetch, FetchProblem.WAIT, f"internal: {error!r}")
@@ -59,7 +62,7 @@ def _perform(
     if isinstance(fetch, FetchArtifact):
         downloader.artifact(offer, cancelled, fetch.slot)
         return ArtifactFetched(fetch.slot, offer.manifest_digest)
-    manifest = parse(downloader.manifest(offer))
+    manifest = parse(downloader.manifest(offer, cancelled))
     return ManifestFetched(
         fetch.slot,
         offer.manifest_digest,

@@ -3,9 +3,11 @@
 Invariants: built on http.client, which the supervisor has loaded anyway (ADR 0018); a server that
 ignores Range is read from its beginning; proxies of the environment are used, redirects are not
 followed; whatever goes wrong on the link is FetchUnreachableError, and what goes wrong at whoever
-reads passes through as it is.
+reads passes through as it is; no body is read faster than `pace` grants, and READ_TIMEOUT_S is of
+the link alone: it does not run while a read waits for its grant.
 """
 
+import socket
 import ssl
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -17,12 +19,11 @@ from typing import Final
 from urllib.parse import SplitResult, urlsplit
 
 from edgeloop_agent.errors import FetchMissingError, FetchUnreachableError
+from edgeloop_agent.shell.paced_reads import PacedReads
 from edgeloop_agent.shell.proxies import Proxy, proxy_for
-from edgeloop_protocol.limits import KIB
 
 CONNECT_TIMEOUT_S: Final = 5.0
 READ_TIMEOUT_S: Final = 30.0
-READ_MAX_BYTES: Final = 64 * KIB
 HTTPS_PORT: Final = 443
 _NOT_YET_VALID: Final = 9
 _EXPIRED: Final = 10
@@ -36,15 +37,21 @@ def _ignore(_said_s: float) -> None:
 class HttpArtifactSource:
     """`heard_time` gets what time the controller says it is, with each answer."""
 
-    def __init__(self, controller_url: str, heard_time: Callable[[float], None] = _ignore) -> None:
+    def __init__(
+        self,
+        controller_url: str,
+        heard_time: Callable[[float], None] = _ignore,
+        pace: PacedReads | None = None,
+    ) -> None:
         self._base = f"{controller_url.rstrip('/')}/v1/artifacts"
         self._heard_time = heard_time
+        self._pace = pace or PacedReads()
 
     @contextmanager
     def open(self, digest: str, offset: int) -> Iterator[Iterator[bytes]]:
         url = f"{self._base}/{digest}"
         headers = {"Range": f"bytes={offset}-"} if offset else {}
-        with _get(url, headers) as response:
+        with _get(url, headers, self._pace.receive_buffer_bytes()) as response:
             said_s = _time_said(response)
             if said_s is not None:
                 self._heard_time(said_s)
@@ -61,12 +68,29 @@ class HttpArtifactSource:
         if status not in (HTTPStatus.OK, HTTPStatus.PARTIAL_CONTENT):
             raise FetchUnreachableError(f"{url} answered {status}")
         skip = offset if status == HTTPStatus.OK else 0
-        for chunk in _body(response, url):
-            if skip < len(chunk):
+        for chunk in self._body(response, url):
+            if skip < len(chunk) or not chunk:
                 yield chunk[skip:]
             skip = max(0, skip - len(chunk))
         if skip:
             raise FetchUnreachableError(f"{url} has no byte {offset}")
+
+    def _body(self, response: HTTPResponse, url: str) -> Iterator[bytes]:
+        """What each read brings, so that nothing that came is lost when the link is cut; nothing at
+        all after a wait."""
+        try:
+            while True:
+                size = self._pace.next_read_bytes()
+                chunk = response.read1(size) if size else b""
+                if size and not chunk:
+                    break
+                self._pace.took(len(chunk))
+                yield chunk
+        except (OSError, HTTPException) as error:
+            raise FetchUnreachableError(f"{url}: {_in_words(error)}") from error
+        if response.length:
+            ended = f"the connection ended {response.length} bytes early"
+            raise FetchUnreachableError(f"{url}: {ended}")
 
 
 def get_headers(url: str) -> tuple[int, Mapping[str, str]]:
@@ -76,7 +100,9 @@ def get_headers(url: str) -> tuple[int, Mapping[str, str]]:
 
 
 @contextmanager
-def _get(url: str, headers: Mapping[str, str]) -> Iterator[HTTPResponse]:
+def _get(
+    url: str, headers: Mapping[str, str], receive_buffer_bytes: int | None = None
+) -> Iterator[HTTPResponse]:
     try:
         parts = urlsplit(url)
         proxy = proxy_for(parts.scheme, parts.hostname or "")
@@ -87,6 +113,10 @@ def _get(url: str, headers: Mapping[str, str]) -> Iterator[HTTPResponse]:
         try:
             connection.connect()
             connection.sock.settimeout(READ_TIMEOUT_S)
+            if receive_buffer_bytes is not None:
+                connection.sock.setsockopt(
+                    socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer_bytes
+                )
             asked = {"Accept-Encoding": "identity", **extra, **headers}
             connection.request("GET", target, headers=asked)
             response = connection.getresponse()
@@ -110,17 +140,6 @@ def _way(
         return secure, parts.path, {}
     plain = HTTPConnection(*to, timeout=CONNECT_TIMEOUT_S)
     return (plain, url, proxy.headers) if proxy else (plain, parts.path, {})
-
-
-def _body(response: HTTPResponse, url: str) -> Iterator[bytes]:
-    """What each read brings, so that nothing that came is lost when the link is cut."""
-    try:
-        while chunk := response.read1(READ_MAX_BYTES):
-            yield chunk
-    except (OSError, HTTPException) as error:
-        raise FetchUnreachableError(f"{url}: {_in_words(error)}") from error
-    if response.length:
-        raise FetchUnreachableError(f"{url}: the connection ended {response.length} bytes early")
 
 
 def _in_words(error: Exception) -> str:

@@ -23,12 +23,13 @@ class LiveReload:
         self,
         supervisor: Supervisor,
         parts: Parts,
-        use_for_runners: Callable[[AgentConfig], None],
+        use: Callable[[AgentConfig], None],
         read_config: Callable[[], AgentConfig],
     ) -> None:
+        """`use`: the new configuration, for the adapters that follow one."""
         self._supervisor = supervisor
         self._parts = parts
-        self._use_for_runners = use_for_runners
+        self._use = use
         self._read_config = read_config
 
     def __call__(self) -> None:
@@ -41,7 +42,7 @@ class LiveReload:
             return
         reload = plan(self._parts.config, new)
         configure_logging(reload.config)
-        self._use_for_runners(reload.config)
+        self._use(reload.config)
         self._supervisor.reconfigure(reload.config, reload.restart_slots)
         logger.info("the configuration is reloaded: %s", reload.in_words())
         telemetry.event("config_reloaded", detail=reload.in_words()[:TEXT_MAX_CHARS])

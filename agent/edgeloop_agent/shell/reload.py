@@ -16,6 +16,8 @@ OF_RUNNERS: Final = frozenset(
     {"window_s", "sketch_every", "sample_fraction", "samples_max_per_window"}
 )
 """The keys of [telemetry] that a runner is started with."""
+OF_DOWNLOADS: Final = frozenset({"download_bytes_per_s_max"})
+"""The keys of [limits] that hold from the next read on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,18 +46,28 @@ def plan(old: AgentConfig, new: AgentConfig) -> Reload:
     update["telemetry"] = old.telemetry.model_copy(
         update={key: getattr(new.telemetry, key) for key in of_runners}
     )
+    limits = _differing(old.limits, new.limits)
+    of_downloads = limits & OF_DOWNLOADS
+    update["limits"] = old.limits.model_copy(
+        update={key: getattr(new.limits, key) for key in of_downloads}
+    )
     both = set(old.slots) & set(new.slots)
     changed = {slot for slot in both if old.slots[slot] != new.slots[slot]}
     update["slots"] = {
         name: new.slots[name] if name in both else slot for name, slot in old.slots.items()
     }
-    waits = differing - AT_ONCE - {"telemetry", "slots"}
+    waits = differing - AT_ONCE - {"telemetry", "limits", "slots"}
+    waits |= {f"limits.{key}" for key in limits - OF_DOWNLOADS}
     waits |= {f"telemetry.{key}" for key in telemetry - OF_RUNNERS}
     waits |= {f"slots.{slot}" for slot in set(old.slots) ^ set(new.slots)}
     restart = set(old.slots) if of_runners else changed
     return Reload(
         config=old.model_copy(update=update),
-        at_once=(*sorted(at_once), *sorted(f"telemetry.{key}" for key in of_runners)),
+        at_once=(
+            *sorted(at_once),
+            *sorted(f"limits.{key}" for key in of_downloads),
+            *sorted(f"telemetry.{key}" for key in of_runners),
+        ),
         restart_slots=tuple(sorted(restart)),
         waits=tuple(sorted(waits)),
     )

@@ -100,7 +100,7 @@ class Operator:
             selector=step.selector,
             waves=step.waves,
             terms=RolloutTerms.model_validate(step.terms),
-            slot=self._slot,
+            slot=step.slot or self._slot,
             allow_empty=True,
         )
 

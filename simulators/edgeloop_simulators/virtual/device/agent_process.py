@@ -75,8 +75,8 @@ class AgentProcess:
         self._turn_at: Timer | None = None
         self._wake: Timer | None = None
         self._wake_at_s = math.inf
-        self.trials: dict[int, VirtualRunner] = {}
-        """Its runners, by number: evidence of probation."""
+        self.trials: dict[tuple[str, int], VirtualRunner] = {}
+        """Its runners, by slot and number: evidence of probation."""
         self.snapshot: DeviceSnapshot | None = None
         """Its state as of the last thing that it did; None: it did nothing yet."""
         self.supervisor = Supervisor(self._parts(epoch))
@@ -143,7 +143,9 @@ class AgentProcess:
             world.loop, machine.inventory, self._post, self._owner.guard, self._trace.fetch_ended
         )
         store = ModelStore(disk)
-        source = world.artifacts.source(machine.place, self.fetcher.sleep)
+        source = world.artifacts.source(
+            machine.place, self.fetcher.sleep, config.limits.download_bytes_per_s_max
+        )
         self.fetcher.use(Downloader(source, store, DISK_RESERVE_BYTES))
         self.runners = VirtualRunners(
             RunnerWorld(
@@ -186,7 +188,7 @@ class AgentProcess:
 
     def _runner_started(self, runner: VirtualRunner) -> None:
         if runner.budget is None:
-            self.trials[runner.number] = runner
+            self.trials[runner.slot, runner.number] = runner
         self._owner.runner_started(runner)
 
     def _post(self, item: Item) -> None:

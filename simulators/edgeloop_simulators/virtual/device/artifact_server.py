@@ -65,9 +65,12 @@ class ArtifactServer:
     def end(self, fault: Fault) -> None:
         self._faults.remove(fault)
 
-    def source(self, place: Place, sleep: Sleep) -> "VirtualArtifactSource":
+    def source(
+        self, place: Place, sleep: Sleep, bytes_per_s_max: float = 0.0
+    ) -> "VirtualArtifactSource":
+        """`bytes_per_s_max`: the agent's own cap; 0: none."""
         luck = self._streams.of_device(f"artifacts/{place.name}")
-        return VirtualArtifactSource(self, place, sleep, luck)
+        return VirtualArtifactSource(self, place, sleep, luck, bytes_per_s_max)
 
     def reply(self, place: Place, digest: str, offset: int, luck: Luck) -> _Reply:
         """Raises FetchUnreachableError."""
@@ -115,13 +118,21 @@ class ArtifactServer:
 class VirtualArtifactSource:
     """One device's ArtifactSource; `sleep` passes virtual time in the task that reads."""
 
-    __slots__ = ("_luck", "_place", "_server", "_sleep")
+    __slots__ = ("_bytes_per_s_max", "_luck", "_place", "_server", "_sleep")
 
-    def __init__(self, server: ArtifactServer, place: Place, sleep: Sleep, luck: Luck) -> None:
+    def __init__(
+        self,
+        server: ArtifactServer,
+        place: Place,
+        sleep: Sleep,
+        luck: Luck,
+        bytes_per_s_max: float,
+    ) -> None:
         self._server = server
         self._place = place
         self._sleep = sleep
         self._luck = luck
+        self._bytes_per_s_max = bytes_per_s_max or float("inf")
 
     @contextmanager
     def open(self, digest: str, offset: int) -> Iterator[Iterator[bytes]]:
@@ -137,7 +148,8 @@ class VirtualArtifactSource:
         step = min(DOWNLOAD_CHUNK_BYTES, max(1, -(-len(content) // server.chunks_a_file)))
         for start in range(0, len(content), step):
             chunk = content[start : start + step]
-            self._sleep(len(chunk) / server.bytes_per_s(self._place))
+            bytes_per_s = min(server.bytes_per_s(self._place), self._bytes_per_s_max)
+            self._sleep(len(chunk) / bytes_per_s)
             if server.is_stalled(self._place) or not server.reaches(self._place):
                 self._sleep(READ_TIMEOUT_S)
                 raise FetchUnreachableError("no byte came in time")

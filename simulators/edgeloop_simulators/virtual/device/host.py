@@ -70,8 +70,8 @@ class DeviceHost:
         return self._process.runners.running() if self._process is not None else ()
 
     @property
-    def trials(self) -> dict[int, VirtualRunner]:
-        """Runners of this life, by number: evidence of probation."""
+    def trials(self) -> dict[tuple[str, int], VirtualRunner]:
+        """Runners of this life, by slot and number: evidence of probation."""
         return self._process.trials if self._process is not None else {}
 
     @property

@@ -44,7 +44,7 @@ class DeviceWorld:
     artifacts: ArtifactServer
     behaviours: Mapping[str, Behaviour]
     timing: AgentTiming
-    slot: str
+    slots: tuple[str, ...]
     starts_at_wall_s: float
 
 
@@ -72,7 +72,7 @@ class Machine:
         self.power = DeviceDisk(spec.kind.disk_bytes, self.luck, die)
         self.clock = VirtualClock(world.loop, world.starts_at_wall_s)
         self.place = Place(spec.id, spec.site, spec.kind.name, spec.kind.link)
-        self.config = config_of(spec, world.timing, world.slot)
+        self.config = config_of(spec, world.timing, world.slots)
         self.appended: dict[str, int] = {}
         """How many records the outbox ever numbered, by epoch."""
         self.outbox: Outbox | None = None

@@ -81,6 +81,8 @@ class AgentTiming:
     sample_fraction: float = 0.0
     heartbeat_timeout_s: float = 30.0
     outbox_max_bytes: int = 1 << 20
+    download_bytes_per_s_max: float = 0.0
+    """Of an agent's downloads, by its own configuration; 0: no cap."""
     cheap_outbox: bool = False
     """The twin in place of the real SQLite outbox: for fleets of ten thousand and more."""
 
@@ -117,6 +119,8 @@ class StartRollout:
     selector: str = "all"
     waves: tuple[str, ...] = ("1", "50%", "100%")
     terms: Mapping[str, Any] = field(default_factory=dict)
+    slot: str | None = None
+    """None: WorldSpec.slot."""
 
 
 @dataclass(frozen=True)
@@ -166,6 +170,8 @@ class WorldSpec:
     """Once faults have ended, the script is done and every device has been converged for so long,
     the world ends; None: it goes on for `duration_s`."""
     slot: str = "main"
+    more_slots: tuple[str, ...] = ()
+    """That each device has beside it; a StartRollout may name one."""
     agent: AgentTiming = AgentTiming()
     controller: ControllerTiming = ControllerTiming()
     broker: str = "ideal"

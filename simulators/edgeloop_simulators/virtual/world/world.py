@@ -182,7 +182,7 @@ class World:
             artifacts=self.artifacts,
             behaviours=self.behaviours,
             timing=spec.agent,
-            slot=spec.slot,
+            slots=(spec.slot, *spec.more_slots),
             starts_at_wall_s=spec.starts_at_wall_s,
         )
         for device in spec.devices:
