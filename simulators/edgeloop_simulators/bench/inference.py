@@ -20,17 +20,24 @@ FASTER_THAN_POSSIBLE_HZ = 1_000_000.0
 
 
 def inference_rows(model: BenchModel, directory: Path) -> list[Row]:
-    """One run an example, and micro-batches of what waits, each beside a bare run an example."""
+    """One run an example, micro-batches of what waits, and one run an example that a challenger is
+    shown, each beside a bare run an example. With a challenger it is the champion's time alone."""
     one_by_one, floor = _side_by_side(model, directory / "one", batch=False)
     batched, floor_again = _side_by_side(model, directory / "batch", batch=True)
+    challenged, floor_then = _side_by_side(
+        model, directory / "challenged", batch=False, challenger_cpu_fraction=0.1
+    )
     bare = "bare session.run"
     return [
         Row("CPU per inference", one_by_one, floor, "us", bare),
         Row("CPU per inference, micro-batches", batched, floor_again, "us", bare),
+        Row("CPU per inference, with a challenger", challenged, floor_then, "us", bare),
     ]
 
 
-def _side_by_side(model: BenchModel, directory: Path, batch: bool) -> tuple[float, float]:
+def _side_by_side(
+    model: BenchModel, directory: Path, batch: bool, challenger_cpu_fraction: float | None = None
+) -> tuple[float, float]:
     """Our rounds and the floor's take turns, so that a machine's mood falls on both; medians."""
     directory.mkdir()
     ours: list[float] = []
@@ -38,6 +45,9 @@ def _side_by_side(model: BenchModel, directory: Path, batch: bool) -> tuple[floa
     with live_runner(model, directory, FASTER_THAN_POSSIBLE_HZ, batch=batch) as runner:
         process = psutil.Process(runner.pid)
         runner.go()
+        if challenger_cpu_fraction is not None:
+            runner.next_progress()  # it serves
+            runner.challenge(challenger_cpu_fraction)
         runner.next_progress()  # warm
         for _ in range(ROUNDS):
             ours.append(_runner_us(runner.next_progress, process))

@@ -12,15 +12,22 @@ import numpy as np
 
 from edgeloop_agent.config import AgentConfig
 from edgeloop_agent.core.effects import StartRunner
-from edgeloop_agent.core.events import RunnerExited, RunnerProgressed, RunnerSelfTested
+from edgeloop_agent.core.events import (
+    RunnerExited,
+    RunnerProgressed,
+    RunnerSelfTested,
+    RunnerServing,
+)
 from edgeloop_agent.shell.model_store import ModelStore, model_path
 from edgeloop_agent.shell.os_disk import OsDisk
 from edgeloop_agent.shell.runner_process import RunnerProcesses
+from edgeloop_protocol.messages import ShadowBudget, VersionRef
 from edgeloop_simulators.bench.model import BenchModel
 from edgeloop_simulators.errors import SimulatorError
 
 SLOT = "main"
 NUMBER = 1
+CHALLENGER = 2
 TIMEOUT_S = 30.0
 
 E = TypeVar("E")
@@ -31,6 +38,7 @@ class LiveRunner:
     processes: RunnerProcesses
     said: "queue.Queue[object]"
     pid: int
+    version: VersionRef
     started_s: float
     """From the start of the process to its passed self-test."""
 
@@ -38,7 +46,18 @@ class LiveRunner:
         self.processes.go(SLOT, NUMBER)
 
     def next_progress(self) -> RunnerProgressed:
-        return _wait_for(self.said, RunnerProgressed)
+        """The answering runner's."""
+        while (progress := _wait_for(self.said, RunnerProgressed)).runner != NUMBER:
+            pass
+        return progress
+
+    def challenge(self, cpu_fraction: float) -> None:
+        """The same version in shadow, fed by what this runner answers."""
+        budget = ShadowBudget(cpu_fraction=cpu_fraction)
+        self.processes.start(StartRunner(SLOT, CHALLENGER, self.version, None, budget=budget))
+        _wait_for(self.said, RunnerSelfTested)
+        self.processes.mirror(SLOT, NUMBER, CHALLENGER)
+        _wait_for(self.said, RunnerServing)
 
 
 @contextmanager
@@ -84,7 +103,7 @@ def live_runner(
         pid = processes.pid(SLOT, NUMBER)
         if pid is None:
             raise SimulatorError("the benchmark's runner ended after its self-test")
-        yield LiveRunner(processes, said, pid, started_s)
+        yield LiveRunner(processes, said, pid, model.manifest.ref(), started_s)
     finally:
         processes.stop_all(kill=True)
         while processes.alive():
