@@ -10,7 +10,8 @@ from sqlalchemy.orm import Session
 
 from edgeloop_controller.core import selector as selectors
 from edgeloop_controller.errors import ConflictError, NotFoundError
-from edgeloop_controller.store import challengers, devices, events, versions
+from edgeloop_controller.services.matching import matching_ids
+from edgeloop_controller.store import challengers, events, versions
 from edgeloop_controller.store.engine import Database
 from edgeloop_controller.store.tables import Challenger
 from edgeloop_protocol.clock import Clock
@@ -39,7 +40,7 @@ class Challengers:
         now = self._clock.wall()
         with self._database.writing() as session:
             version = versions.require(session, request.name, request.version)
-            matching = _matching(session, request.selector)
+            matching = matching_ids(session, selectors.parse(request.selector))
             if not matching:
                 raise NotFoundError(
                     f"no device matches {request.selector!r}",
@@ -81,18 +82,9 @@ class Challengers:
             )
 
 
-def _matching(session: Session, selector: str) -> set[str]:
-    parsed = selectors.parse(selector)
-    return {
-        device.id
-        for device in devices.every(session)
-        if parsed.matches(device.id, devices.effective_labels(device))
-    }
-
-
 def _refuse_overlap(session: Session, request: ChallengerRequest, matching: set[str]) -> None:
     for other in challengers.active(session):
-        shared = sorted(matching & _matching(session, other.selector))
+        shared = sorted(matching & matching_ids(session, selectors.parse(other.selector)))
         if other.slot == request.slot and shared:
             named = ", ".join(shared[:3]) + (", …" if len(shared) > 3 else "")
             raise ConflictError(

@@ -12,12 +12,12 @@ from sqlalchemy.orm import Session
 from edgeloop_controller.core import rollout as engine
 from edgeloop_controller.core import selector as selectors
 from edgeloop_controller.core.rollout import RolloutState, RolloutTerms, Step
-from edgeloop_controller.core.selector import Selector
 from edgeloop_controller.core.waves import parse_waves
 from edgeloop_controller.errors import ConflictError, NotFoundError, RefusedInputError
 from edgeloop_controller.services.apply_step import apply_step
 from edgeloop_controller.services.desired import DesiredPublisher
-from edgeloop_controller.store import devices, events, rollouts, versions
+from edgeloop_controller.services.matching import matching_ids
+from edgeloop_controller.store import events, rollouts, versions
 from edgeloop_controller.store.engine import Database
 from edgeloop_controller.store.tables import Rollout, Version
 from edgeloop_protocol.clock import Clock
@@ -53,7 +53,7 @@ class Rollouts:
         now = self._clock.wall()
         with self._database.writing() as session:
             version = versions.require(session, request.name, request.version)
-            matching = _matching(session, selector)
+            matching = matching_ids(session, selector)
             if not matching and not request.allow_empty:
                 raise NotFoundError(
                     f"no device matches {request.selector!r}",
@@ -104,19 +104,11 @@ def _check_slot(slot: str) -> None:
         ) from error
 
 
-def _matching(session: Session, selector: Selector) -> set[str]:
-    return {
-        device.id
-        for device in devices.every(session)
-        if selector.matches(device.id, devices.effective_labels(device))
-    }
-
-
 def _refuse_overlap(session: Session, request: RolloutRequest, matching: set[str]) -> None:
     for other in rollouts.with_status(session, rollouts.ACTIVE):
         if other.slot != request.slot:
             continue
-        theirs = _matching(session, selectors.parse(other.selector))
+        theirs = matching_ids(session, selectors.parse(other.selector))
         shared = sorted(matching & (theirs | set(rollouts.members_of(session, other.id))))
         if shared or other.selector == request.selector:
             named = ", ".join(shared[:3]) + (", …" if len(shared) > 3 else "")
