@@ -1,6 +1,7 @@
 """What holds for the device's core in any world: faults, restarts and offers in any order."""
 
 import pytest
+from device_bench import INVENTORY
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -13,21 +14,10 @@ from edgeloop_protocol.lifecycle import ChallengeState, SlotState
 from edgeloop_protocol.messages import (
     Challenger,
     Desired,
-    Inventory,
     Probation,
-    RuntimeInfo,
     SlotDesired,
 )
 
-INVENTORY = Inventory(
-    agent_version="0",
-    architecture="x86_64",
-    python="3.11",
-    runtimes=(RuntimeInfo(name="onnx", version="1"),),
-    memory_bytes=10**9,
-    disk_free_bytes=10**9,
-    cpu_count=1,
-)
 TRYING = {SlotState.SELF_TEST, SlotState.ACTIVATING, SlotState.PROBATION}
 TERMS = Probation(min_s=1, min_examples=1, max_s=30)
 FAULTS = ("offer", "fetch_fails", "runner_fails", "tick", "reboot", "link", "disk", "calm")

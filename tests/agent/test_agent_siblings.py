@@ -1,6 +1,7 @@
 """Several slots download before any switches: who waits for whom, and that no wait is for ever."""
 
 import pytest
+from device_bench import INVENTORY
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -13,18 +14,9 @@ from edgeloop_agent.core.siblings import BOOTS_HELD_MAX
 from edgeloop_agent.core.snapshot import DeviceSnapshot
 from edgeloop_protocol.lifecycle import SlotState
 from edgeloop_protocol.manifest import Requirements
-from edgeloop_protocol.messages import Desired, Inventory, Probation, RuntimeInfo, SlotDesired
+from edgeloop_protocol.messages import Desired, Probation, SlotDesired
 
 SLOTS = ("a", "b", "c")
-INVENTORY = Inventory(
-    agent_version="0",
-    architecture="x86_64",
-    python="3.11",
-    runtimes=(RuntimeInfo(name="onnx", version="1"),),
-    memory_bytes=10**9,
-    disk_free_bytes=10**9,
-    cpu_count=1,
-)
 TERMS = Probation(min_s=1, min_examples=1, max_s=30)
 WAIT_S = 1000.0
 FETCHING = {SlotState.VERIFIED, SlotState.DOWNLOADING}
