@@ -8,12 +8,12 @@ failure names a cause, and the version is refused until the controller wants ano
 from collections.abc import Callable
 from typing import Final
 
-from edgeloop_agent.core import admission, probation
+from edgeloop_agent.core import acquisition, probation
+from edgeloop_agent.core.acquisition import Admitted, Refuse, Wait
 from edgeloop_agent.core.effects import AppendEvent, Effect, FetchArtifact, FetchManifest
 from edgeloop_agent.core.events import (
     ArtifactFetched,
     FetchFailed,
-    FetchProblem,
     ManifestFetched,
     RunnerProgressed,
     RunnerSelfTested,
@@ -27,7 +27,7 @@ from edgeloop_agent.core.waiting import Waiting
 from edgeloop_agent.core.wanted import TRYING
 from edgeloop_protocol.lifecycle import ChallengeState
 from edgeloop_protocol.limits import TEXT_MAX_CHARS
-from edgeloop_protocol.messages import Challenger, Offer, Refusal
+from edgeloop_protocol.messages import Challenger, Refusal
 
 RUNS: Final = frozenset({ChallengeState.STAGED, ChallengeState.IN_SHADOW})
 
@@ -73,17 +73,24 @@ class ChallengerTrack:
 
     def handle(self, event: ManifestFetched | ArtifactFetched | FetchFailed, now: float) -> None:
         durable = self.durable
-        if durable is None or not self._is_of(event.digest):
+        if durable is None or not self._is_of(event.digest) or not self._awaits(event):
             return
-        if isinstance(event, FetchFailed):
-            if durable.state in (ChallengeState.WANTED, ChallengeState.DOWNLOADING):
-                self._fetch_failed(event, durable, now)
-        elif isinstance(event, ManifestFetched):
-            if durable.state is ChallengeState.WANTED:
-                self._admit(event, durable.challenger.offer, now)
-        elif durable.state is ChallengeState.DOWNLOADING:
-            self._waiting.clear()
-            self._move(ChallengeSignal.FETCHED)
+        outcome = acquisition.outcome(
+            event,
+            durable.challenger.offer,
+            durable.corrupt_fetches,
+            self._settings.corrupt_fetches_max,
+        )
+        if isinstance(outcome, Wait):
+            self._set(corrupt_fetches=outcome.corrupt_fetches)
+            self._waiting.wait(outcome.why, now, outcome.for_room)
+        elif isinstance(outcome, Refuse):
+            self._refuse(outcome.cause, outcome.detail)
+        elif isinstance(outcome, Admitted):
+            self._set(memory_max_bytes=outcome.memory_max_bytes)
+            self._got(ChallengeSignal.ADMITTED)
+        else:
+            self._got(ChallengeSignal.FETCHED)
 
     def tick(self, now: float) -> None:
         if self._waiting.is_over(now):
@@ -203,28 +210,17 @@ class ChallengerTrack:
         elif durable.state is ChallengeState.DOWNLOADING:
             self._fetch = FetchArtifact(self._slot, durable.challenger.offer)
 
-    def _admit(self, event: ManifestFetched, offer: Offer, now: float) -> None:
-        verdict = admission.check(event.manifest, offer, event.inventory, event.artifact_on_disk)
-        if verdict.admission is admission.Admission.WAIT:
-            self._waiting.wait(verdict.cause, now)
-        elif verdict.admission is admission.Admission.REFUSED:
-            self._refuse(verdict.cause, verdict.detail)
-        else:
-            self._waiting.clear()
-            self._set(memory_max_bytes=event.manifest.requires.memory_bytes)
-            self._move(ChallengeSignal.ADMITTED)
-            self._proceed()
+    def _awaits(self, event: ManifestFetched | ArtifactFetched | FetchFailed) -> bool:
+        state = self.durable.state if self.durable is not None else None
+        if isinstance(event, ManifestFetched):
+            return state is ChallengeState.WANTED
+        failed = isinstance(event, FetchFailed) and state is ChallengeState.WANTED
+        return failed or state is ChallengeState.DOWNLOADING
 
-    def _fetch_failed(self, event: FetchFailed, durable: Challenge, now: float) -> None:
-        if event.problem is FetchProblem.UNUSABLE:
-            self._refuse("unusable manifest", event.detail)
-            return
-        tries = durable.corrupt_fetches + (event.problem is FetchProblem.CORRUPT)
-        self._set(corrupt_fetches=tries)
-        if tries >= self._settings.corrupt_fetches_max:
-            self._refuse("digest mismatch", f"{event.detail}, {tries} times")
-        else:
-            self._waiting.wait(event.detail, now)
+    def _got(self, signal: ChallengeSignal) -> None:
+        self._waiting.clear()
+        self._move(signal)
+        self._proceed()
 
     def _count_try(self) -> None:
         durable = self.durable

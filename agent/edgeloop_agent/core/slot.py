@@ -9,13 +9,13 @@ and no runner of a candidate goes before its journal; the champion's never waits
 from collections.abc import Callable
 from typing import Final
 
-from edgeloop_agent.core import admission, probation
+from edgeloop_agent.core import acquisition, probation
+from edgeloop_agent.core.acquisition import Admitted, Refuse, Wait
 from edgeloop_agent.core.challenge import ChallengerTrack
 from edgeloop_agent.core.effects import AppendEvent, Effect, FetchArtifact, FetchManifest
 from edgeloop_agent.core.events import (
     ArtifactFetched,
     FetchFailed,
-    FetchProblem,
     ManifestFetched,
     RunnerExited,
     RunnerLoading,
@@ -73,8 +73,8 @@ class Slot:
             if self.durable.state in TRYING:
                 self._move(Signal.INTERRUPTED)
             elif self.durable.state is SlotState.STAGED:
-                boots = self.durable.candidate.boots_held + 1
-                self._set(candidate=self.durable.candidate.model_copy(update={"boots_held": boots}))
+                candidate = self.durable.candidate
+                self._change_candidate(candidate, boots_held=candidate.boots_held + 1)
             self._proceed()
 
     def desire(self, desired: SlotDesired) -> None:
@@ -91,11 +91,7 @@ class Slot:
             return
         self._set(barred_digest=None)
         if candidate is not None and digest == candidate.offer.manifest_digest:
-            self._set(
-                candidate=candidate.model_copy(
-                    update={"offer": offer, "probation": desired.probation}
-                )
-            )
+            self._change_candidate(candidate, offer=offer, probation=desired.probation)
             return
         if candidate is not None:
             cause = "withdrawn" if champion and digest == champion.manifest_digest else "superseded"
@@ -216,55 +212,41 @@ class Slot:
         candidate: Candidate,
         now: float,
     ) -> None:
-        state = self.durable.state
-        if isinstance(event, FetchFailed):
-            if state in RESTING or state is SlotState.DOWNLOADING:
-                self._fetch_failed(event, candidate, now)
-                self._waiting.for_room = event.for_room
-        elif isinstance(event, ManifestFetched):
-            if state in RESTING:
-                self._admit(event, candidate, now)
-        elif state is SlotState.DOWNLOADING:
-            self._waiting.clear()
-            self._move(Signal.FETCHED)
-            self._proceed()
-
-    def _admit(self, event: ManifestFetched, candidate: Candidate, now: float) -> None:
-        verdict = admission.check(
-            event.manifest, candidate.offer, event.inventory, event.artifact_on_disk
+        if not self._awaits(event):
+            return
+        outcome = acquisition.outcome(
+            event,
+            candidate.offer,
+            candidate.corrupt_fetches,
+            self._settings.corrupt_fetches_max,
         )
-        if verdict.admission is admission.Admission.WAIT:
-            self._waiting.wait(verdict.cause, now)
-            self._waiting.for_room = True
-        elif verdict.admission is admission.Admission.REFUSED:
-            self._fail(verdict.cause, verdict.detail)
+        if isinstance(outcome, Wait):
+            self._change_candidate(candidate, corrupt_fetches=outcome.corrupt_fetches)
+            self._waiting.wait(outcome.why, now, outcome.for_room)
+        elif isinstance(outcome, Refuse):
+            self._fail(outcome.cause, outcome.detail)
+        elif isinstance(outcome, Admitted):
+            self._change_candidate(candidate, memory_max_bytes=outcome.memory_max_bytes)
+            self._got(Signal.ADMITTED)
         else:
-            memory_max_bytes = event.manifest.requires.memory_bytes
-            self._set(candidate=candidate.model_copy(update={"memory_max_bytes": memory_max_bytes}))
-            self._waiting.clear()
-            self._move(Signal.ADMITTED)
-            self._proceed()
+            self._got(Signal.FETCHED)
 
-    def _fetch_failed(self, event: FetchFailed, candidate: Candidate, now: float) -> None:
-        if event.problem is FetchProblem.WAIT:
-            self._waiting.wait(event.detail, now)
-            return
-        if event.problem is FetchProblem.UNUSABLE:
-            self._fail("unusable manifest", event.detail)
-            return
-        tries = candidate.corrupt_fetches + 1
-        self._set(candidate=candidate.model_copy(update={"corrupt_fetches": tries}))
-        if tries >= self._settings.corrupt_fetches_max:
-            self._fail("digest mismatch", f"{event.detail}, {tries} times")
-        else:
-            self._waiting.wait(event.detail, now)
+    def _awaits(self, event: ManifestFetched | ArtifactFetched | FetchFailed) -> bool:
+        if isinstance(event, ManifestFetched):
+            return self.durable.state in RESTING
+        downloads = self.durable.state is SlotState.DOWNLOADING
+        return downloads or (isinstance(event, FetchFailed) and self.durable.state in RESTING)
+
+    def _got(self, signal: Signal) -> None:
+        self._waiting.clear()
+        self._move(signal)
+        self._proceed()
 
     def _try(self, candidate: Candidate) -> None:
         if candidate.attempts >= self._settings.attempts_max:
             self._fail("attempts exhausted", f"{candidate.attempts} tries were interrupted")
             return
-        attempts = candidate.attempts + 1
-        self._set(candidate=candidate.model_copy(update={"attempts": attempts}))
+        self._change_candidate(candidate, attempts=candidate.attempts + 1)
         self._waiting.why = ""
         self._move(Signal.TRYING)
 
@@ -380,6 +362,9 @@ class Slot:
 
     def _set(self, **update: object) -> None:
         self.durable = self.durable.model_copy(update=update)
+
+    def _change_candidate(self, candidate: Candidate, **update: object) -> None:
+        self._set(candidate=candidate.model_copy(update=update))
 
     def _note(self, name: str, detail: str) -> None:
         candidate = self.durable.candidate

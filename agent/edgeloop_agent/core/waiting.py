@@ -18,11 +18,11 @@ class Waiting:
         self.for_room = False
         """For memory or disk of this device, which other slots may give back."""
 
-    def wait(self, why: str, now: float) -> None:
+    def wait(self, why: str, now: float, for_room: bool = False) -> None:
         self._waits += 1
         self.why = why[:TEXT_MAX_CHARS]
         self.until = now + backoff_s(self._waits, self._jitter())
-        self.for_room = False
+        self.for_room = for_room
 
     def is_over(self, now: float) -> bool:
         return self.until is not None and now >= self.until

@@ -97,9 +97,9 @@ MUTANTS: Final[dict[str, Mutant]] = {
     "fetch-not-retried": _one(
         "a fetch that failed because of the link is not tried again",
         7,
-        _AGENT + "core.slot:Slot._fetch_failed",
-        "if event.problem is FetchProblem.WAIT:\n        self._waiting.wait(event.detail, now)",
-        "if event.problem is FetchProblem.WAIT:\n        self._waiting.why = event.detail",
+        _AGENT + "core.slot:Slot._fetched",
+        "self._waiting.wait(outcome.why, now, outcome.for_room)",
+        "self._waiting.why = outcome.why",
     ),
     # ---- the life of a version ------------------------------------------------------------------
     "older-revision-accepted": _one(
