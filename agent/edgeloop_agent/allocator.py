@@ -19,8 +19,8 @@ _M_MMAP_THRESHOLD: Final = -3
 _M_ARENA_MAX: Final = -8
 _HELD_MAX_BYTES: Final = 64 * KIB
 _BUFFER_MIN_BYTES: Final = 32 * KIB
-"""From here on a piece is mapped alone, and goes back as a whole. glibc begins with 128 KiB for both,
-and learns from what is freed to hold more."""
+"""From here on a piece is mapped alone, and goes back as a whole. glibc begins with 128 KiB for
+both, and learns from what is freed to hold more."""
 
 
 def keep_one_heap() -> None:
