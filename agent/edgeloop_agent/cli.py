@@ -56,11 +56,12 @@ def _config(options: argparse.Namespace) -> AgentConfig:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from edgeloop_agent.allocator import keep_one_heap
+    from edgeloop_agent.allocator import give_back_early, keep_one_heap
     from edgeloop_agent.shell.agent_log import configure_logging
     from edgeloop_agent.shell.compose import run_agent
 
     keep_one_heap()
+    give_back_early()
     config = _config(options)
     configure_logging(config)
     run_agent(config, lambda: _config(options))

@@ -62,6 +62,8 @@ def test_what_stays_is_flat() -> None:
     assert not grown(judge(weights(supervisor=lambda n: process(90_000.0 * (n == 30))), LOGS)), (
         "one outlier decides nothing"
     )
+    open_for_a_moment = weights(supervisor=lambda n: process(descriptors=16 + (n == 33)))
+    assert not grown(judge(open_for_a_moment, LOGS))
 
 
 @pytest.mark.parametrize(
@@ -77,7 +79,7 @@ def test_what_stays_is_flat() -> None:
         ),
         ({"swapped": lambda n: process(40_000 + n)}, {"each new runner, resident"}),
         ({"supervisor": lambda n: process(descriptors=n)}, {"supervisor, descriptors"}),
-        ({"supervisor": lambda n: process(threads=5 + (n == 40))}, {"supervisor, threads"}),
+        ({"supervisor": lambda n: process(threads=5 + (n > 30))}, {"supervisor, threads"}),
         ({"steady": lambda n: process(descriptors=n)}, {"steady runner, descriptors"}),
         ({"steady": lambda n: process(threads=n)}, {"steady runner, threads"}),
         ({"swapped": lambda n: process(descriptors=n)}, {"each new runner, descriptors"}),
