@@ -101,8 +101,30 @@ def test_status_in_words(tmp_path, capsys):
     assert "refused tiny@2: nan or inf" in shown
     assert "not running" in shown
     assert "4 records" in shown
+    assert "full:" not in shown
     assert "runner: no network: network namespace" in shown
     assert "runner not confined: nice 5: not so: no" in shown
+
+
+def test_status_says_what_a_full_outbox_gave_up(tmp_path, capsys):
+    path = tmp_path / "agent.toml"
+    path.write_text(MINIMAL.replace('"state"', f'"{tmp_path}"'))
+    outbox = {
+        "held": 4,
+        "held_bytes": 500,
+        "dropped": 90,
+        "merged": 8000,
+        "sketches_shed": 70,
+        "samples_dropped": 50,
+        "events_dropped": 0,
+    }
+    known = {"device_id": "dev1", "revision": 3, "broker_connected": False, "slots": []}
+    (tmp_path / "status.json").write_text(json.dumps(known | {"outbox": outbox}))
+    main(["status", "--config", str(path)])
+    assert (
+        "full: 8000 windows merged into others, 70 sketches shed, 50 samples dropped, "
+        "40 windows dropped"
+    ) in capsys.readouterr().out
 
 
 def test_the_supervisor_imports_no_numpy_no_runtime_and_no_http():

@@ -14,8 +14,10 @@ from edgeloop_protocol.limits import BATCH_RECORDS_MAX, BATCH_TARGET_BYTES, PAYL
 from edgeloop_protocol.messages import (
     DeviceEvent,
     Sample,
+    Sketches,
     TelemetryBatch,
     VersionRef,
+    WindowSummary,
     decode,
     encode_telemetry,
 )
@@ -156,6 +158,55 @@ def test_the_bound_drops_the_oldest_and_counts_them(case):
     batch = outbox.next_batch()
     assert sequences(batch) == list(range(dropped + 1, 21)), "without holes at the end"
     assert batch.base == dropped + 1
+
+
+def window(number, size=0):
+    made = WindowSummary(
+        slot="main",
+        version=VERSION,
+        started_at=10.0 * number,
+        ended_at=10.0 * number + 10.0,
+        count=3,
+        latency_p50_us=1.0,
+        latency_p95_us=2.0,
+        predictions=(1, 2),
+        sketches=Sketches(count=3, features=("A" * size,), confidence="A") if size else None,
+    )
+    return made.model_dump_json().encode()
+
+
+def test_windows_are_merged_before_anything_is_dropped(case):
+    """EL-TEL-7, EL-TEL-8. What the oldest batch can hold stays as it is, also after a boot."""
+    bound = 2 * PAYLOAD_MAX_BYTES
+    outbox = case.open(max_bytes=bound)
+    number = 0
+    for boot in range(2):
+        while outbox.counts(1)[0].merged < 100:
+            sealed = outbox.next_batch() if number else None
+            outbox.append([window(number, 300)])
+            assert sealed is None or outbox.next_batch().documents[: len(sealed.documents)] == (
+                sealed.documents
+            )
+            number += 1
+        if not boot:
+            outbox = case.open(max_bytes=bound)
+    totals, counts = outbox.totals(), outbox.counts(2)
+    assert totals.held_bytes <= bound
+    assert (totals.dropped, totals.merged) == (0, number - totals.held)
+    assert totals.sketches_shed > 200
+    assert all(epoch.appended == epoch.held + epoch.merged for epoch in counts)
+    examples = batches = 0
+    while batch := outbox.next_batch():
+        batches += 1
+        payload = encode_telemetry(batch.epoch, batch.base, batch.documents, None, batch.reduced)
+        decoded = decode(TelemetryBatch, payload)
+        examples += sum(record.body.count for record in decoded.records)
+        assert decoded.reduced.sketches_shed
+        outbox.acknowledge(batch.epoch, sequences(batch)[-1])
+    assert examples == 3 * number, "each example came, once"
+    assert batches < 20
+    assert [epoch.acked for epoch in counts] == [0, 0]
+    assert [epoch.acked for epoch in outbox.counts(2)] == [epoch.appended for epoch in counts]
 
 
 def lost_at_the_controller(outbox):

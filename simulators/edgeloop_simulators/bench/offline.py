@@ -70,11 +70,12 @@ BOUNDS: Final = (OUTBOX_DEFAULT_MAX_BYTES, 256 * KIB)
 
 @dataclass
 class Made:
-    """Bytes by kind, before any budget or bound."""
+    """Bytes by kind, before any budget or bound; `taken` is what went into the outbox."""
 
     windows: int = 0
     sketches: int = 0
     samples: int = 0
+    taken: int = 0
     examples: int = 0
     window_count: int = 0
 
@@ -99,13 +100,21 @@ class Kept:
         return self.totals.dropped - self.totals.samples_dropped - self.totals.events_dropped
 
 
+class _CountedOutbox(SqliteOutbox):
+    taken = 0
+
+    def append(self, documents: Sequence[bytes], budget_left_bytes: float | None = None) -> int:
+        self.taken += sum(map(len, documents))
+        return super().append(documents, budget_left_bytes)
+
+
 class Offline:
     def __init__(self, model: Model, max_bytes: int, telemetry: TelemetryConfig) -> None:
         database = sqlite3.connect(":memory:", isolation_level=None)
         make_schema(database)
         self._model, self._config = model, telemetry
         self._clock = SimulatedClock(wall_s=MIDNIGHT_S)
-        self._outbox = SqliteOutbox(database, EPOCH, max_bytes)
+        self._outbox = _CountedOutbox(database, EPOCH, max_bytes)
         budget = ByteBudget(telemetry.budget_bytes_per_day, None, self._clock.monotonic())
         self._telemetry = Telemetry(self._outbox, budget, self._clock)
         self._luck = np.random.default_rng(1)
@@ -120,8 +129,8 @@ class Offline:
             self._clock.advance(self._config.window_s)
             for body in self._said(number):
                 self._telemetry.record(body)
-        totals = self._outbox.totals()
-        return self._arrived(totals)
+        self._made.taken = self._outbox.taken
+        return self._arrived(self._outbox.totals())
 
     def _said(self, number: int) -> list[RecordBody]:
         """In one window."""
@@ -240,14 +249,15 @@ def main() -> int:
 
 def made_table(found: Sequence[tuple[Model, int, Kept]], days: float) -> str:
     lines = [
-        f"| a day of | windows | their sketches | samples | in all | {days:g} days as they are |",
+        "| a day of | windows | their sketches | samples | of these within the budget "
+        f"| {days:g} days as they are |",
         "|---|---|---|---|---|---|",
     ]
     for model, _, kept in found:
         made = kept.made
-        a_day = [size / days for size in (made.windows, made.sketches, made.samples)]
-        sizes = " | ".join(f"{size / 1e6:.2f} MB" for size in (*a_day, sum(a_day)))
-        lines.append(f"| {model} | {sizes} | {sum(a_day) * days / 1e6:.0f} MB |")
+        a_day = (made.windows, made.sketches, made.samples, made.taken)
+        sizes = " | ".join(f"{size / days / 1e6:.1f} MB" for size in a_day)
+        lines.append(f"| {model} | {sizes} | {made.taken / 1e6:.0f} MB |")
     return "\n".join(lines)
 
 

@@ -121,15 +121,16 @@ class ExactlyOnce:
         return Program(name, [*command, *(w for o in options.items() for w in o)], directory, 0)
 
     async def _torture(self, middle: Middle, share: int) -> None:
-        """Each kill at its number of records, all of them spread over the whole."""
+        """Each kill at its number of stored records: while they flow, not while one of the three is
+        starting."""
         total = share * self._plan.agents
         struck: list[tuple[str, ...]] = [
             (what,) for what, count in self._plan.kills for _ in range(count)
         ]
         struck += [self._round() for _ in range(self._plan.rounds)]
         due = sorted((self._luck.uniform(0.02, 0.95) * total, those) for those in struck)
-        async for appended in self._looks(middle, total):
-            while due and appended >= due[0][0]:
+        async for come in self._looks(middle, total):
+            if due and come >= due[0][0]:
                 for what in due.pop(0)[1]:
                     await asyncio.sleep(self._luck.uniform(0, KILL_WITHIN_S))
                     self._kill(what, middle)
@@ -140,7 +141,7 @@ class ExactlyOnce:
         return tuple(self._luck.sample(("agent", "broker", "controller"), 3))
 
     async def _looks(self, middle: Middle, total: int) -> AsyncIterator[int]:
-        """How many records were appended, again and again while there is progress."""
+        """How many records are stored, again and again while there is progress."""
         seen, seen_at = (0, 0), time.monotonic()
         while time.monotonic() - seen_at < PATIENCE_S:
             appended = sum(told(self._directory / name).total() for name in self._talkers)
@@ -148,7 +149,7 @@ class ExactlyOnce:
             if now != seen:
                 seen, seen_at = now, time.monotonic()
             self._progress(now[1], total)
-            yield appended
+            yield now[1]
             await asyncio.sleep(LOOK_S)
         self._outcome.problems.append(f"no progress for {PATIENCE_S:.0f} s")
 
