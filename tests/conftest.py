@@ -1,5 +1,6 @@
 """What several test packages share: free ports, real brokers, tiny real models, waiting."""
 
+import getpass
 import hashlib
 import os
 import shutil
@@ -41,7 +42,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Without mosquitto the tests that need it are skipped; in CI that is an error."""
     if MOSQUITTO:
         return
-    real = {"mosquitto", "lasting_mosquitto"}
+    real = {"mosquitto", "lasting_mosquitto", "tls_mosquitto"}
     needing = [item for item in items if real & set(getattr(item, "fixturenames", ()))]
     if needing and os.environ.get("CI"):
         raise pytest.UsageError("mosquitto is not installed, and CI must run its tests")
@@ -117,6 +118,68 @@ def mosquitto(tmp_path: Path) -> Iterator[Mosquitto]:
     broker.start()
     yield broker
     broker.stop()
+
+
+class Authority:
+    """Certificates for the tests, by the openssl program: of a broker or of a client."""
+
+    def __init__(self, directory: Path, name: str = "authority") -> None:
+        self.directory = directory
+        self.key, self.certificate = directory / f"{name}.key", directory / f"{name}.pem"
+        self._run(
+            *("req", "-x509", *_NEW_KEY, "-subj", f"/CN={name}", "-days", "3650"),
+            *("-keyout", self.key, "-out", self.certificate),
+        )
+
+    def issue(self, name: str, names: str = "IP:127.0.0.1", days: int = 365) -> tuple[Path, Path]:
+        """Certificate and key; `days` -1: it expired a day ago (openssl takes no other below 0)."""
+        certificate, key = self.directory / f"{name}.pem", self.directory / f"{name}.key"
+        request, extensions = self.directory / "request.csr", self.directory / "extensions"
+        extensions.write_text(f"subjectAltName={names}\n")
+        self._run("req", "-new", *_NEW_KEY, "-subj", f"/CN={name}", "-keyout", key, "-out", request)
+        self._run(
+            *("x509", "-req", "-in", request, "-CA", self.certificate, "-CAkey", self.key),
+            *("-CAcreateserial", "-days", str(days), "-extfile", extensions, "-out", certificate),
+        )
+        return certificate, key
+
+    @staticmethod
+    def _run(*arguments: str | Path) -> None:
+        subprocess.run(["openssl", *arguments], check=True, capture_output=True)
+
+
+_NEW_KEY = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
+
+
+@pytest.fixture
+def make_authority(tmp_path: Path) -> Callable[..., Authority]:
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl is not installed: apt install openssl")
+
+    def make(name: str = "authority") -> Authority:
+        return Authority(tmp_path, name)
+
+    return make
+
+
+@pytest.fixture
+def tls_mosquitto(tmp_path: Path, make_authority: Any) -> Iterator[Callable[..., Mosquitto]]:
+    """Starts one that shows `certificate`, and wants one that `clients`, if given, signed."""
+    brokers = []
+
+    def start(certificate: tuple[Path, Path], clients: Authority | None = None) -> Mosquitto:
+        # As root it would change to a user that may not read what is the test's.
+        settings = f"allow_anonymous true\nuser {getpass.getuser()}\n"
+        settings += f"certfile {certificate[0]}\nkeyfile {certificate[1]}\n"
+        if clients is not None:
+            settings += f"cafile {clients.certificate}\nrequire_certificate true\n"
+        brokers.append(Mosquitto(tmp_path, settings=settings))
+        brokers[-1].start()
+        return brokers[-1]
+
+    yield start
+    for broker in brokers:
+        broker.stop()
 
 
 @pytest.fixture(scope="module")

@@ -27,6 +27,7 @@ from edgeloop_protocol.limits import (
     SLOTS_MAX,
 )
 from edgeloop_protocol.messages import Name, Text
+from edgeloop_protocol.tls_config import TlsConfig
 from edgeloop_protocol.topics import check_device_id
 
 
@@ -226,6 +227,7 @@ class BrokerConfig(Config):
     port: int = Field(default=1883, gt=0, lt=65536)
     username: str | None = None
     password: str | None = None
+    tls: TlsConfig | None = Field(default=None, description="{}: the system's authorities")
 
 
 class TelemetryConfig(Config):

@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 
 from edgeloop_protocol.config import Config
 from edgeloop_protocol.limits import ARTIFACT_MAX_BYTES, KIB, MIB
+from edgeloop_protocol.tls_config import TlsConfig
 
 MANIFEST_TOML_MAX_BYTES: Final = MIB
 BASELINE_MAX_BYTES: Final = 512 * MIB
@@ -29,6 +30,7 @@ class BrokerConfig(Config):
     username: str | None = None
     password: str | None = None
     client_id: str = "edgeloop-controller"
+    tls: TlsConfig | None = Field(default=None, description="{}: the system's authorities")
 
     @model_validator(mode="after")
     def _embedded_is_loopback(self) -> Self:
@@ -36,6 +38,11 @@ class BrokerConfig(Config):
             raise ValueError(
                 "the embedded broker knows no users and listens on loopback only: set "
                 "host to 127.0.0.1, or embedded to false and run a broker of your own"
+            )
+        if self.embedded and self.tls is not None:
+            raise ValueError(
+                "the embedded broker speaks no TLS: leave tls out, or set embedded to false and "
+                "run a broker of your own"
             )
         return self
 

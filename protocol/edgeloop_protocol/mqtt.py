@@ -25,6 +25,8 @@ from paho.mqtt.reasoncodes import ReasonCode
 
 from edgeloop_protocol.backoff import backoff_s
 from edgeloop_protocol.limits import PAYLOAD_MAX_BYTES
+from edgeloop_protocol.tls import FreshContext, TlsProblem
+from edgeloop_protocol.tls_config import TlsConfig
 
 logger = logging.getLogger(__name__)
 
@@ -67,6 +69,8 @@ class BrokerAddress:
     port: int
     username: str | None = None
     password: str | None = None
+    tls: TlsConfig | None = None
+    """None: plain."""
 
     def __str__(self) -> str:
         return f"{self.host}:{self.port}"
@@ -101,6 +105,9 @@ class PahoConnection(ABC):
         client.max_queued_messages_set(OUTGOING_MAX)
         if address.username is not None:
             client.username_pw_set(address.username, address.password)
+        self._tls = FreshContext(address.tls) if address.tls is not None else None
+        if self._tls is not None:
+            client.tls_set_context(self._tls)
         if will is not None:
             client.will_set(will[0], will[1], qos=1)
         client.on_connect = self._on_connect
@@ -109,6 +116,11 @@ class PahoConnection(ABC):
         client.on_subscribe = self._on_subscribe
         client.on_message = self._on_message
         self._client = client
+
+    @property
+    def tls_problem(self) -> TlsProblem | None:
+        """Why TLS did not come about at the newest try; None: it did, or the failure is another."""
+        return self._tls.problem if self._tls is not None else None
 
     def publish(self, topic: str, payload: bytes) -> bool:
         return self._publish(topic, payload, retain=False)
@@ -151,14 +163,16 @@ class PahoConnection(ABC):
             self._listener.connected()
 
     def _on_connect_fail(self, _client: paho.Client, _userdata: Any) -> None:
-        self._failed(f"no broker answers at {self._address}")
+        problem = self.tls_problem
+        words = f"no broker answers at {self._address}"
+        self._failed(f"broker at {self._address}: {problem}" if problem else words)
 
     def _on_disconnect(
         self, _client: paho.Client, _userdata: Any, _flags: Any, reason: ReasonCode, _props: Any
     ) -> None:
         if self._stopping.is_set():
             return
-        self._failed(f"connection to {self._address} ended: {reason}")
+        self._failed(f"connection to {self._address} ended: {self.tls_problem or reason}")
 
     def _failed(self, reason: str) -> None:
         self._failures += 1

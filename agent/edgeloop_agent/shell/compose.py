@@ -117,7 +117,11 @@ def _parts(
     take_inventory = DeviceInventory(state_dir, applier.formats)
     broker = PahoBroker(
         BrokerAddress(
-            config.broker.host, config.broker.port, config.broker.username, config.broker.password
+            config.broker.host,
+            config.broker.port,
+            config.broker.username,
+            config.broker.password,
+            config.broker.tls,
         ),
         client_id=config.device_id,
         subscriptions=(device_subscription(config.device_id),),

@@ -33,7 +33,7 @@ def examine(config_path: Path, clock: Clock) -> list[Finding]:
         "clock": lambda it: doctor_machine.clock(it, clock),
         "runtimes": doctor_machine.runtimes,
         "slots": doctor_machine.slots,
-        "broker": doctor_links.broker,
+        "broker": lambda it: doctor_links.broker(it, clock),
         "controller": lambda it: doctor_links.controller(it, clock),
     }
     for name, check in checks.items():

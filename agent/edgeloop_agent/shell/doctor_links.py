@@ -7,6 +7,7 @@ from typing import Final
 
 from edgeloop_agent.config import AgentConfig
 from edgeloop_agent.errors import FetchUnreachableError
+from edgeloop_agent.shell import doctor_tls
 from edgeloop_agent.shell.finding import Finding, failed, fine, warning
 from edgeloop_agent.shell.http_source import get_headers
 from edgeloop_protocol.clock import Clock
@@ -32,11 +33,17 @@ class _Listener:
         """Nothing is subscribed to."""
 
 
-def broker(config: AgentConfig) -> Iterator[Finding]:
+def broker(config: AgentConfig, clock: Clock) -> Iterator[Finding]:
     """By a client id of its own: the device's would end the connection of an agent that runs."""
     address = BrokerAddress(
-        config.broker.host, config.broker.port, config.broker.username, config.broker.password
+        config.broker.host,
+        config.broker.port,
+        config.broker.username,
+        config.broker.password,
+        config.broker.tls,
     )
+    if config.broker.tls is not None:
+        yield from doctor_tls.files(config.broker.tls, clock)
     listener = _Listener()
     connection = PahoBroker(address, client_id=f"{config.device_id}-doctor", subscriptions=())
     connection.start(listener)
@@ -50,14 +57,22 @@ def broker(config: AgentConfig) -> Iterator[Finding]:
             f"{address} does not answer within {ANSWER_TIMEOUT_S:g} s",
             "check host and port in [broker], the route and the firewall",
         )
-    elif listener.reason is None:
-        yield fine("broker", f"{address} accepts a connection")
-    else:
+        return
+    problem = connection.tls_problem
+    if problem is not None:
+        yield failed(doctor_tls.NAME, f"{address}: {problem.words}", problem.mend)
+    elif listener.reason is not None:
+        plain = "; where it speaks TLS on that port, set [broker] tls"
         yield failed(
             "broker",
             listener.reason,
-            "start the broker, or correct host, port, username and password in [broker]",
+            "start the broker, or correct host, port, username and password in [broker]"
+            + ("" if config.broker.tls else plain),
         )
+    else:
+        if config.broker.tls is not None:
+            yield fine(doctor_tls.NAME, "the broker's certificate is valid, and ours is accepted")
+        yield fine("broker", f"{address} accepts a connection")
 
 
 def controller(config: AgentConfig, clock: Clock) -> Iterator[Finding]:
