@@ -1,5 +1,7 @@
 """What a process and a state directory hold at one moment, from outside."""
 
+import contextlib
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -57,14 +59,12 @@ def weigh(pid: int) -> ProcessWeight:
 
 
 def stored_in(state_dir: Path) -> Stored:
-    """A file that goes while this looks counts as gone."""
+    """What goes while this looks, a file or a folder, counts as gone."""
     sizes: dict[Path, int] = {}
-    for path in state_dir.rglob("*"):
-        try:
-            if path.is_file():
+    for folder, _, names in os.walk(state_dir):  # Path.rglob raises for a folder that goes
+        for path in (Path(folder, name) for name in names):
+            with contextlib.suppress(FileNotFoundError):
                 sizes[path] = path.stat().st_size
-        except FileNotFoundError:
-            continue
     outbox = sum(size for path, size in sizes.items() if path.name == _OUTBOX)
     wal = sum(size for path, size in sizes.items() if path.name == f"{_OUTBOX}-wal")
     models = sum(size for path, size in sizes.items() if "models" in path.parts)
