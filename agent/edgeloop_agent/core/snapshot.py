@@ -4,7 +4,7 @@ Invariants: frozen; everything not in here (runners, backoffs, what is being wai
 at start. Unknown keys are ignored, so that an older agent can read a newer one's journal.
 """
 
-from pydantic import Field
+from edgeloop_protocol.documents import Field
 
 from edgeloop_protocol.lifecycle import ChallengeState, SlotState
 from edgeloop_protocol.limits import SLOTS_MAX
