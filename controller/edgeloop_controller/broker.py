@@ -66,9 +66,7 @@ class InboxListener:
 
 
 def connect(config: BrokerConfig) -> PahoBroker:
-    address = BrokerAddress(
-        config.host, config.port, config.username, config.password, config.tls
-    )
+    address = BrokerAddress(config.host, config.port, config.username, config.password, config.tls)
     return PahoBroker(address, config.client_id, (EVERY_DEVICE_UP,))
 
 
