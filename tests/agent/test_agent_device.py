@@ -631,5 +631,10 @@ def test_whoever_has_the_source_is_asked_for_examples(bench, packages):
     assert bench.only(do.CaptureExamples) == do.CaptureExamples("main", runner, 5)
     elsewhere = ask("aux")
     assert (elsewhere.done, elsewhere.detail) == (False, "no slot aux here, only main")
-    bench.say(ev.RunnerExited("main", runner, "exit status 1"))
+    bench.now += 1.5
+    bench.say(ev.RunnerProgressed("main", runner, GOOD))
+    assert ask().done, "the champion's too"
+    bench.say(ev.RestartRunnerAsked("main", "2" * 16))
+    assert not ask().done, "one that is stopping hears nothing any more"
+    bench.say(ev.RunnerExited("main", runner, "exit status 0"))
     assert not ask().done
