@@ -203,6 +203,9 @@ class RunnerHost(Protocol):
 
     def drop_shadow(self, slot: str, runner: int) -> None: ...
 
+    def capture(self, slot: str, runner: int, examples: int) -> None:
+        """Its next examples are sent as Samples."""
+
     def stop(self, slot: str, runner: int, kill: bool) -> None: ...
 
     def stop_all(self, kill: bool) -> None: ...

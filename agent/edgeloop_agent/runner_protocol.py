@@ -85,6 +85,13 @@ class DropShadowLine(Line):
     kind: Literal["drop_shadow"] = "drop_shadow"
 
 
+class CaptureLine(Line):
+    """Send the next examples for labelling, whatever the rules of capture would take."""
+
+    kind: Literal["capture"] = "capture"
+    examples: int
+
+
 class StopLine(Line):
     kind: Literal["stop"] = "stop"
 
@@ -124,7 +131,9 @@ class HeartbeatLine(Line):
     shadow_varied: bool = False
 
 
-ToRunner = StartLine | StartChallengerLine | MirrorLine | GoLine | DropShadowLine | StopLine
+ToRunner = (
+    StartLine | StartChallengerLine | MirrorLine | GoLine | DropShadowLine | StopLine | CaptureLine
+)
 FromRunner = (
     ConfinedLine
     | SelfTestedLine

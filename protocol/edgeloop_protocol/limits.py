@@ -34,6 +34,8 @@ REQUEST_LINES_MAX: Final = 2000
 RESPONSE_PART_MAX_CHARS: Final = 20_000
 RESPONSE_PARTS_MAX: Final = 4
 REQUESTS_REMEMBERED_MAX: Final = 64
+CAPTURE_EXAMPLES_MAX: Final = 100
+"""That a request lets a runner send; what an older one left to send is not added."""
 
 # Telemetry.
 BATCH_RECORDS_MAX: Final = 500

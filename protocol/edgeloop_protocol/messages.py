@@ -21,6 +21,7 @@ from edgeloop_protocol.errors import MessageError, first_problem
 from edgeloop_protocol.lifecycle import ChallengeState, SlotState
 from edgeloop_protocol.limits import (
     BATCH_RECORDS_MAX,
+    CAPTURE_EXAMPLES_MAX,
     DEVICE_ID_MAX_CHARS,
     FEATURES_MAX,
     HISTOGRAM_BINS_MAX,
@@ -205,6 +206,7 @@ class Request(Wire):
     said: Said
     slot: Name | None = None
     lines_max: Annotated[int, Field(ge=1, le=REQUEST_LINES_MAX)] = 200
+    examples_max: Annotated[int, Field(ge=1, le=CAPTURE_EXAMPLES_MAX)] = 20
 
 
 # ---- up: device to controller -----------------------------------------------------------------

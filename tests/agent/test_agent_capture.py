@@ -10,6 +10,7 @@ from edgeloop_agent.core.budget import DAY_S, ByteBudget
 from edgeloop_agent.runner.capture import Capture
 from edgeloop_agent.runner.inference import Answer
 from edgeloop_agent.shell.telemetry import Telemetry
+from edgeloop_protocol.limits import CAPTURE_EXAMPLES_MAX
 from edgeloop_protocol.messages import Sample
 from edgeloop_simulators.twins.outbox import MemoryOutbox
 
@@ -154,3 +155,36 @@ def test_samples_have_a_budget_of_their_own_a_day(capturing):
     assert telemetry.samples_withheld == 2 * DAY_S / 60 - stored
     telemetry.event("x")
     assert outbox.totals().held == stored + 1, "only samples are bound by it"
+
+
+# ---- asked for from afar ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("config", [None, {"reservoir_per_window": 0, "confidence_below": 0.5}])
+def test_the_next_examples_are_sent_once_each_and_no_more(capturing, config):
+    capture, sent = capturing(config, sample_fraction=1.0, samples_max_per_window=2)
+    see(capture, [0.9])
+    sent.clear()
+    capture.window_ends()
+    capture.ask(3)
+    see(capture, [0.1, 0.9])
+    assert [one.reference for one in sent] == ["r0", "r1"]
+    see(capture, [0.1, 0.9, 0.1], start=2)
+    rest = ["r2", "r3", "r4"] if config is None else ["r2", "r4"]
+    assert [one.reference for one in sent[2:]] == rest, "then the rules are alone again"
+    assert len({one.reference for one in sent}) == len(sent)
+
+
+def test_what_is_asked_for_is_bounded_and_does_not_add_up(capturing):
+    capture, sent = capturing(None, sample_fraction=0.0)
+    capture.ask(10**6)
+    capture.ask(CAPTURE_EXAMPLES_MAX)
+    see(capture, [0.9] * 500)
+    assert len(sent) == CAPTURE_EXAMPLES_MAX
+
+
+def test_what_is_asked_for_holds_no_private_value(capturing):
+    capture, sent = capturing(None, sample_fraction=0.0, private_features=("b",))
+    capture.ask(1)
+    see(capture, [0.9], [[1, 2, 3]])
+    assert sent[0].features == (1.0, None, 3.0)

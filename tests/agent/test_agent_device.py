@@ -611,3 +611,30 @@ def test_a_request_never_disturbs_a_trial_and_is_answered_where_nothing_runs(ben
     assert "its probation decides" in bench.only(do.AnswerRequest).detail
     assert not bench.has(do.StopRunner)
     assert bench.slot.state is SlotState.PROBATION
+
+
+# ---- capture now --------------------------------------------------------------------------------
+
+
+def test_whoever_has_the_source_is_asked_for_examples(bench, packages):
+    def ask(slot="main"):
+        bench.say(ev.CaptureAsked(slot, "1" * 16, 5))
+        return bench.only(do.AnswerRequest)
+
+    nothing = ask()
+    assert (nothing.done, bench.has(do.CaptureExamples)) == (False, False)
+    assert "no runner answers here now" in nothing.detail
+    runner = bench.to_probation(packages[0])
+    answer = ask()
+    assert answer.done
+    assert answer.detail == "5 examples will come: the next that tiny@0 answers"
+    assert bench.only(do.CaptureExamples) == do.CaptureExamples("main", runner, 5)
+    elsewhere = ask("aux")
+    assert (elsewhere.done, elsewhere.detail) == (False, "no slot aux here, only main")
+    bench.now += 1.5
+    bench.say(ev.RunnerProgressed("main", runner, GOOD))
+    assert ask().done, "the champion's too"
+    bench.say(ev.RestartRunnerAsked("main", "2" * 16))
+    assert not ask().done, "one that is stopping hears nothing any more"
+    bench.say(ev.RunnerExited("main", runner, "exit status 0"))
+    assert not ask().done

@@ -4,7 +4,7 @@ import pytest
 
 from edgeloop_agent.config import AgentConfig
 from edgeloop_agent.core.effects import AnswerRequest, SendHello, SendReported
-from edgeloop_agent.core.events import RestartRunnerAsked
+from edgeloop_agent.core.events import CaptureAsked, RestartRunnerAsked
 from edgeloop_agent.shell.requests import ANSWER_MAX_CHARS, Requests
 from edgeloop_agent.shell.uplink import Uplink
 from edgeloop_protocol.limits import PAYLOAD_MAX_BYTES, REQUESTS_REMEMBERED_MAX
@@ -136,3 +136,22 @@ def test_an_empty_log_is_one_empty_part(rig):
     rig.text = ""
     rig.requests.take(request())
     assert [(answer.text, answer.done) for answer in rig.answers()] == [("", True)]
+
+
+def test_a_capture_is_for_the_core_to_answer_and_done_once(rig):
+    """EL-DIAG-3."""
+    asked = request("capture", slot="main", examples_max=7)
+    assert rig.requests.take(asked) == CaptureAsked("main", asked.id, 7)
+    rig.requests.answered(AnswerRequest(asked.id, True, "7 examples will come"))
+    assert rig.requests.take(asked) is None
+    assert [answer.text for answer in rig.answers()] == ["7 examples will come"] * 2
+
+
+def test_a_capture_without_a_slot_or_without_bytes_is_refused(rig):
+    """EL-DIAG-5."""
+    assert rig.requests.take(request("capture")) is None
+    poor = Requests(rig.uplink, rig.diagnose, lambda: 10.0)
+    assert poor.take(request("capture", number=2, slot="main")) is None
+    words = [answer.text for answer in rig.answers()]
+    assert "names no slot" in words[0]
+    assert "bytes for samples are used up" in words[1]

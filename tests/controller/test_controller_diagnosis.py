@@ -11,6 +11,7 @@ from edgeloop_controller.api.app import create_app
 from edgeloop_controller.errors import ConflictError, NoAnswerError, NotFoundError
 from edgeloop_controller.services import diagnosis
 from edgeloop_controller.services.inbox import Inbound
+from edgeloop_protocol.limits import CAPTURE_EXAMPLES_MAX
 from edgeloop_protocol.messages import Ask, Request, Response, decode, encode
 from edgeloop_protocol.topics import Down, Up, parse_down_topic, up_topic
 
@@ -136,3 +137,16 @@ def test_an_answer_that_nobody_waits_for_holds_up_nothing(
     request = Request(id="0" * 16, asks="logs", said={"epoch": "a" * 16, "sequence": 1})
     controller.takes(response(request), telemetry("d1", "a" * 16, 1, 1))
     assert [ack.through for ack in controller.broker.acks("d1")] == [1]
+
+
+def test_how_many_examples_is_said_and_bounded(controller: Any, make_device: Any, api: Any) -> None:
+    """EL-DIAG-5."""
+    device = make_device("d1")
+    controller.takes(device.hello(), device.reported())
+    asked = Answering(controller, lambda request, _n: (response(request, text="7 will come"),))
+    body = {"asks": "capture", "slot": "main", "examples": 7}
+    answer = api.post("/devices/d1/diagnosis", json=body)
+    assert (answer.status_code, answer.json()["text"]) == (200, "7 will come")
+    assert (asked.requests[0].asks, asked.requests[0].examples_max) == (Ask.CAPTURE, 7)
+    body["examples"] = CAPTURE_EXAMPLES_MAX + 1
+    assert api.post("/devices/d1/diagnosis", json=body).status_code == 422

@@ -20,6 +20,7 @@ from edgeloop_agent.core.effects import (
 from edgeloop_agent.core.events import (
     BrokerConnected,
     BrokerDisconnected,
+    CaptureAsked,
     DesiredReceived,
     Event,
     JournalFailed,
@@ -96,8 +97,8 @@ class Device:
             self._connected = False
         elif isinstance(event, DesiredReceived):
             effects += self._desire(event.desired)
-        elif isinstance(event, RestartRunnerAsked):
-            effects.append(self._restart_runner(event, now))
+        elif isinstance(event, RestartRunnerAsked | CaptureAsked):
+            effects.append(self._answer(event, now))
         else:
             self._hand_on(event, now)
         return effects
@@ -141,12 +142,16 @@ class Device:
             for name in unknown
         ]
 
-    def _restart_runner(self, event: RestartRunnerAsked, now: float) -> AnswerRequest:
-        if event.slot in self._slots:
-            done, detail = self._slots[event.slot].restart_runner(now)
-            return AnswerRequest(event.request, done, detail)
-        known = ", ".join(self._slots)
-        return AnswerRequest(event.request, False, f"no slot {event.slot} here, only {known}")
+    def _answer(self, event: RestartRunnerAsked | CaptureAsked, now: float) -> AnswerRequest:
+        slot = self._slots.get(event.slot)
+        if slot is None:
+            known = ", ".join(self._slots)
+            done, detail = False, f"no slot {event.slot} here, only {known}"
+        elif isinstance(event, CaptureAsked):
+            done, detail = slot.capture(event.examples)
+        else:
+            done, detail = slot.restart_runner(now)
+        return AnswerRequest(event.request, done, detail)
 
     def _mind_journal(self, event: JournalSaved | JournalFailed) -> None:
         if isinstance(event, JournalFailed):

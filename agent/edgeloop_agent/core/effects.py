@@ -74,6 +74,15 @@ class DropShadow:
 
 
 @dataclass(frozen=True, slots=True)
+class CaptureExamples:
+    """Let the runner send its next `examples` for labelling."""
+
+    slot: str
+    runner: int
+    examples: int
+
+
+@dataclass(frozen=True, slots=True)
 class StopRunner:
     """Ask the runner to finish; with `kill` (it hangs) end it at once. RunnerExited follows."""
 
@@ -114,7 +123,7 @@ class CollectGarbage:
 
 @dataclass(frozen=True, slots=True)
 class AnswerRequest:
-    """What became of a RestartRunnerAsked, in words."""
+    """What became of a RestartRunnerAsked or a CaptureAsked, in words."""
 
     request: str
     done: bool
@@ -129,6 +138,7 @@ Effect = (
     | Mirror
     | Go
     | DropShadow
+    | CaptureExamples
     | StopRunner
     | SendHello
     | SendReported

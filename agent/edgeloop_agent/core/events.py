@@ -145,6 +145,15 @@ class RestartRunnerAsked:
 
 
 @dataclass(frozen=True, slots=True)
+class CaptureAsked:
+    """A person wants to see the next examples. Answered by AnswerRequest."""
+
+    slot: str
+    request: str
+    examples: int
+
+
+@dataclass(frozen=True, slots=True)
 class RunnerExited:
     slot: str
     runner: int
@@ -168,6 +177,7 @@ Event = (
     | RunnerProgressed
     | RunnerExited
     | RestartRunnerAsked
+    | CaptureAsked
 )
 SlotEvent = (
     ManifestFetched

@@ -103,6 +103,11 @@ class RunnerSet:
                 return runner
         return None
 
+    def answering(self) -> Runner | None:
+        """Whoever has the source, and said that it is open."""
+        runners = self.runners.values()
+        return next((r for r in runners if r.has_source and r.phase is Phase.SERVING), None)
+
     def live(self, number: int) -> Runner | None:
         """The runner of this number, unless it is stopping or gone: then its word is stale."""
         runner = self.runners.get(number)

@@ -12,7 +12,13 @@ from typing import Final
 from edgeloop_agent.core import acquisition, probation
 from edgeloop_agent.core.acquisition import Admitted, Refuse, Wait
 from edgeloop_agent.core.challenge import ChallengerTrack
-from edgeloop_agent.core.effects import AppendEvent, Effect, FetchArtifact, FetchManifest
+from edgeloop_agent.core.effects import (
+    AppendEvent,
+    CaptureExamples,
+    Effect,
+    FetchArtifact,
+    FetchManifest,
+)
 from edgeloop_agent.core.events import (
     ArtifactFetched,
     FetchFailed,
@@ -142,6 +148,14 @@ class Slot:
         self._effects += self.runners.restart(now)
         self._note("runner_restart_asked", str(champion.ref))
         return True, f"the runner of {champion.ref} begins anew"
+
+    def capture(self, examples: int) -> tuple[bool, str]:
+        """Whether they will come, and of whom: whoever has the source, on trial or not."""
+        runner = self.runners.answering()
+        if runner is None:
+            return False, "no runner answers here now: ask again when one does"
+        self._effects.append(CaptureExamples(self.durable.slot, runner.number, examples))
+        return True, f"{examples} examples will come: the next that {runner.version} answers"
 
     def settle(self, now: float) -> list[Effect]:
         """Make the runners follow the state, and hand over all effects since the last call."""

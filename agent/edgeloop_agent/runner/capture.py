@@ -3,7 +3,8 @@
 Invariants: a bounded number a window, whatever the rate: those that a rule names (low confidence,
 disagreement with the shadow, outside of the baseline's range) at once, the reservoir's, each of a
 window's examples with the same chance, at the window's end; values of private features are
-blanked here, before anything is said to the supervisor.
+blanked here, before anything is said to the supervisor. What a person asked for goes at once,
+beside those, and at most CAPTURE_EXAMPLES_MAX of it.
 """
 
 import base64
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 from edgeloop_agent.config import CaptureConfig, TelemetryConfig
 from edgeloop_agent.runner.inference import Answer
 from edgeloop_agent.runner.sampling import Sampler
+from edgeloop_protocol.limits import CAPTURE_EXAMPLES_MAX
 from edgeloop_protocol.manifest import Binned, Manifest
 from edgeloop_protocol.messages import Sample, VersionRef
 
@@ -43,8 +45,12 @@ class Capture:
         private = frozenset(telemetry.private_features)
         self._private = [n for n, f in enumerate(manifest.features) if f.name in private]
         self._range = _range(manifest, config) if config is not None else None
-        self._by_rule = self._seen = 0
+        self._by_rule = self._seen = self._asked = 0
         self._reservoir: list[Sample] = []
+
+    def ask(self, examples: int) -> None:
+        """The next `examples` are sent, each once; what an older request left is not added."""
+        self._asked = min(max(self._asked, examples), CAPTURE_EXAMPLES_MAX)
 
     @property
     def withholds(self) -> bool:
@@ -79,18 +85,23 @@ class Capture:
         def sample(row: int) -> Sample:
             return self._sample(references[row], taken_at, answer_of(row), shadow)
 
+        asked = min(self._asked, len(references))
+        self._asked -= asked
+        for row in range(asked):
+            self._send(sample(row))
         if self._config is None:
-            for row in range(len(references)):
+            for row in range(asked, len(references)):
                 if self._sampler.take():
                     self._send(sample(row))
             return
         named = self._named(self._config, features, confidences, disagrees)
         for row in np.flatnonzero(named).tolist():
-            if self._by_rule < self._config.by_rule_per_window:
+            if row >= asked and self._by_rule < self._config.by_rule_per_window:
                 self._by_rule += 1
                 self._send(sample(row))
         for row in np.flatnonzero(~named).tolist():
-            self._into_reservoir(self._config.reservoir_per_window, row, sample)
+            if row >= asked:
+                self._into_reservoir(self._config.reservoir_per_window, row, sample)
 
     def window_ends(self) -> None:
         for sample in self._reservoir:

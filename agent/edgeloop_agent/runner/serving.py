@@ -25,6 +25,7 @@ from edgeloop_agent.runner.sources import Example, Replying
 from edgeloop_agent.runner.window import SketchSet, Window
 from edgeloop_agent.runner_protocol import (
     HEARTBEAT_S,
+    CaptureLine,
     DropShadowLine,
     GoLine,
     HeartbeatLine,
@@ -146,6 +147,8 @@ class Serving:
         for message in said:
             if isinstance(message, StopLine):
                 self._stopping = True
+            elif isinstance(message, CaptureLine):
+                self._capture.ask(message.examples)
             elif isinstance(message, DropShadowLine):
                 self._close_window()
                 self._inference.shadow = None

@@ -1,8 +1,8 @@
 """Requests of a person far away: is it fresh, is it new, and the answer in bounded parts.
 
 Invariants: a request that was not asked in this connection is refused, by what its sender had heard
-of us and by no clock (EL-DIAG-2); a restart is done once for an id (EL-DIAG-3); every request that
-can be decoded is answered, with at most RESPONSE_PARTS_MAX messages (EL-DIAG-4).
+of us and by no clock (EL-DIAG-2); a restart or a capture is done once for an id (EL-DIAG-3); every
+request that can be decoded is answered, with at most RESPONSE_PARTS_MAX messages (EL-DIAG-4).
 """
 
 from collections import OrderedDict
@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from edgeloop_agent.core.effects import AnswerRequest
-from edgeloop_agent.core.events import RestartRunnerAsked
+from edgeloop_agent.core.events import CaptureAsked, RestartRunnerAsked
 from edgeloop_agent.shell.uplink import Uplink
 from edgeloop_protocol.limits import (
     REQUESTS_REMEMBERED_MAX,
@@ -19,6 +19,8 @@ from edgeloop_protocol.limits import (
 )
 from edgeloop_protocol.messages import Ask, Request, Response
 
+SAMPLE_MIN_BYTES: Final = 200
+"""A budget that does not hold even a small one is empty."""
 ANSWER_MAX_CHARS: Final = RESPONSE_PARTS_MAX * RESPONSE_PART_MAX_CHARS
 
 Diagnose = Callable[[Request], str]
@@ -26,12 +28,18 @@ Diagnose = Callable[[Request], str]
 
 
 class Requests:
-    def __init__(self, uplink: Uplink, diagnose: Diagnose) -> None:
+    def __init__(
+        self,
+        uplink: Uplink,
+        diagnose: Diagnose,
+        samples_left_bytes: Callable[[], float] = lambda: float("inf"),
+    ) -> None:
         self._uplink = uplink
         self._diagnose = diagnose
+        self._samples_left_bytes = samples_left_bytes
         self._answers: OrderedDict[str, AnswerRequest] = OrderedDict()
 
-    def take(self, request: Request) -> RestartRunnerAsked | None:
+    def take(self, request: Request) -> RestartRunnerAsked | CaptureAsked | None:
         """Answers what the shell can; the event is for the core, which answers it."""
         known = self._answers.get(request.id)
         if known is not None:
@@ -40,12 +48,16 @@ class Requests:
             self._refuse(request, "it was asked before this connection: ask again")
         elif request.asks in (Ask.LOGS, Ask.STATUS):
             self._look(request)
-        elif request.asks == Ask.RESTART_RUNNER and request.slot is not None:
-            return RestartRunnerAsked(request.slot, request.id)
-        elif request.asks == Ask.RESTART_RUNNER:
-            self._refuse(request, "it names no slot")
-        else:
+        elif request.asks not in (Ask.RESTART_RUNNER, Ask.CAPTURE):
             self._refuse(request, f"this agent does not understand {request.asks!r}")
+        elif request.slot is None:
+            self._refuse(request, "it names no slot")
+        elif request.asks == Ask.RESTART_RUNNER:
+            return RestartRunnerAsked(request.slot, request.id)
+        elif self._samples_left_bytes() < SAMPLE_MIN_BYTES:
+            self._refuse(request, "the day's bytes for samples are used up, or there are none")
+        else:
+            return CaptureAsked(request.slot, request.id, request.examples_max)
         return None
 
     def answered(self, answer: AnswerRequest) -> None:

@@ -36,6 +36,7 @@ from edgeloop_agent.errors import RunnerLineError
 from edgeloop_agent.lines import LineSplitter
 from edgeloop_agent.ports import Post, RunnerSaid
 from edgeloop_agent.runner_protocol import (
+    CaptureLine,
     ConfinedLine,
     DropShadowLine,
     FromRunner,
@@ -139,6 +140,9 @@ class RunnerProcesses:
 
     def drop_shadow(self, slot: str, runner: int) -> None:
         self._tell(slot, runner, DropShadowLine())
+
+    def capture(self, slot: str, runner: int, examples: int) -> None:
+        self._tell(slot, runner, CaptureLine(examples=examples))
 
     def stop(self, slot: str, runner: int, kill: bool) -> None:
         if not kill:

@@ -111,7 +111,7 @@ class Supervisor:
         )
         self._epoch = parts.telemetry.outbox.epoch
         self._uplink = Uplink(parts.config, parts.broker, self._epoch, parts.take_inventory)
-        self._requests = Requests(self._uplink, parts.diagnose)
+        self._requests = Requests(self._uplink, parts.diagnose, parts.telemetry.samples_left_bytes)
         self._rejections = Rejections(parts.telemetry, parts.clock)
         self._closed = False
         self._answers: list[Event] = []
@@ -277,7 +277,13 @@ class Supervisor:
                 self._perform_on_runner(effect)
 
     def _perform_on_runner(
-        self, effect: do.StartRunner | do.Mirror | do.Go | do.DropShadow | do.StopRunner
+        self,
+        effect: do.StartRunner
+        | do.Mirror
+        | do.Go
+        | do.DropShadow
+        | do.CaptureExamples
+        | do.StopRunner,
     ) -> None:
         host = self._parts.host
         match effect:
@@ -289,6 +295,8 @@ class Supervisor:
                 host.go(effect.slot, effect.runner)
             case do.DropShadow():
                 host.drop_shadow(effect.slot, effect.runner)
+            case do.CaptureExamples():
+                host.capture(effect.slot, effect.runner, effect.examples)
             case do.StopRunner():
                 host.stop(effect.slot, effect.runner, effect.kill)
 

@@ -123,6 +123,14 @@ class Telemetry:
             self._capture_budget.spend(sample_bytes, now)
         return True
 
+    def samples_left_bytes(self) -> float:
+        """What the day still holds for samples."""
+        now = self._clock.monotonic()
+        left = self._budget.left_bytes(now)
+        if self._capture_budget is None:
+            return left
+        return min(left, self._capture_budget.left_bytes(now))
+
     def _within_budget(self, body: RecordBody, now: float) -> bytes | None:
         """The body's document; None: withheld."""
         document = _document(body)

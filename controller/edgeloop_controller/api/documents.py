@@ -8,7 +8,7 @@ from typing import Annotated, Any, Generic, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field
 
 from edgeloop_controller.services.diagnosis import TIMEOUT_S_DEFAULT, TIMEOUT_S_MAX
-from edgeloop_protocol.limits import REQUEST_LINES_MAX
+from edgeloop_protocol.limits import CAPTURE_EXAMPLES_MAX, REQUEST_LINES_MAX
 from edgeloop_protocol.manifest import Manifest
 from edgeloop_protocol.messages import Ask, Inventory, Name, Refusal, VersionRef
 
@@ -153,6 +153,7 @@ class DiagnosisRequest(Document):
     asks: Ask
     slot: Name | None = None
     lines: Annotated[int, Field(ge=1, le=REQUEST_LINES_MAX)] = 200
+    examples: Annotated[int, Field(ge=1, le=CAPTURE_EXAMPLES_MAX)] = 20
     timeout_s: Annotated[float, Field(gt=0, le=TIMEOUT_S_MAX)] = TIMEOUT_S_DEFAULT
 
 

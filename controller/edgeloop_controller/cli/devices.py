@@ -59,6 +59,7 @@ def label(
 class Asked(StrEnum):
     LOGS = "logs"
     STATUS = "status"
+    CAPTURE = "capture"
     RESTART_RUNNER = "restart-runner"
 
 
@@ -70,14 +71,16 @@ def diagnose(
         str | None, typer.Option(help="whose runner: of logs, without it, the agent's own")
     ] = None,
     lines: Annotated[int, typer.Option(help="of logs, the newest")] = 200,
+    examples: Annotated[int, typer.Option(help="of capture: the next that are answered")] = 20,
     timeout_s: Annotated[float, typer.Option("--timeout", help="seconds to wait")] = 15.0,
     json: Json = False,
 ) -> None:
-    """Ask a device for its logs or its status, or let a slot's runner begin anew."""
+    """Ask a device for its logs, its status or a slot's next examples, or for a new runner."""
     body = {
         "asks": asks.value.replace("-", "_"),
         "slot": slot,
         "lines": lines,
+        "examples": examples,
         "timeout_s": timeout_s,
     }
     with connected() as client:

@@ -58,7 +58,13 @@ class Diagnosis:
         self._waiting: dict[str, _Waiting] = {}
 
     def ask(
-        self, device_id: str, asks: Ask, slot: str | None, lines_max: int, timeout_s: float
+        self,
+        device_id: str,
+        asks: Ask,
+        slot: str | None,
+        lines_max: int,
+        timeout_s: float,
+        examples_max: int = 20,
     ) -> Answer:
         """Raises NotFoundError, ConflictError when too many wait, NoAnswerError."""
         request = Request(
@@ -67,6 +73,7 @@ class Diagnosis:
             said=self._said(device_id),
             slot=slot,
             lines_max=lines_max,
+            examples_max=examples_max,
         )
         waiting = _Waiting(device_id)
         with self._lock:

@@ -155,6 +155,9 @@ class LiveRunnerHost:
         if found is not None and found.shadow is not None:
             self._runners.drop_shadow(found)
 
+    def capture(self, slot: str, runner: int, examples: int) -> None:
+        """Nobody asks for examples here."""
+
     def stop(self, slot: str, runner: int, kill: bool) -> None:
         if found := self._live.get((slot, runner)):
             self._runners.stop(found, kill)

@@ -57,6 +57,9 @@ class QuickRunners:
     def drop_shadow(self, slot: str, runner: int) -> None:
         """There is none."""
 
+    def capture(self, slot: str, runner: int, examples: int) -> None:
+        """There are no examples."""
+
     def stop(self, slot: str, runner: int, kill: bool) -> None:  # noqa: ARG002 - the port's
         self._orders.put(("stop", (slot, runner)))
 

@@ -337,6 +337,9 @@ class _Runners:
     def drop_shadow(self, slot: str, runner: int) -> None:
         """There is none."""
 
+    def capture(self, slot: str, runner: int, examples: int) -> None:
+        """There are no examples."""
+
     def stop(self, slot: str, runner: int, kill: bool) -> None:  # noqa: ARG002 - the port's
         self._serving.discard((slot, runner))
         self._post(RunnerExited(slot, runner, "exit status 0"))

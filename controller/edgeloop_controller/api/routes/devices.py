@@ -52,7 +52,12 @@ def diagnose(
 ) -> documents.DiagnosisDocument:
     """Ask the device and wait for its answer; 504 when none comes in time."""
     answer = services.diagnosis.ask(
-        device_id, request.asks, request.slot, request.lines, request.timeout_s
+        device_id,
+        request.asks,
+        request.slot,
+        request.lines,
+        request.timeout_s,
+        request.examples,
     )
     return documents.DiagnosisDocument(
         device=device_id,

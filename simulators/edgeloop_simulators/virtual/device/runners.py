@@ -35,6 +35,9 @@ class VirtualRunners:
         if (found := self._runners.get((slot, runner))) is not None:
             found.drop_shadow()
 
+    def capture(self, slot: str, runner: int, examples: int) -> None:
+        """Nobody asks for examples here."""
+
     def stop(self, slot: str, runner: int, kill: bool) -> None:
         if (found := self._runners.get((slot, runner))) is not None:
             found.stop(kill)
