@@ -8,9 +8,8 @@ read: a file that is bad or not there yet must not keep a device from running it
 from pathlib import Path
 from typing import Annotated, Self
 
-from edgeloop_protocol.documents import AfterValidator, Field, model_validator
-
 from edgeloop_protocol.config import Config
+from edgeloop_protocol.documents import AfterValidator, Field, model_validator
 
 _Path = Annotated[Path, AfterValidator(lambda path: path.expanduser().absolute())]
 

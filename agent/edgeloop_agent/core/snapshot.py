@@ -5,7 +5,6 @@ at start. Unknown keys are ignored, so that an older agent can read a newer one'
 """
 
 from edgeloop_protocol.documents import Field
-
 from edgeloop_protocol.lifecycle import ChallengeState, SlotState
 from edgeloop_protocol.limits import SLOTS_MAX
 from edgeloop_protocol.messages import (
