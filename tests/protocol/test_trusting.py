@@ -147,6 +147,7 @@ VALID: list[tuple[str, dict[str, Any]]] = [
     (TO_RUNNER, {"kind": "mirror", "champion": REF}),
     (TO_RUNNER, {"kind": "capture", "examples": 5}),
     *((TO_RUNNER, {"kind": kind}) for kind in ("go", "drop_shadow", "stop")),
+    (TO_RUNNER, {"kind": "capture", "examples": 5}),
     (FROM_RUNNER, {"kind": "confined", "done": ["a"], "lacking": ["b", "c"]}),
     (FROM_RUNNER, {"kind": "self_tested", "passed": False, "detail": "nan"}),
     (FROM_RUNNER, {"kind": "serving"}),
