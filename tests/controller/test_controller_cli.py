@@ -234,8 +234,20 @@ def test_a_device_is_asked_and_a_refusal_is_said(
     assert cli.json("device", "diagnose", "d1", "logs")["done"] is True
     arguments = ("device", "diagnose", "d1", "restart-runner", "--slot", "main", "--timeout", "3")
     assert "d1: [bold]line" in cli.refused(ExitCode.CONFLICT, *arguments)
-    assert asked[0] == ("d1", Ask.LOGS, None, 2, 15.0)
-    assert asked[-1] == ("d1", Ask.RESTART_RUNNER, "main", 200, 3.0)
+    assert asked[0] == ("d1", Ask.LOGS, None, 2, 15.0, 20)
+    assert asked[-1] == ("d1", Ask.RESTART_RUNNER, "main", 200, 3.0, 20)
+    cli.refused(
+        ExitCode.CONFLICT,
+        "device",
+        "diagnose",
+        "d1",
+        "capture",
+        "--slot",
+        "main",
+        "--examples",
+        "7",
+    )
+    assert asked[-1] == ("d1", Ask.CAPTURE, "main", 200, 15.0, 7)
 
 
 def test_a_device_that_does_not_answer_has_an_exit_code_of_its_own(
