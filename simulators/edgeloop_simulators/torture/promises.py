@@ -9,7 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from edgeloop_agent.core.snapshot import DeviceSnapshot
-from edgeloop_agent.ports import EpochCounts, HeldRecords, Journal, Outbox, OutboxTotals
+from edgeloop_agent.ports import Journal, Outbox
+from edgeloop_simulators.twins.watched_outbox import WatchedOutbox
 
 Tell = Callable[[str], None]
 """Returns when the torturer has it."""
@@ -80,39 +81,17 @@ class TellingJournal:
         self._tell(saved(snapshot))
 
 
-class TellingOutbox:
+class TellingOutbox(WatchedOutbox):
     """Tells what was appended, after it was."""
 
     def __init__(self, outbox: Outbox, tell: Tell) -> None:
-        self._outbox = outbox
+        super().__init__(outbox)
         self._tell = tell
         self._appended = 0
 
-    @property
-    def epoch(self) -> str:
-        return self._outbox.epoch
-
     def append(self, documents: Sequence[bytes], budget_left_bytes: float | None = None) -> int:
-        dropped = self._outbox.append(documents, budget_left_bytes)
+        dropped = super().append(documents, budget_left_bytes)
         self._appended += len(documents)
         told = {"what": "appended", "epoch": self.epoch, "through": self._appended}
         self._tell(json.dumps(told))
         return dropped
-
-    def next_batch(self) -> HeldRecords | None:
-        return self._outbox.next_batch()
-
-    def acknowledge(self, epoch: str, through: int) -> int:
-        return self._outbox.acknowledge(epoch, through)
-
-    def load_budget(self) -> float | None:
-        return self._outbox.load_budget()
-
-    def counts(self, newest: int) -> tuple[EpochCounts, ...]:
-        return self._outbox.counts(newest)
-
-    def totals(self) -> OutboxTotals:
-        return self._outbox.totals()
-
-    def close(self) -> None:
-        self._outbox.close()

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Final
 
 from edgeloop_agent.config import AgentConfig
-from edgeloop_agent.ports import EpochCounts, HeldRecords, Outbox, OutboxTotals, RunnerSaid
+from edgeloop_agent.ports import Outbox, RunnerSaid
 from edgeloop_agent.shell.download import Downloader
 from edgeloop_agent.shell.fetch_worker import FetchWorker
 from edgeloop_agent.shell.http_source import HttpArtifactSource
@@ -54,6 +54,7 @@ from edgeloop_protocol.topics import Up, device_subscription, up_topic
 from edgeloop_simulators.fleet import HOST
 from edgeloop_simulators.torture.quick_runners import QuickRunners
 from edgeloop_simulators.torture.subject import unlimited_budget
+from edgeloop_simulators.twins.watched_outbox import WatchedOutbox
 
 SLOT: Final = "main"
 VERSION: Final = VersionRef(name="talker", version="1", manifest_digest="7" * 64)
@@ -63,43 +64,21 @@ LOOK_S: Final = 0.005
 """How often it is looked whether more may be said."""
 
 
-class ToldOutbox:
+class ToldOutbox(WatchedOutbox):
     """Tells each record that was appended, after it was."""
 
     def __init__(self, outbox: Outbox, directory: Path) -> None:
-        self._outbox = outbox
+        super().__init__(outbox)
         directory.mkdir(parents=True, exist_ok=True)
         path = directory / outbox.epoch
         self._told = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         self.appended = 0
 
-    @property
-    def epoch(self) -> str:
-        return self._outbox.epoch
-
     def append(self, documents: Sequence[bytes], budget_left_bytes: float | None = None) -> int:
-        dropped = self._outbox.append(documents, budget_left_bytes)
+        dropped = super().append(documents, budget_left_bytes)
         os.write(self._told, b"." * len(documents))
         self.appended += len(documents)
         return dropped
-
-    def next_batch(self) -> HeldRecords | None:
-        return self._outbox.next_batch()
-
-    def acknowledge(self, epoch: str, through: int) -> int:
-        return self._outbox.acknowledge(epoch, through)
-
-    def load_budget(self) -> float | None:
-        return self._outbox.load_budget()
-
-    def counts(self, newest: int) -> tuple[EpochCounts, ...]:
-        return self._outbox.counts(newest)
-
-    def totals(self) -> OutboxTotals:
-        return self._outbox.totals()
-
-    def close(self) -> None:
-        self._outbox.close()
 
 
 def body_of(epoch: str, number: int) -> RecordBody:

@@ -7,48 +7,33 @@ as a failing disk makes it; counts every record that `append` returned for.
 from collections.abc import Callable, Sequence
 
 from edgeloop_agent.errors import OutboxUnavailableError
-from edgeloop_agent.ports import EpochCounts, HeldRecords, Outbox, OutboxTotals
+from edgeloop_agent.ports import Outbox
+from edgeloop_simulators.twins.watched_outbox import WatchedOutbox
 
 
-class OutboxLedger:
+class OutboxLedger(WatchedOutbox):
     """`problem()`: what the disk says now, in words; empty when it is sound."""
 
-    __slots__ = ("_outbox", "_problem", "appended")
+    __slots__ = ("_problem", "appended")
 
     def __init__(
         self, outbox: Outbox, problem: Callable[[], str], appended: dict[str, int]
     ) -> None:
-        self._outbox = outbox
+        super().__init__(outbox)
         self._problem = problem
         self.appended = appended
         """How many, by epoch: the n-th has sequence n."""
 
-    @property
-    def epoch(self) -> str:
-        return self._outbox.epoch
-
     def append(self, documents: Sequence[bytes], budget_left_bytes: float | None = None) -> int:
         self._check()
-        dropped = self._outbox.append(documents, budget_left_bytes)
+        dropped = super().append(documents, budget_left_bytes)
         epoch = self._outbox.epoch
         self.appended[epoch] = self.appended.get(epoch, 0) + len(documents)
         return dropped
 
-    def next_batch(self) -> HeldRecords | None:
-        return self._outbox.next_batch()
-
     def acknowledge(self, epoch: str, through: int) -> int:
         self._check()
-        return self._outbox.acknowledge(epoch, through)
-
-    def load_budget(self) -> float | None:
-        return self._outbox.load_budget()
-
-    def counts(self, newest: int) -> tuple[EpochCounts, ...]:
-        return self._outbox.counts(newest)
-
-    def totals(self) -> OutboxTotals:
-        return self._outbox.totals()
+        return super().acknowledge(epoch, through)
 
     def close(self) -> None:
         """What is in it stays: the device may boot again."""
