@@ -28,7 +28,9 @@ M = TypeVar("M")
 
 
 class Line(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
+    model_config = ConfigDict(
+        frozen=True, extra="ignore", allow_inf_nan=False, cache_strings="keys"
+    )
 
 
 class ModelFiles(Line):

@@ -49,9 +49,15 @@ Epoch = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$", description="one boot of
 
 
 class Wire(BaseModel):
-    """Base of everything on the wire: frozen, unknown keys ignored, NaN and Inf refused."""
+    """Base of everything on the wire: frozen, unknown keys ignored, NaN and Inf refused.
 
-    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
+    Of texts that are read only the keys go into pydantic's cache: versions, references and details
+    are new each time, and would fill it with 1.5 MB.
+    """
+
+    model_config = ConfigDict(
+        frozen=True, extra="ignore", allow_inf_nan=False, cache_strings="keys"
+    )
 
 
 def _is_none(value: object) -> bool:

@@ -267,7 +267,7 @@ def reduced_of(sketches_shed: int, samples_dropped: int, events_dropped: int) ->
 
 def _is_whole(document: bytes) -> bool:
     try:
-        from_json(document)
+        from_json(document, cache_strings="none")
     except ValueError:
         return False
     return True

@@ -30,7 +30,7 @@ def read_row(document: bytes) -> Row:
     if document.startswith(_EVENT):
         return Row(Kind.EVENT, size)
     try:
-        read: Any = from_json(document)
+        read: Any = from_json(document, cache_strings="keys")
         kind = Kind(read["kind"])
         if kind is not Kind.WINDOW:
             return Row(kind, size)
