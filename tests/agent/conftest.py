@@ -34,7 +34,8 @@ from edgeloop_protocol.messages import (
 from edgeloop_protocol.mqtt import BrokerAddress, PahoBroker
 from edgeloop_protocol.topics import EVERY_DEVICE_UP, Down, Up, down_topic, parse_up_topic
 
-QUICK = Probation(min_s=0.3, min_examples=3, max_s=20.0)
+QUICK = Probation(min_s=0.3, min_examples=3, max_s=20.0, max_latency_ratio=1e4)
+"""Speed is judged where it is asked about: on a busy machine a p95 of few examples is noise."""
 
 
 class ArtifactServer:
