@@ -117,8 +117,8 @@ def test_power_cuts_on_ext4(shelf: Path) -> None:
 @needs_strace
 @pytest.mark.timeout(300)
 def test_faults_at_system_calls(shelf: Path) -> None:
-    """Every fsync and rename of the journal and of the versions, each with one of the faults, and a
-    kill; and one refusal of each kind at each start of the outbox."""
+    """Every second fsync and rename of the journal and of the versions, with one of the faults or a
+    kill, and a full disk at each start of the outbox; `make torture` strikes at all with all."""
     tortured = Syscalls(shelf)
     try:
         points = tortured.points()
@@ -127,9 +127,9 @@ def test_faults_at_system_calls(shelf: Path) -> None:
         assert ("fsync", "models") in kinds
         chosen = [p for p in points if p.call in ("fsync", "rename") and "status" not in p.path]
         struck = [
-            *tortured.strike_all(chosen[::3], [Fault.KILL], jobs=1),
-            *tortured.strike_all(chosen[1::3], [Fault.BROKEN], jobs=1),
-            *tortured.strike_all(chosen[2::3], [Fault.FULL], jobs=1),
+            *tortured.strike_all(chosen[::6], [Fault.KILL], jobs=1),
+            *tortured.strike_all(chosen[2::6], [Fault.BROKEN], jobs=1),
+            *tortured.strike_all(chosen[4::6], [Fault.FULL], jobs=1),
             *tortured.strike_all(
                 [p for p in points if p.path.startswith(("outbox", "agent.lock")) and p.place == 1],
                 [Fault.FULL],
