@@ -107,10 +107,10 @@ def test_a_state_directory_is_made_durably(tmp_path: Path, monkeypatch: pytest.M
 def test_power_cuts_on_ext4(shelf: Path) -> None:
     cuts = PowerCuts(shelf, seed=7)
     try:
-        played = list(cuts.play(40))
+        played = list(cuts.play(12))
     finally:
         cuts.close()
-    assert len(played) == 40
+    assert len(played) == 12
     assert [cut for cut in played if cut.problems] == []
 
 
