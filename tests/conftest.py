@@ -27,11 +27,14 @@ from edgeloop_protocol.manifest import (
     TensorSpec,
 )
 from edgeloop_protocol.messages import Offer
+from edgeloop_protocol.onnx_telemetry import VARIABLE, opt_out
 
 FEATURES = ("a", "b", "c")
 LABELS = ("left", "right")
 
 MOSQUITTO = shutil.which("mosquitto", path=os.environ.get("PATH", "") + ":/usr/sbin")
+
+opt_out()  # of what tests import themselves; `not_opted_out` is for what the programs do
 
 # A busy machine is no fault of a test.
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -290,3 +293,13 @@ def make_package(
 @pytest.fixture(name="make_package", scope="session")
 def make_package_fixture() -> Callable[..., Package]:
     return make_package
+
+
+@pytest.fixture
+def not_opted_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The environment of a user who knows of no telemetry; where onnxruntime would keep its own."""
+    monkeypatch.delenv(VARIABLE)
+    monkeypatch.delenv("CI", raising=False)  # there it sends nothing of itself
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / ".cache"))
+    return tmp_path / ".cache"

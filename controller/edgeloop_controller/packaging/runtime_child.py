@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from edgeloop_controller.packaging.interface import Interface
 from edgeloop_protocol.feeding import Feeder, Tensors, real
+from edgeloop_protocol.onnx_telemetry import opt_out
 
 ROWS_AT_ONCE: Final = 4096
 
@@ -62,6 +63,7 @@ def outputs_of(run: RunOnce, inputs: Any, interface: Interface) -> Tensors:
 
 def onnx_loader() -> Callable[[bytes, Interface], RunOnce]:
     """With one thread."""
+    opt_out()
     import onnxruntime
 
     def load(model: bytes, interface: Interface) -> RunOnce:
