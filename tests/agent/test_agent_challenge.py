@@ -52,6 +52,16 @@ class Duel(Bench):
         assert self.challenger.state is ChallengeState.IN_SHADOW
         return runner
 
+    def trial_ends_well(self):
+        """The candidate, whose runner was started last, is committed."""
+        candidate = self.device._slots["main"].runners.last_number
+        self.say(ev.RunnerSelfTested("main", candidate, True, ""))
+        self.exits(self.serving, "exit status 0")
+        self.say(ev.RunnerServing("main", candidate))
+        self.now += 1.5
+        self.say(ev.RunnerProgressed("main", candidate, GOOD))
+        self.serving = candidate
+
     def exits(self, runner, detail="killed by SIGSEGV"):
         return self.say(ev.RunnerExited("main", runner, detail))
 
@@ -178,14 +188,8 @@ def test_nothing_runs_beside_a_trial_and_it_comes_back_afterwards(duel, packages
     assert duel.challenger.waiting == "a new version is being tried here"
     duel.exits(runner, "exit status 0")
     assert duel.durable.challenge.state is ChallengeState.STAGED
-    candidate = duel.device._slots["main"].runners.last_number
-    duel.say(ev.RunnerSelfTested("main", candidate, True, ""))
-    duel.exits(duel.serving, "exit status 0")
-    duel.say(ev.RunnerServing("main", candidate))
-    duel.now += 1.5
-    duel.say(ev.RunnerProgressed("main", candidate, GOOD))
+    duel.trial_ends_well()
     assert duel.slot.champion == packages[2].offer.ref
-    duel.serving = candidate
     duel.feed()
 
 
@@ -243,12 +247,7 @@ def test_it_becomes_the_champion_and_its_files_are_kept(duel, packages):
     duel.artifact(packages[1])
     assert duel.only(do.StopRunner).runner == runner
     duel.exits(runner, "exit status 0")
-    candidate = duel.device._slots["main"].runners.last_number
-    duel.say(ev.RunnerSelfTested("main", candidate, True, ""))
-    duel.exits(duel.serving, "exit status 0")
-    duel.say(ev.RunnerServing("main", candidate))
-    duel.now += 1.5
-    duel.say(ev.RunnerProgressed("main", candidate, GOOD))
+    duel.trial_ends_well()
     assert duel.slot.champion == packages[1].offer.ref
     assert duel.challenger.waiting == "it is the champion already"
     assert not duel.has(do.StartRunner)

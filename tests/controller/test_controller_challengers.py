@@ -12,6 +12,7 @@ from edgeloop_controller.cli import challengers as commands
 from edgeloop_controller.cli.main import app
 from edgeloop_controller.core.rollout import ProbationTerms, RolloutTerms
 from edgeloop_controller.errors import ConflictError, NotFoundError, SelectorError
+from edgeloop_controller.services import challenger_turn
 from edgeloop_controller.services.challengers import ChallengerRequest
 from edgeloop_controller.services.inbox import Inbound
 from edgeloop_controller.services.rollouts import RolloutRequest
@@ -268,3 +269,20 @@ def test_the_commands_show_it(
     again = ["challenger", "start", "tiny@1", "--to", "device=a", "--cpu", "0.5"]
     started = runner.invoke(app, [*again, "--json"]).stdout
     assert json.loads(started)["budget"]["cpu_fraction"] == 0.5
+
+
+def test_a_turn_that_fails_stops_nothing_else_and_is_done_again(
+    controller: Any, fleet: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full disk, say, in the middle of it."""
+    start(controller)
+    said_again: list[bool] = []
+    publisher = controller.parts.services.desired
+    monkeypatch.setattr(publisher, "say_again", lambda: said_again.append(True))
+    with monkeypatch.context() as broken:
+        broken.setattr(challenger_turn.desired, "refresh", lambda *_: 1 / 0)
+        controller.parts.reconciler.tick()
+    assert said_again == [True]
+    assert [challenged(controller, one.id) for one in fleet] == [None, None]
+    controller.parts.reconciler.tick()
+    assert [challenged(controller, one.id) for one in fleet] == ["2", "2"]

@@ -1,10 +1,12 @@
 """Which devices have which challenger: the reconciler's part of services.challengers.
 
 Invariants: a device that comes to match is given it, one that does not any more is rid of it; of
-two that match through labels that changed, the older stays; only what changed is looked at.
+two that match through labels that changed, the older stays; only what changed is looked at, and
+until it is committed it counts as not looked at.
 """
 
 from collections.abc import Mapping, Set
+from dataclasses import dataclass
 
 from sqlalchemy.orm import Session
 
@@ -12,6 +14,15 @@ from edgeloop_controller.core import selector as selectors
 from edgeloop_controller.services import desired
 from edgeloop_controller.services.fleet import KnownDevice
 from edgeloop_controller.store import challengers
+
+
+@dataclass(frozen=True)
+class Assigned:
+    """`touched`: the devices that are to be told."""
+
+    active: tuple[int, ...]
+    looked_at: Set[str]
+    touched: Set[str]
 
 
 class ChallengerTurn:
@@ -30,8 +41,8 @@ class ChallengerTurn:
             self._stale.clear()
         return active != self._active or bool(active and self._stale)
 
-    def assign(self, session: Session, fleet: Mapping[str, KnownDevice]) -> set[str]:
-        """Writes; returns the devices that are to be told."""
+    def assign(self, session: Session, fleet: Mapping[str, KnownDevice]) -> Assigned:
+        """Writes; `committed` follows the commit."""
         rows = challengers.active(session)
         active = tuple(row.id for row in rows)
         looked_at = set(fleet) if active != self._active else self._stale & fleet.keys()
@@ -51,5 +62,9 @@ class ChallengerTurn:
         }
         challengers.assign(session, moved)
         session.flush()
-        self._active, self._stale = active, set()
-        return desired.refresh(session, {device_id for device_id, _ in moved})
+        touched = desired.refresh(session, {device_id for device_id, _ in moved})
+        return Assigned(active, looked_at, touched)
+
+    def committed(self, assigned: Assigned) -> None:
+        self._active = assigned.active
+        self._stale -= assigned.looked_at

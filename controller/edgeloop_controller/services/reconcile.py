@@ -69,7 +69,12 @@ class Reconciler:
                 continue
             self._failures.worked(f"rollout {rollout_id}")
             self._publisher.publish(touched)
-        self._challenge()
+        try:
+            self._challenge()
+        except Exception:
+            self._failures.failed("challengers")
+        else:
+            self._failures.worked("challengers")
         self._publisher.say_again()
         self._unheard.ask_again()
 
@@ -80,8 +85,9 @@ class Reconciler:
                 return
         with self._database.writing() as session:
             self._look(session)
-            touched = self._challengers.assign(session, self._fleet.devices)
-        self._publisher.publish(touched)
+            assigned = self._challengers.assign(session, self._fleet.devices)
+        self._challengers.committed(assigned)
+        self._publisher.publish(assigned.touched)
 
     def judged(self) -> list[Judged]:
         """What the gates of each rollout said when they were asked last; it waits for nothing and

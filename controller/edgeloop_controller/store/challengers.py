@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from sqlalchemy import bindparam, delete, func, insert, select
 from sqlalchemy.orm import Session
@@ -11,6 +11,7 @@ from edgeloop_controller.errors import NotFoundError
 from edgeloop_controller.store.tables import (
     Challenger,
     ChallengerAssignment,
+    DeviceSlot,
     ShadowWindow,
     table_of,
 )
@@ -57,11 +58,28 @@ def assigned_among(session: Session, ids: Collection[str]) -> Iterator[tuple[str
             yield row[0], row[1], row[2]
 
 
-def devices_of(session: Session, challenger_id: int) -> Sequence[str]:
-    query = select(ChallengerAssignment.device_id).where(
-        ChallengerAssignment.challenger_id == challenger_id
+def reported(session: Session, challenger: Challenger) -> dict[str, dict[str, Any]]:
+    """By device that has it, what the device reported of it: a ChallengerReported document, empty
+    before it did."""
+    of_slot = (DeviceSlot.device_id == ChallengerAssignment.device_id) & (
+        DeviceSlot.slot == ChallengerAssignment.slot
     )
-    return session.scalars(query.order_by(ChallengerAssignment.device_id)).all()
+    query = (
+        select(ChallengerAssignment.device_id, DeviceSlot.reported)
+        .outerjoin(DeviceSlot, of_slot)
+        .where(ChallengerAssignment.challenger_id == challenger.id)
+    )
+    found = {
+        device_id: (slot or {}).get("challenger") for device_id, slot in session.execute(query)
+    }
+    return {
+        device_id: document if document and _is_of(document, challenger) else {}
+        for device_id, document in found.items()
+    }
+
+
+def _is_of(document: dict[str, Any], challenger: Challenger) -> bool:
+    return bool(document["version"]["manifest_digest"] == challenger.manifest_digest)
 
 
 def assign(session: Session, rows: dict[tuple[str, str], int | None]) -> None:

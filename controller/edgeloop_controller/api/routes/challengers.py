@@ -1,6 +1,6 @@
 """Versions in shadow beside the champions: starting, watching and stopping them."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
@@ -10,9 +10,10 @@ from edgeloop_controller.api import challenger_documents as shapes
 from edgeloop_controller.api import documents
 from edgeloop_controller.api.context import Context
 from edgeloop_controller.services.challengers import ChallengerRequest
-from edgeloop_controller.store import challengers, devices, versions
+from edgeloop_controller.store import challengers, versions
 from edgeloop_controller.store.challengers import Seen
 from edgeloop_controller.store.tables import Challenger
+from edgeloop_protocol.lifecycle import ChallengeState
 from edgeloop_protocol.messages import ShadowBudget
 
 router = APIRouter(prefix="/challengers", tags=["challengers"])
@@ -38,12 +39,8 @@ def list_challengers(
 ) -> documents.Items[shapes.ChallengerSummary]:
     """Newest first."""
     with services.database.reading() as session:
-        rows = challengers.every(session, limit)
-        details = [_detail(session, row) for row in rows]
-    summaries = [
-        shapes.ChallengerSummary(**one.model_dump(exclude={"by_device"})) for one in details
-    ]
-    return documents.Items(items=summaries)
+        items = [_summary(session, row) for row in challengers.every(session, limit)]
+    return documents.Items(items=items)
 
 
 @router.get("/{challenger_id}")
@@ -59,14 +56,34 @@ def stop(challenger_id: int, services: Context) -> shapes.ChallengerDetail:
     return show(challenger_id, services)
 
 
+def _summary(session: Session, row: Challenger) -> shapes.ChallengerSummary:
+    return _summary_of(
+        session, row, challengers.reported(session, row), challengers.seen(session, row)
+    )
+
+
 def _detail(session: Session, row: Challenger) -> shapes.ChallengerDetail:
+    reported, seen = challengers.reported(session, row), challengers.seen(session, row)
+    summary = _summary_of(session, row, reported, seen)
+    return shapes.ChallengerDetail(
+        **{key: getattr(summary, key) for key in type(summary).model_fields},
+        by_device=[
+            _device(device_id, reported.get(device_id, {}), seen.get(device_id))
+            for device_id in sorted(reported.keys() | seen.keys())
+        ],
+    )
+
+
+def _summary_of(
+    session: Session,
+    row: Challenger,
+    reported: Mapping[str, Mapping[str, Any]],
+    seen: Mapping[str, Seen],
+) -> shapes.ChallengerSummary:
     version = versions.by_digest(session, row.manifest_digest)
     assert version is not None  # a foreign key
-    seen = challengers.seen(session, row)
-    ids = sorted({*challengers.devices_of(session, row.id), *seen})
-    by_device = [_device(session, row, device_id, seen.get(device_id)) for device_id in ids]
-    states = [one.state for one in by_device]
-    return shapes.ChallengerDetail(
+    states = [document.get("state", "") for document in reported.values()]
+    return shapes.ChallengerSummary(
         id=row.id,
         name=version.name,
         version=version.version,
@@ -76,23 +93,16 @@ def _detail(session: Session, row: Challenger) -> shapes.ChallengerDetail:
         budget=ShadowBudget.model_validate(row.budget),
         started_at=row.started_at,
         ended_at=row.ended_at,
-        in_shadow=states.count("in_shadow"),
-        refused=states.count("refused"),
-        devices=len(ids),
+        in_shadow=states.count(ChallengeState.IN_SHADOW),
+        refused=states.count(ChallengeState.REFUSED),
+        devices=len(reported.keys() | seen.keys()),
         seen=_added(list(seen.values())),
-        by_device=by_device,
     )
 
 
 def _device(
-    session: Session, row: Challenger, device_id: str, seen: Seen | None
+    device_id: str, reported: Mapping[str, Any], seen: Seen | None
 ) -> shapes.ChallengerDevice:
-    reported: dict[str, Any] = {}
-    for slot in devices.slots_of(session, device_id):
-        if slot.slot == row.slot:
-            reported = slot.reported.get("challenger") or {}
-    if reported.get("version", {}).get("manifest_digest") != row.manifest_digest:
-        reported = {}
     return shapes.ChallengerDevice(
         device_id=device_id,
         state=reported.get("state", ""),
