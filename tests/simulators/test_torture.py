@@ -5,8 +5,9 @@ import inspect
 import logging
 import shutil
 import sqlite3
+import subprocess
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -103,14 +104,41 @@ def test_a_state_directory_is_made_durably(tmp_path: Path, monkeypatch: pytest.M
 
 
 @needs_ext4
+def test_nobody_else_keeps_an_image_mounted(
+    tmp_path: Path, wait_until: Callable[..., None]
+) -> None:
+    """Whoever takes a mount namespace of his own, as each confined runner does, takes a copy of the
+    mounts: a disk looked at next would be written to by the file system of the one before."""
+    stranger = subprocess.Popen(
+        ["sh", "-c", "read _; exec unshare --mount sleep 60"], stdin=subprocess.PIPE
+    )
+    mounts = Path(f"/proc/{stranger.pid}/mounts")
+    image, place = tmp_path / "disk.img", tmp_path / "disk"
+    ext4_image.make_image(image)
+    try:
+        with ext4_image.in_private(), ext4_image.mounted(image, place):
+            assert str(place) in Path("/proc/thread-self/mounts").read_text()
+            namespace = Path(f"/proc/{stranger.pid}/ns/mnt")
+            before = namespace.readlink()
+            assert stranger.stdin is not None
+            stranger.stdin.write(b"\n")
+            stranger.stdin.flush()
+            wait_until(lambda: namespace.readlink() != before)
+            assert str(place) not in mounts.read_text()
+        assert Path.cwd() != Path("/")
+    finally:
+        stranger.kill()
+        stranger.wait()
+        assert stranger.stdin is not None
+        stranger.stdin.close()
+
+
+@needs_ext4
 @pytest.mark.timeout(900)
 def test_power_cuts_on_ext4(shelf: Path) -> None:
-    cuts = PowerCuts(shelf, seed=7)
-    try:
-        played = list(cuts.play(12))
-    finally:
-        cuts.close()
-    assert len(played) == 12
+    with PowerCuts(shelf, seed=7) as cuts:
+        played = list(cuts.play(40))
+    assert len(played) == 40
     assert [cut for cut in played if cut.problems] == []
 
 

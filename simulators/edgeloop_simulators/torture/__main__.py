@@ -12,6 +12,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -32,12 +33,21 @@ MEMORY_DIRECTORY: Final = Path("/dev/shm")  # noqa: S108 - a kill needs no disk,
 FAILED: Final = 1
 
 
+@dataclass(frozen=True)
+class Extent:
+    """`failures`: where disks are kept that a power cut left broken; None: nowhere."""
+
+    cuts: int
+    records: int
+    jobs: int
+    seed: int
+    failures: Path | None = None
+
+
 class Torture:
-    def __init__(
-        self, shelf: Path, cuts: int, records: int, jobs: int, seed: int, console: Console
-    ) -> None:
+    def __init__(self, shelf: Path, extent: Extent, console: Console) -> None:
         self._shelf = shelf
-        self._cuts, self._records, self._jobs, self._seed = cuts, records, jobs, seed
+        self._extent = extent
         self._console = console
         self.failures = 0
 
@@ -47,10 +57,10 @@ class Torture:
             ("every operation on a strict disk", "", self._strict_disk),
             ("every system call, quick runners", syscalls.why_not(), self._quick_calls),
             ("a kill at every system call, real runners", syscalls.why_not(), self._real_calls),
-            (f"{self._cuts:,} power cuts on ext4", ext4_image.why_not(), self._power_cuts),
+            (f"{self._extent.cuts:,} power cuts on ext4", ext4_image.why_not(), self._power_cuts),
             ("each fsync left out", "", self._fsyncs),
             (
-                f"telemetry: {self._records:,} records, exactly once, under kill -9",
+                f"telemetry: {self._extent.records:,} records, exactly once, under kill -9",
                 exactly_once.why_not(),
                 self._exactly_once,
             ),
@@ -87,25 +97,22 @@ class Torture:
     def _calls(self, quick: bool, faults: tuple[Fault, ...]) -> Iterator[str]:
         tortured = Syscalls(self._shelf, quick=quick)
         try:
-            for struck in tortured.strike_all(tortured.points(), faults, self._jobs):
+            for struck in tortured.strike_all(tortured.points(), faults, self._extent.jobs):
                 where = f"{struck.fault.name} at {struck.point}: "
                 yield where + "; ".join(struck.problems) if struck.problems else ""
         finally:
             tortured.close()
 
     def _power_cuts(self) -> Iterator[str]:
-        cuts = PowerCuts(self._shelf, self._seed)
-        try:
-            for cut in cuts.play(self._cuts):
+        with PowerCuts(self._shelf, self._extent.seed, self._extent.failures) as cuts:
+            for cut in cuts.play(self._extent.cuts):
                 yield f"cut {cut.number}: {'; '.join(cut.problems)}" if cut.problems else ""
-        finally:
-            cuts.close()
 
     def _fsyncs(self) -> Iterator[str]:
         for name, fsync in FSYNCS.items():
             if fsync.found_by is By.POWER_CUTS and ext4_image.why_not():
                 continue
-            proof = prove(name, self._shelf, self._seed)
+            proof = prove(name, self._shelf, self._extent.seed)
             if proof.found:
                 self._console.print(
                     f"             without {name} ({fsync.says}), by {fsync.found_by.value}, "
@@ -126,11 +133,11 @@ class Torture:
             tempfile.TemporaryDirectory(prefix="edgeloop-telemetry-", dir=place) as directory,
             Progress(*columns, console=self._console, transient=True) as bar,
         ):
-            task = bar.add_task("stored", total=self._records)
+            task = bar.add_task("stored", total=self._extent.records)
             outcome = ExactlyOnce(
                 Path(directory),
-                Plan(self._records),
-                self._seed,
+                Plan(self._extent.records),
+                self._extent.seed,
                 lambda stored, total: bar.update(task, completed=stored, total=total),
             ).play()
         kills = ", ".join(f"{count} of the {what}" for what, count in outcome.kills.items())
@@ -156,14 +163,14 @@ def main() -> int:
     parser.add_argument("--only", default="", help='parts with these words, such as "telemetry"')
     parser.add_argument("--jobs", type=int, default=2, help="agents under strace at once")
     parser.add_argument("--seed", type=int, default=SEED)
+    parser.add_argument("--keep", type=Path, help="where to keep disks that a cut left broken")
     options = parser.parse_args()
     logging.disable(logging.CRITICAL)  # an agent under torture complains at each step
     with tempfile.TemporaryDirectory(prefix="edgeloop-shelf-") as directory:
         shelf = Path(directory)
         fill(shelf)
-        torture = Torture(
-            shelf, options.cuts, options.records, options.jobs, options.seed, Console()
-        )
+        extent = Extent(options.cuts, options.records, options.jobs, options.seed, options.keep)
+        torture = Torture(shelf, extent, Console())
         torture.run(options.only)
     return FAILED if torture.failures else 0
 

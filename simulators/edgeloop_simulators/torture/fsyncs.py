@@ -123,9 +123,6 @@ def _strict_problems(shelf: Path) -> Iterator[str]:
 
 
 def _cut(shelf: Path, seed: int) -> Iterator[str]:
-    cuts = PowerCuts(shelf, seed)
-    try:
+    with PowerCuts(shelf, seed) as cuts:
         for cut in cuts.play(CUTS_MAX):
             yield next(iter(cut.problems), "")
-    finally:
-        cuts.close()

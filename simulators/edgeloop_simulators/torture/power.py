@@ -12,12 +12,13 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 
 from edgeloop_simulators.errors import SimulatorError
-from edgeloop_simulators.torture.ext4_image import Mounted, make_image, mounted
+from edgeloop_simulators.torture.ext4_image import Mounted, checked, in_private, make_image, mounted
 from edgeloop_simulators.torture.life import Life
 from edgeloop_simulators.torture.promises import Ledger
 from edgeloop_simulators.torture.subject import Goal
@@ -43,9 +44,12 @@ class Cut:
 
 
 class PowerCuts:
-    """Use `play`, then `close`."""
+    """Use it in a `with`, in a process with no other thread. `failures`: a directory where each
+    image is kept in which something was broken."""
 
-    def __init__(self, shelf: Path, seed: int) -> None:
+    def __init__(self, shelf: Path, seed: int, failures: Path | None = None) -> None:
+        self._failures = failures
+        self._stack = ExitStack()
         self._shelf = Shelf(shelf)
         self._random = random.Random(seed)  # noqa: S311 - no secret
         memory = _MEMORY if _MEMORY.is_dir() else None
@@ -61,9 +65,14 @@ class PowerCuts:
         for number in range(1, cuts + 1):
             yield Cut(number, tuple(self._cut()))
 
-    def close(self) -> None:
-        self._end()
-        shutil.rmtree(self._directory, ignore_errors=True)
+    def __enter__(self) -> Self:
+        self._stack.callback(shutil.rmtree, self._directory, ignore_errors=True)
+        self._stack.enter_context(in_private())
+        self._stack.callback(self._end)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
 
     def _begin(self, image: Path, ledger: Ledger) -> None:
         disk = self._directory / "disk.img"
@@ -97,6 +106,7 @@ class PowerCuts:
         disk.copy_to(self._cut_image)
         problems = self._look_at_what_is_left(copy.deepcopy(life.ledger))
         if problems:
+            problems.extend(self._keep_what_was_left())
             self._begin_anew()
         elif self._random.random() < GOES_ON_THERE:
             self._end()
@@ -106,6 +116,16 @@ class PowerCuts:
             if waits:
                 life.go_on()
         return problems
+
+    def _keep_what_was_left(self) -> Iterator[str]:
+        unsound = checked(self._cut_image)
+        if unsound:
+            yield f"the file system itself is broken: {unsound}"
+        if self._failures is not None:
+            self._failures.mkdir(parents=True, exist_ok=True)
+            kept = self._failures / f"revision-{self._revision}.img"
+            shutil.copyfile(self._cut_image, kept)
+            yield f"the disk that was left is {kept}"
 
     def _strike(self, life: Life) -> bool:
         """Stop the agent somewhere; True: it waits after a promise."""
@@ -122,6 +142,7 @@ class PowerCuts:
 
     def _look_at_what_is_left(self, ledger: Ledger) -> list[str]:
         image = self._directory / "looked-at.img"
+        image.unlink(missing_ok=True)  # each copy is a file of its own, whoever holds the last one
         shutil.copyfile(self._cut_image, image)
         with mounted(image, self._directory / "looked-at") as disk:
             state_dir = disk.at / "state"
