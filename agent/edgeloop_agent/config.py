@@ -24,6 +24,7 @@ from edgeloop_protocol.limits import (
     DOWNLOAD_MIN_BYTES_PER_S,
     MIB,
     OUTBOX_DEFAULT_MAX_BYTES,
+    SENSORS_MAX,
     SLOTS_MAX,
 )
 from edgeloop_protocol.messages import Name, Text
@@ -291,6 +292,9 @@ class AgentConfig(Config):
     controller_url: str = Field(pattern=r"^https?://[^/]+")
     broker: BrokerConfig = BrokerConfig()
     labels: dict[Name, Text] = Field(default_factory=dict, max_length=64)
+    sensors: tuple[Name, ...] = Field(
+        default=(), max_length=SENSORS_MAX, description="what the device has, for its inventory"
+    )
     slots: dict[Name, SlotConfig] = Field(min_length=1, max_length=SLOTS_MAX)
     telemetry: TelemetryConfig = TelemetryConfig()
     limits: LimitsConfig = LimitsConfig()

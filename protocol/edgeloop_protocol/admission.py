@@ -26,6 +26,7 @@ def incompatible(manifest: Manifest, inventory: Inventory) -> Incompatibility | 
     """Why the device can never run the version as it is; None when it can."""
     return (
         _architecture(manifest, inventory)
+        or _sensors(manifest, inventory)
         or _runtime(manifest, inventory)
         or _size(manifest, inventory)
     )
@@ -61,6 +62,16 @@ def _architecture(manifest: Manifest, inventory: Inventory) -> Incompatibility |
     )
 
 
+def _sensors(manifest: Manifest, inventory: Inventory) -> Incompatibility | None:
+    lacking = [name for name in manifest.requires.sensors if name not in inventory.sensors]
+    if not lacking:
+        return None
+    had = ", ".join(inventory.sensors) or "none"
+    return Incompatibility(
+        "no such sensor", f"the version needs {', '.join(lacking)}, the device declares {had}"
+    )
+
+
 def _runtime(manifest: Manifest, inventory: Inventory) -> Incompatibility | None:
     wanted = manifest.artifact.runtime
     runtimes = [runtime for runtime in inventory.runtimes if runtime.name == wanted]
@@ -84,6 +95,13 @@ def _too_old(manifest: Manifest, runtime: RuntimeInfo) -> Incompatibility | None
                 f"the version needs {needed}",
             )
     return None
+
+
+def architecture_names(architecture: str) -> tuple[str, ...]:
+    """All names of one architecture, the usual one first; none of an unknown one."""
+    usual = _canonical(architecture)
+    aliases = (name for name, of in _ALIASES.items() if of == usual)
+    return (usual, *aliases) if usual else ()
 
 
 def _canonical(architecture: str) -> str:

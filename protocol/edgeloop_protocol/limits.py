@@ -23,6 +23,7 @@ FEATURES_MAX: Final = 1024
 LABELS_MAX: Final = 4096
 GOLDEN_EXAMPLES_MAX: Final = 64
 PATCH_FORMATS_MAX: Final = 8
+SENSORS_MAX: Final = 64
 PATCH_SHARE_MAX: Final = 0.7
 """Of the artifact's size: a patch above it is not worth its risk (EL-ART-4)."""
 

@@ -28,6 +28,7 @@ from edgeloop_protocol.limits import (
     LABELS_MAX,
     MANIFEST_MAX_BYTES,
     NAME_MAX_CHARS,
+    SENSORS_MAX,
 )
 from edgeloop_protocol.messages import Digest, Name, Text, VersionRef
 
@@ -148,6 +149,12 @@ class Requirements(Strict):
     memory_bytes: int = Field(default=0, ge=0)
     disk_bytes: int = Field(default=0, ge=0)
     architectures: tuple[str, ...] = Field(default=(), description="empty: any")
+    sensors: tuple[str, ...] = Field(
+        default=(),
+        max_length=SENSORS_MAX,
+        exclude_if=lambda sensors: not sensors,
+        description="what the device must declare to have",
+    )
 
 
 class Golden(Strict):

@@ -33,6 +33,7 @@ from edgeloop_protocol.limits import (
     REQUEST_LINES_MAX,
     RESPONSE_PART_MAX_CHARS,
     RESPONSE_PARTS_MAX,
+    SENSORS_MAX,
     SLOTS_MAX,
     TEXT_MAX_CHARS,
 )
@@ -237,6 +238,12 @@ class Inventory(Wire):
         max_length=PATCH_FORMATS_MAX,
         exclude_if=_is_empty,
         description="what it can apply; none: it is offered no patches",
+    )
+    sensors: tuple[Name, ...] = Field(
+        default=(),
+        max_length=SENSORS_MAX,
+        exclude_if=_is_empty,
+        description="what the device is said to have, by its configuration",
     )
     memory_bytes: Count = Field(description="free for a new version")
     disk_free_bytes: Count

@@ -114,7 +114,7 @@ def _parts(
     capture = None if captured is None else ByteBudget(captured, 0.0, clock.monotonic())
     telemetry = Telemetry(outbox, budget, clock, capture)
     applier = PatchProcess(disk)
-    take_inventory = DeviceInventory(state_dir, applier.formats)
+    take_inventory = DeviceInventory(state_dir, applier.formats, config.sensors)
     broker = PahoBroker(
         BrokerAddress(
             config.broker.host,

@@ -37,8 +37,11 @@ _MEMINFO: Final = Path("/proc/meminfo")
 class DeviceInventory:
     """Call it for the inventory as of now; any thread may."""
 
-    def __init__(self, state_dir: Path, patch_formats: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, state_dir: Path, patch_formats: tuple[str, ...] = (), sensors: tuple[str, ...] = ()
+    ) -> None:
         self._state_dir = state_dir
+        self._sensors = sensors
         self._patch_formats = patch_formats
         self._runtimes = _runtimes(state_dir)
 
@@ -49,6 +52,7 @@ class DeviceInventory:
             python=platform.python_version(),
             runtimes=self._runtimes,
             patch_formats=self._patch_formats,
+            sensors=self._sensors,
             memory_bytes=_available_memory_bytes(),
             disk_free_bytes=shutil.disk_usage(self._state_dir).free,
             cpu_count=os.cpu_count() or 1,

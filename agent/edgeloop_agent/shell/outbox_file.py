@@ -16,6 +16,8 @@ from edgeloop_agent.shell.outbox_schema import make_schema
 logger = logging.getLogger(__name__)
 
 FILE_NAME: Final = "outbox.sqlite"
+CACHE_KIB: Final = 256
+"""Of pages that SQLite keeps in memory; 2,000 by default, which it takes piece by piece for good."""
 
 
 def new_epoch() -> str:
@@ -47,6 +49,7 @@ def _open(path: Path) -> sqlite3.Connection:
     try:
         database.execute("PRAGMA journal_mode=WAL")
         database.execute("PRAGMA synchronous=FULL")
+        database.execute(f"PRAGMA cache_size=-{CACHE_KIB}")
         make_schema(database)
     except sqlite3.Error:
         database.close()

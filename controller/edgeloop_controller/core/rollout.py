@@ -11,8 +11,10 @@ to stop. Pure: no clock, no IO, no database.
     done       devices come to match within the last wave's bound         done; offers, no gates
     running    pause()                                                    paused
     paused     resume()                                                   running
-    running, paused   abort()                                             aborted; unsettled go back
     halted, aborted   anything                                            unchanged
+    queued     nothing that it overlaps is active or queued before it     running (services.queue)
+    queued, running, paused   abort()                                     aborted; unsettled go back
+    any but queued    roll_back()                                         halted; all go back
 
     member     when                                                       becomes
     -          its inventory does not fit the manifest                    ineligible, never counted
@@ -24,12 +26,15 @@ to stop. Pure: no clock, no IO, no database.
     offered    overdue, nobody committed, another is free; halt; abort    withdrawn
     committed  halt                                                       withdrawn
     withdrawn  the last wave (or done) has a place for it                 offered
+    any        hold()                                                     held; it goes back
+    held       release()                                                  - or withdrawn
 
 A wave shows what it must: no gate halts; somebody committed; no offered member is unsettled within
 its own deadline (in the last wave: no online one); `soak_s` since its last commit; `min_compared`
-examples compared, where comparison is on and a member had an old version. What cannot be compared
-within `deadline_s` of the wave's start is noted and said in the verdict, and the wave goes on by
-the other gates.
+examples compared, where comparison is on and a member had an old version; no device is kept from
+its places by the schedule alone; the next wave is approved, where the terms ask for that. What
+cannot be compared within `deadline_s` of the wave's start (of its last offer, where the schedule
+spreads them) is noted and said in the verdict, and the wave goes on by the other gates.
 
 Invariants: `step` never offers beyond the current wave's bound; a halted, aborted or paused
 rollout offers nothing; a device is offered at most one version of a slot at a time; a device that
@@ -40,7 +45,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from edgeloop_controller.core import gates
-from edgeloop_controller.core.rollout_turn import Turn, soaks_since
+from edgeloop_controller.core.rollout_turn import EXPOSED, Turn, deadline_of_wave, soaks_since
 from edgeloop_controller.core.rollout_types import (
     ComparedWindow,
     DeviceView,
@@ -61,6 +66,7 @@ from edgeloop_controller.core.rollout_types import (
     Wave,
     WithdrawFrom,
 )
+from edgeloop_controller.core.schedule import UtcOffset, utc_everywhere
 from edgeloop_controller.errors import ConflictError
 
 __all__ = [
@@ -83,10 +89,14 @@ __all__ = [
     "Wave",
     "WithdrawFrom",
     "abort",
+    "approve",
     "asks_again_at",
+    "hold",
     "initial_state",
     "pause",
+    "release",
     "resume",
+    "roll_back",
     "step",
 ]
 
@@ -102,6 +112,7 @@ def step(
     devices: Sequence[DeviceView] | Mapping[str, DeviceView],
     evidence: Evidence,
     now: float,
+    utc_offset: UtcOffset = utc_everywhere,
 ) -> Step:
     """One turn of the engine; calling it again with nothing new changes nothing.
 
@@ -112,9 +123,9 @@ def step(
     nothing.
     `state.verdict` says what a running rollout waits for, and why a halted one was halted.
     """
-    if state.status in (RolloutStatus.HALTED, RolloutStatus.ABORTED):
+    if state.status in (RolloutStatus.HALTED, RolloutStatus.ABORTED, RolloutStatus.QUEUED):
         return Step(state, ())
-    turn = Turn(spec, state, devices, now)
+    turn = Turn(spec, state, devices, now, utc_offset)
     turn.read_reports()
     if state.status is RolloutStatus.DONE:
         turn.offer_to_latecomers()
@@ -143,9 +154,9 @@ def asks_again_at(spec: RolloutSpec, state: RolloutState, now: float) -> float |
         if member.phase is MemberPhase.OFFERED and member.offered_at is not None
     }
     if state.wave_started_at is not None:
-        times.add(state.wave_started_at + terms.deadline_s)
-        commits = (m for m in state.members.values() if m.phase is MemberPhase.COMMITTED)
-        times.add(soaks_since(spec, state.wave_started_at, commits) + terms.soak_s)
+        members = state.members.values()
+        times.add(deadline_of_wave(spec, state.wave_started_at, members))
+        times.add(soaks_since(spec, state.wave_started_at, members) + terms.soak_s)
     return min((time for time in times if time > now), default=None)
 
 
@@ -162,9 +173,9 @@ def resume(state: RolloutState) -> Step:
 def abort(state: RolloutState, reason: str, now: float) -> Step:
     """End it by hand: unsettled members are withdrawn, committed ones keep the version.
 
-    Raises ConflictError unless running or paused.
+    Raises ConflictError unless queued, running or paused.
     """
-    unfinished = (RolloutStatus.RUNNING, RolloutStatus.PAUSED)
+    unfinished = (RolloutStatus.QUEUED, RolloutStatus.RUNNING, RolloutStatus.PAUSED)
     ended = _set_status(state, unfinished, RolloutStatus.ABORTED, "rollout.aborted", reason)
     members, effects = dict(state.members), list(ended.effects)
     for member in state.members.values():
@@ -174,6 +185,61 @@ def abort(state: RolloutState, reason: str, now: float) -> Step:
                 member, phase=MemberPhase.WITHDRAWN, settled_at=now, cause=reason
             )
     return Step(replace(ended.state, members=members, verdict=reason), tuple(effects))
+
+
+def roll_back(state: RolloutState, to_digest: str | None, reason: str, now: float) -> Step:
+    """Halt it by hand: whoever was offered it or holds it goes back to what it had, or to
+    `to_digest` where that is named. Finished rollouts too. Raises ConflictError while queued."""
+    if state.status is RolloutStatus.QUEUED:
+        raise ConflictError("the rollout is queued: nobody was offered its version yet")
+    members, effects = dict(state.members), list[Effect]()
+    for member in state.members.values():
+        if member.phase in EXPOSED:
+            effects.append(
+                WithdrawFrom(member.device_id, to_digest or member.before_digest, reason)
+            )
+            members[member.device_id] = replace(
+                member, phase=MemberPhase.WITHDRAWN, settled_at=now, cause=reason
+            )
+    halted = replace(state, status=RolloutStatus.HALTED, members=members, verdict=reason)
+    return Step(halted, (*effects, Note("rollout.rolled_back", reason)))
+
+
+def hold(state: RolloutState, device_id: str, reason: str, now: float) -> Step:
+    """Keep a device out: what it has by this rollout goes back. Raises ConflictError if it is out
+    already."""
+    member = state.members.get(device_id) or Member(device_id, state.wave, MemberPhase.HELD)
+    if device_id in state.members and member.phase is MemberPhase.HELD:
+        raise ConflictError(f"{device_id} is held out already: {member.cause}")
+    effects: list[Effect] = [Note("rollout.device_held", f"{device_id}: {reason}")]
+    if member.phase in EXPOSED:
+        effects.insert(0, WithdrawFrom(device_id, member.before_digest, reason))
+    held = replace(member, phase=MemberPhase.HELD, settled_at=now, cause=reason)
+    return Step(replace(state, members={**state.members, device_id: held}), tuple(effects))
+
+
+def release(state: RolloutState, device_id: str) -> Step:
+    """Let a device that was held out take part again. Raises ConflictError if it was not."""
+    member = state.members.get(device_id)
+    if member is None or member.phase is not MemberPhase.HELD:
+        raise ConflictError(f"{device_id} is not held out of this rollout")
+    members = {name: one for name, one in state.members.items() if name != device_id}
+    if member.offered_at is not None:
+        members[device_id] = replace(member, phase=MemberPhase.WITHDRAWN)
+    return Step(replace(state, members=members), (Note("rollout.device_released", device_id),))
+
+
+def approve(state: RolloutState, wave: int) -> Step:
+    """Let a wave (from 1) begin. Raises ConflictError when it has begun or is approved."""
+    begun = state.wave + (state.wave_started_at is not None)
+    if state.status not in (RolloutStatus.QUEUED, RolloutStatus.RUNNING, RolloutStatus.PAUSED):
+        raise ConflictError(f"the rollout is {state.status}: there is nothing to approve")
+    if wave <= begun or wave in state.approved:
+        raise ConflictError(
+            f"wave {wave} {'has begun' if wave <= begun else 'is approved'} already"
+        )
+    approved = replace(state, approved=state.approved | {wave})
+    return Step(approved, (Note("rollout.approved", f"wave {wave}"),))
 
 
 def _set_status(

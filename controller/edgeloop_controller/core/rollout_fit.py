@@ -7,7 +7,7 @@ are alike may share them, so a large fleet costs little.
 from collections.abc import Mapping, Sequence
 
 from edgeloop_controller.core.rollout_types import DeviceView
-from edgeloop_controller.core.selector import DEVICE_KEY, Selector
+from edgeloop_controller.core.selector import Selector
 from edgeloop_protocol.admission import incompatible
 from edgeloop_protocol.manifest import Manifest
 from edgeloop_protocol.messages import Inventory
@@ -21,14 +21,14 @@ def matching(selector: Selector, views: Mapping[str, DeviceView]) -> Mapping[str
     """Those of `views` that the selector is for, by id."""
     if not selector.terms:
         return views
-    if any(term.key == DEVICE_KEY for term in selector.terms):
-        return {d.id: d for d in views.values() if selector.matches(d.id, d.labels)}
+    if not selector.asks_labels_only:
+        return {d.id: d for d in views.values() if selector.matches(d)}
     said: dict[int, bool] = {}
     found = {}
     for device in views.values():
         holds = said.get(id(device.labels))
         if holds is None:
-            holds = said[id(device.labels)] = selector.matches(device.id, device.labels)
+            holds = said[id(device.labels)] = selector.matches(device)
         if holds:
             found[device.id] = device
     return found

@@ -4,7 +4,7 @@ Invariants: a Turn starts from one state and is thrown away after `result`; it n
 state that it was given.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 from edgeloop_controller.core.rollout_fit import Unfit, by_id, matching
@@ -21,6 +21,7 @@ from edgeloop_controller.core.rollout_types import (
     Step,
     WithdrawFrom,
 )
+from edgeloop_controller.core.schedule import Chosen, Openings, UtcOffset, utc_everywhere
 from edgeloop_controller.core.selector import parse
 from edgeloop_controller.core.waves import bound, entry_order
 from edgeloop_protocol.lifecycle import RESTING, SlotState
@@ -40,6 +41,7 @@ class Turn:
         state: RolloutState,
         devices: Sequence[DeviceView] | Mapping[str, DeviceView],
         now: float,
+        utc_offset: UtcOffset = utc_everywhere,
     ) -> None:
         self.members: dict[str, Member] = dict(state.members)
         self._spec = spec
@@ -47,6 +49,8 @@ class Turn:
         self._views = by_id(devices)
         self._matching = matching(parse(spec.selector), self._views)
         self._now = now
+        self._utc_offset = utc_offset
+        self._chosen = Chosen([])
         self._effects: list[Effect] = []
         self._moved = False
         self._by_phase: dict[MemberPhase, list[Member]] | None = None
@@ -55,7 +59,7 @@ class Turn:
     def result(self) -> Step:
         # The very members that came in, where none moved: a large fleet is compared by identity.
         state = replace(self._state, members=self.members) if self._moved else self._state
-        return Step(state, tuple(self._effects))
+        return Step(state, tuple(self._effects), self._chosen.waits_until)
 
     # ---- what the devices report ----------------------------------------------------------------
 
@@ -160,7 +164,8 @@ class Turn:
         """What the current wave still has to show, in words; empty when nothing."""
         terms, started = self._spec.terms, self._state.wave_started_at
         if started is None:
-            return "waits for a device that is online and free"
+            unapproved = self._unapproved(self._state.wave)
+            return unapproved or self._chosen.kept or "waits for a device that is online and free"
         unsettled = sorted(
             m.device_id for m in self._in_phase(MemberPhase.OFFERED) if self._holds(m)
         )
@@ -170,12 +175,21 @@ class Turn:
         if not self._in_phase(MemberPhase.COMMITTED):
             return "waits for a device to commit"
         missing = self._uncompared(compared)
-        if missing and self._now < started + terms.deadline_s:
+        members = self.members.values()
+        if missing and self._now < deadline_of_wave(self._spec, started, members):
             return missing
-        committed = self._in_phase(MemberPhase.COMMITTED)
-        if self._now < soaks_since(self._spec, started, committed) + terms.soak_s:
+        if self._now < soaks_since(self._spec, started, members) + terms.soak_s:
             return f"soaks for {terms.soak_s:g} s"
-        return ""
+        if self._chosen.kept and self._places() > 0:
+            return self._chosen.kept
+        return "" if self._last_wave() else self._unapproved(self._state.wave + 1)
+
+    def _unapproved(self, wave: int) -> str:
+        """What a wave (from 0) waits for before it begins; empty: nothing."""
+        number = wave + 1
+        if number not in self._spec.terms.schedule.approve or number in self._state.approved:
+            return ""
+        return f"waits for approval of wave {number}"
 
     def _holds(self, member: Member) -> bool:
         view = self._views.get(member.device_id)
@@ -210,7 +224,13 @@ class Turn:
     def _offer(self) -> None:
         """Fill the wave's places: online devices first, in the rollout's own order."""
         places = self._places()
-        chosen = self._candidates()[:places] if places > 0 else []
+        self._chosen = Chosen([])
+        if places > 0 and not (self._state.wave_started_at is None and self._unapproved(0)):
+            openings = Openings(
+                self._spec.terms, self.members.values(), self._fit(), self._now, self._utc_offset
+            )
+            self._chosen = openings.choose(self._candidates(), places)
+        chosen = self._chosen.devices
         if chosen and self._state.wave_started_at is None:
             self._state = replace(self._state, wave_started_at=self._now)
             self._note_wave()
@@ -237,6 +257,7 @@ class Turn:
             if view.busy_with is None
             and (view.online or last)
             and (view.id not in self.members or (last and self._withdrawn(view)))
+            and not view.quarantine
         ]
         return entry_order(self._spec.id, free)
 
@@ -244,17 +265,25 @@ class Turn:
         return self.members[view.id].phase is MemberPhase.WITHDRAWN
 
     def _places(self) -> int:
-        """Places of the current wave that are not taken; never fewer than an earlier wave's."""
-        matching = len(self._fit())
+        """Places of the current wave that are not taken; never fewer than an earlier wave's.
+
+        Who holds the version counts although he matches no more: a selector may ask for the old
+        one (`model.watch<2`), or a label may have moved."""
+        exposed = {m.device_id for phase in EXPOSED for m in self._in_phase(phase)}
+        matching = len(exposed.union(view.id for view in self._fit()))
         reached = self._spec.waves[: self._state.wave + 1]
-        taken = sum(len(self._in_phase(phase)) for phase in EXPOSED)
-        return max(bound(wave, matching) for wave in reached) - taken
+        return max(bound(wave, matching) for wave in reached) - len(exposed)
 
     def _fit(self) -> list[DeviceView]:
-        """Matching devices that are not ineligible."""
+        """Matching devices that are neither ineligible, nor held out, nor in quarantine."""
         if self._fits is None:
-            unfit = {member.device_id for member in self._in_phase(MemberPhase.INELIGIBLE)}
-            self._fits = [v for name, v in self._matching.items() if name not in unfit]
+            apart = (MemberPhase.INELIGIBLE, MemberPhase.HELD)
+            out = {member.device_id for phase in apart for member in self._in_phase(phase)}
+            self._fits = [
+                view
+                for name, view in self._matching.items()
+                if name not in out and not view.quarantine
+            ]
         return self._fits
 
     # ---- small words ----------------------------------------------------------------------------
@@ -296,11 +325,19 @@ class Turn:
         return f"wave {self._state.wave + 1} of {len(self._spec.waves)}"
 
 
-def soaks_since(spec: RolloutSpec, started: float, committed: Iterable[Member]) -> float:
-    """A soak is time spent with the version: it begins with the wave's last commit. Devices that
-    trickle in cannot draw it out beyond the wave's deadline."""
-    commits = [member.settled_at or started for member in committed]
-    return min(max([started, *commits]), started + spec.terms.deadline_s)
+def deadline_of_wave(spec: RolloutSpec, started: float, members: Collection[Member]) -> float:
+    """Beyond it a wave waits for nothing that may never come. Devices that trickle in do not move
+    it; offers that the schedule spreads do."""
+    if spec.terms.schedule.spreads:
+        started = max([started, *(m.offered_at for m in members if m.offered_at is not None)])
+    return started + spec.terms.deadline_s
+
+
+def soaks_since(spec: RolloutSpec, started: float, members: Collection[Member]) -> float:
+    """A soak is time spent with the version: it begins with the wave's last commit, or with its
+    deadline."""
+    commits = [m.settled_at or started for m in members if m.phase is MemberPhase.COMMITTED]
+    return min(max([started, *commits]), deadline_of_wave(spec, started, members))
 
 
 def _runs_now(view: DeviceView, slot: str) -> str | None:

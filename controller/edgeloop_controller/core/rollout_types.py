@@ -11,12 +11,14 @@ from typing import Any, Literal, Self
 
 from pydantic import ConfigDict, Field, model_validator
 
+from edgeloop_controller.core.schedule_terms import Schedule
 from edgeloop_protocol.config import Config
 from edgeloop_protocol.manifest import Manifest
 from edgeloop_protocol.messages import Inventory, Probation, SlotReported, VersionRef
 
 
 class RolloutStatus(StrEnum):
+    QUEUED = "queued"
     RUNNING = "running"
     PAUSED = "paused"
     HALTED = "halted"
@@ -32,6 +34,7 @@ class MemberPhase(StrEnum):
     FAILED = "failed"
     WITHDRAWN = "withdrawn"
     INELIGIBLE = "ineligible"
+    HELD = "held"
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,7 @@ class RolloutTerms(Config):
     max_accuracy_drop: float = Field(default=0.02, ge=0, le=1)
     false_halt_rate: float = Field(default=0.01, gt=0, lt=1)
     probation: ProbationTerms = ProbationTerms()
+    schedule: Schedule = Schedule()
 
     @model_validator(mode="after")
     def _compares_enough(self) -> Self:
@@ -104,6 +108,8 @@ class RolloutState:
     wave_started_at: float | None
     members: Mapping[str, Member]
     verdict: str = ""
+    approved: frozenset[int] = frozenset()
+    """Waves that a person has approved, from 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +128,8 @@ class DeviceView:
     """What the slot of this rollout is assigned now."""
     busy_with: int | None
     """Another running rollout that holds the slot of this device."""
+    quarantine: str = ""
+    """Why it is in quarantine; empty: it is not."""
 
 
 @dataclass(frozen=True)
@@ -195,5 +203,7 @@ Effect = OfferTo | WithdrawFrom | Note
 class Step:
     state: RolloutState
     effects: tuple[Effect, ...]
+    waits_until: float | None = field(default=None, compare=False)
+    """When the schedule allows more, although nothing else changes; None: no time will."""
     verdicts: tuple[Verdict, ...] = field(default=(), compare=False)
     """What the gates said, where they were asked: why, not what is to be done."""

@@ -3,49 +3,78 @@
     selector := "all" | term ("," term)*
     term     := key "=" value | key "!=" value | key | "!" key
               | key "in" "(" value ("," value)* ")" | key "not" "in" "(" value ("," value)* ")"
+              | key ("<" | "<=" | ">" | ">=") value
 
-Terms are joined by "and". `device` is built in and is the device's id. As in Kubernetes, `key !=
-value` and `key not in (...)` hold too where the label is absent; `key` alone asks that it is there.
-A label named `all`, `in` or `not` cannot stand alone as a term. A value with other characters than
-letters, digits and `_.+/:@-` stands in double quotes, in which `\\` escapes `"` and itself.
+Terms are joined by "and". A key is a label, or built in (core.device_facts): `device`, `arch`,
+`online`, `quarantine`, `model.NAME` … As in Kubernetes, `key != value` and `key not in (...)` hold
+too where the key is absent; `key` alone asks that it is there, and an order (`model.watch<2.1`,
+`memory>=512MB`) too. Values stand in order as sizes where one has a unit, else as versions, part by
+part between `.`, `-`, `_` and `+`: numbers by size and after texts, and an end between the two, so
+that 2.9 < 2.10-rc1 < 2.10 < 2.10.1. A key named `all`,
+`in` or `not` cannot stand alone as a term. A value with other characters than letters, digits and
+`_.+/:@-` stands in double quotes, in which `\\` escapes `"` and itself.
 
 Invariants: pure; `parse(str(selector)) == selector`; an error names the position and the mend.
 """
 
+import operator
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from functools import lru_cache
+from typing import Any, Final, NamedTuple
 
+from edgeloop_controller.core.device_facts import Facts, is_built_in, values_of
 from edgeloop_controller.errors import SelectorError
 
-DEVICE_KEY: Final = "device"
 EVERYTHING: Final = "all"
 
 SELECTOR_MAX_CHARS: Final = 4096
 """Longer selectors are refused: a rollout keeps its selector and shows it."""
 
 _TOKEN: Final = re.compile(
-    r'\s*(?:(?P<word>[A-Za-z0-9_.+/:@-]+)|"(?P<quoted>(?:[^"\\]|\\["\\])*)"|(?P<mark>!=|[=!,()]))'
+    r'\s*(?:(?P<word>[A-Za-z0-9_.+/:@-]+)|"(?P<quoted>(?:[^"\\]|\\["\\])*)"'
+    r"|(?P<mark>!=|<=|>=|[=!,()<>]))"
 )
 _WORD: Final = re.compile(r"[A-Za-z0-9_.+/:@-]+")
 _KEYWORDS: Final = frozenset({EVERYTHING, "in", "not"})
 
+_ORDERS: Final[Mapping[str, Callable[[Any, Any], bool]]] = {
+    "<=": operator.le,
+    ">=": operator.ge,
+    "<": operator.lt,
+    ">": operator.gt,
+}
+_SIZE: Final = re.compile(r"(?P<number>[0-9]+(\.[0-9]+)?)(?P<unit>[kKMGT]i?)?B?")
+_UNITS: Final[Mapping[str, int]] = {
+    **{unit: 1000**power for power, unit in enumerate("kMGT", start=1)},
+    **{f"{unit}i": 1024**power for power, unit in enumerate("KMGT", start=1)},
+    "": 1,
+    "K": 1000,
+}
+
 
 @dataclass(frozen=True)
 class Term:
-    """`key` among `values`, or not when `negated`; empty `values` ask only whether it is there."""
+    """`key` among `values`, or not when `negated`; empty `values` ask only whether it is there.
+    With `order`, one of `<`, `<=`, `>`, `>=`, the key stands so to its one value."""
 
     key: str
     values: tuple[str, ...] = ()
     negated: bool = False
+    order: str = ""
 
-    def holds(self, labels: Mapping[str, str]) -> bool:
-        there = self.key in labels
-        found = there and (not self.values or labels[self.key] in self.values)
+    def holds(self, device: Facts) -> bool:
+        had = values_of(device, self.key)
+        if self.order:
+            compare = _ORDERS[self.order]
+            return any(compare(*_ranks(value, self.values[0])) for value in had)
+        found = bool(had) and (not self.values or any(value in self.values for value in had))
         return found != self.negated
 
     def __str__(self) -> str:
+        if self.order:
+            return f"{self.key}{self.order}{_written(self.values[0])}"
         if not self.values:
             return f"{'!' if self.negated else ''}{self.key}"
         if len(self.values) == 1:
@@ -60,10 +89,13 @@ class Selector:
 
     terms: tuple[Term, ...] = ()
 
-    def matches(self, device_id: str, labels: Mapping[str, str]) -> bool:
-        """`labels` are the effective ones; `device` always means the id."""
-        known = {**labels, DEVICE_KEY: device_id}
-        return all(term.holds(known) for term in self.terms)
+    def matches(self, device: Facts) -> bool:
+        return all(term.holds(device) for term in self.terms)
+
+    @property
+    def asks_labels_only(self) -> bool:
+        """Devices with the same labels are alike to it."""
+        return not any(is_built_in(term.key) for term in self.terms)
 
     def __str__(self) -> str:
         return ", ".join(str(term) for term in self.terms) or EVERYTHING
@@ -112,6 +144,9 @@ class _Parser:
             return Term(key, (self._value(),))
         if self._try_mark("!="):
             return Term(key, (self._value(),), negated=True)
+        for order in _ORDERS:
+            if self._try_mark(order):
+                return Term(key, (self._value(),), order=order)
         if self._try_word("in"):
             return Term(key, self._values())
         if self._try_word("not"):
@@ -190,7 +225,8 @@ def _error_at(text: str, at: int, wanted: str) -> SelectorError:
     found = repr(text[at:][:20]) if at < len(text) else "the end"
     return SelectorError(
         f"selector {text[:80]!r}: at position {at + 1} expected {wanted}, found {found}",
-        'write "all", or terms joined by commas: site=berlin, model!=x1, zone in (a, b), !spare',
+        'write "all", or terms joined by commas: site=berlin, zone in (a, b), !spare, '
+        "model.watch<2.1, memory>=512MB",
     )
 
 
@@ -199,3 +235,28 @@ def _written(value: str) -> str:
         return value
     escaped = value.replace("\\", "\\\\").replace('"', '\\"')
     return f'"{escaped}"'
+
+
+def _ranks(left: str, right: str) -> tuple[Any, Any]:
+    """Two values as what can be compared."""
+    sizes = _size(left), _size(right)
+    if None in sizes or not any(value[-1:].isalpha() for value in (left, right)):
+        return _version(left), _version(right)
+    return sizes
+
+
+@lru_cache(1024)
+def _size(value: str) -> float | None:
+    """Bytes of `512MB` or `2GiB`, and the number of one without a unit."""
+    match = _SIZE.fullmatch(value)
+    if match is None:
+        return None
+    number, unit = match["number"], match["unit"]
+    return float(str(number)) * _UNITS[str(unit or "")]
+
+
+@lru_cache(1024)
+def _version(value: str) -> tuple[tuple[bool, int, str], ...]:
+    parts = re.split(r"[.+_-]", value)
+    ranks = ((True, int(p), "") if p.isdecimal() else (False, 0, p) for p in parts)
+    return (*ranks, (True, -1, ""))

@@ -11,10 +11,8 @@ from collections.abc import Sequence
 from typing import Final
 
 from edgeloop_controller.core.rollout_types import DeviceView, Wave
+from edgeloop_controller.core.schedule_terms import WAVES_MAX
 from edgeloop_controller.errors import WaveError
-
-WAVES_MAX: Final = 32
-"""More waves than this are refused; each costs at least one soak."""
 
 _WAVE: Final = re.compile(r"(?P<count>[0-9]{1,9})|(?P<percent>[0-9]{1,3}(\.[0-9]{1,4})?)%")
 _HINT: Final = "write cumulative sizes, such as 1,25%,100%"

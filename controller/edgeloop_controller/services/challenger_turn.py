@@ -55,7 +55,7 @@ class ChallengerTurn:
             selector = selectors.parse(row.selector)
             for device_id in looked_at:
                 device = fleet[device_id]
-                if row.slot in device.slots and selector.matches(device_id, device.labels):
+                if row.slot in device.slots and selector.matches(device):
                     wants.setdefault((device_id, row.slot), row.id)
         moved = {
             key: wants.get(key) for key in has.keys() | wants if has.get(key) != wants.get(key)

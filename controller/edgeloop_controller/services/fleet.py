@@ -25,6 +25,8 @@ class KnownDevice:
     labels: Mapping[str, str]
     """The effective ones."""
     online: bool
+    quarantine: str
+    """Why it is in quarantine; empty: it is not."""
     inventory: Inventory
     has_seen_desired: bool
     """Whether what it reports was said knowing its last desired state."""
@@ -58,6 +60,7 @@ class Fleet:
                 id=row.id,
                 labels=labels_of(row.agent_labels, row.labels),
                 online=row.online,
+                quarantine=row.quarantine,
                 inventory=_inventory(row.inventory),
                 has_seen_desired=row.revision_seen >= row.desired_revision,
                 slots=slots.get(row.id, {}),

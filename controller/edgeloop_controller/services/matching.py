@@ -3,12 +3,10 @@
 from sqlalchemy.orm import Session
 
 from edgeloop_controller.core.selector import Selector
-from edgeloop_controller.store import devices
+from edgeloop_controller.services.fleet import Fleet
 
 
 def matching_ids(session: Session, selector: Selector) -> set[str]:
-    return {
-        device.id
-        for device in devices.every(session)
-        if selector.matches(device.id, devices.effective_labels(device))
-    }
+    fleet = Fleet()
+    fleet.refresh(session)
+    return {device.id for device in fleet.devices.values() if selector.matches(device)}

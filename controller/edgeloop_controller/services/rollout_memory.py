@@ -79,7 +79,7 @@ class RolloutMemory:
     def see(self, changed: Set[str], fleet: Mapping[str, KnownDevice]) -> None:
         """Devices that changed or are new."""
         for device_id in changed:
-            matches = self.selector.matches(device_id, fleet[device_id].labels)
+            matches = self.selector.matches(fleet[device_id])
             if matches != (device_id in self.matching):
                 (self.matching.add if matches else self.matching.discard)(device_id)
                 self.matching_moved += 1
@@ -154,6 +154,7 @@ class RolloutMemory:
         return DeviceView(
             id=device.id,
             labels=device.labels,
+            quarantine=device.quarantine,
             online=device.online,
             inventory=device.inventory,
             slots=device.slots,

@@ -82,6 +82,7 @@ def changed(session: Session, after: int) -> Iterator[Any]:
         select(
             Device.id,
             Device.online,
+            Device.quarantine,
             Device.revision_seen,
             Device.desired_revision,
             cast(Device.agent_labels, Text).label("agent_labels"),

@@ -79,6 +79,8 @@ class Device(Base):
     inventory: Mapped[dict[str, Any]]
     bytes_up: Mapped[int] = mapped_column(default=0)
     """MQTT payload and topic bytes received from the device."""
+    quarantine: Mapped[str] = mapped_column(Text, default="")
+    """Why nothing is rolled out to it; empty: it is in no quarantine."""
     change: Mapped[int] = mapped_column(default=0, index=True)
     """Grows when something changes that decisions are taken by (store.devices)."""
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Container, Iterable
 from typing import Final
 
 from edgeloop_controller.core import selector as selectors
+from edgeloop_controller.core.device_facts import Labelled
 from edgeloop_controller.core.waves import bound, parse_waves
 from edgeloop_protocol.messages import Ack, Desired, decode
 from edgeloop_protocol.topics import Down, parse_down_topic
@@ -163,7 +164,7 @@ class ControllerLaws:
     def _matching(self, host: ControllerHost, rollout: RolloutRow) -> list[str]:
         selector = selectors.parse(rollout.selector)
         labelled = host.record.labels()
-        return [id_ for id_, labels in labelled.items() if selector.matches(id_, labels)]
+        return [id_ for id_, labels in labelled.items() if selector.matches(Labelled(id_, labels))]
 
     def _tell(self, law: str, detail: str) -> None:
         self._breaches.tell(law, "controller", detail)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final
 
+from edgeloop_controller.core.device_facts import Labelled
 from edgeloop_controller.core.selector import parse
 from edgeloop_protocol.lifecycle import RESTING
 from edgeloop_simulators.virtual.laws.outcome import Outcome
@@ -190,7 +191,7 @@ class Recording:
         matching = tuple(
             device.id
             for device in self.devices.values()
-            if selector.matches(device.id, device.labels)
+            if selector.matches(Labelled(device.id, device.labels))
         )
         exposed = sorted(self.recorder.exposed.get(version, {}).items(), key=lambda one: one[1])
         rolled_back = {

@@ -1,0 +1,157 @@
+"""Which of the devices that a wave has places for may be offered the version now.
+
+Invariants: pure; what one schedule allows is allowed again by a second look at the same moment, so
+that nothing but time and devices moves a rollout; `waits_until` is the next moment at which time
+alone would allow more.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass
+
+from edgeloop_controller.core.rollout_types import DeviceView, Member, MemberPhase, RolloutTerms
+from edgeloop_controller.core.schedule_terms import DAY_MIN, WEEK_MIN, Hours
+
+TIMEZONE_LABEL = "timezone"
+MINUTE_S = 60.0
+_THURSDAY_MIN = 3 * DAY_MIN
+"""1970 began on one."""
+
+UtcOffset = Callable[[str, float], float]
+"""(zone, time) → seconds east of UTC there and then; 0 for a zone that is not known."""
+
+
+def utc_everywhere(_zone: str, _at: float) -> float:
+    return 0.0
+
+
+@dataclass
+class Chosen:
+    """`devices` to offer to now; `kept`, in words, is what keeps others; until when, if time ends
+    it."""
+
+    devices: list[DeviceView]
+    kept: str = ""
+    waits_until: float | None = None
+
+
+class Openings:
+    """What `terms` allow at `now`, given what is under way among `fleet`, all that it is for."""
+
+    def __init__(
+        self,
+        terms: RolloutTerms,
+        members: Iterable[Member],
+        fleet: Collection[DeviceView],
+        now: float,
+        utc_offset: UtcOffset,
+    ) -> None:
+        self._terms, self._schedule = terms, terms.schedule
+        self._members = list(members)
+        self._fleet = fleet
+        self._now = now
+        self._utc_offset = utc_offset
+        self._hours = self._schedule.hours()
+
+    def choose(self, candidates: Iterable[DeviceView], places: int) -> Chosen:
+        """At most `places` of `candidates`, in their order."""
+        starts_at = self._schedule.starts_at
+        if starts_at is not None and self._now < starts_at:
+            return Chosen([], "waits for its start", starts_at)
+        pace = _Pace(self._schedule.pace_per_min, self._members, self._now)
+        sites = self._sites()
+        chosen = Chosen([])
+        for device in candidates:
+            if len(chosen.devices) >= places:
+                break
+            if self._hours and not self._is_open(device, chosen):
+                continue
+            if len(chosen.devices) >= pace.left:
+                _keep(chosen, f"is offered to {pace}", pace.next_at)
+                break
+            if sites is not None and not sites.take(device):
+                _keep(chosen, f"waits for other devices of {sites.named(device)}", None)
+                continue
+            chosen.devices.append(device)
+        return chosen
+
+    def _is_open(self, device: DeviceView, chosen: Chosen) -> bool:
+        """Hours are for what begins at once: who is offline would begin when it comes back."""
+        if not device.online:
+            return False
+        zone = device.labels.get(TIMEZONE_LABEL, "")
+        local_min = (self._now + self._utc_offset(zone, self._now)) / MINUTE_S + _THURSDAY_MIN
+        closed_min = closed_for_min(self._hours, local_min % WEEK_MIN)
+        if closed_min:
+            _keep(chosen, "waits for maintenance hours", self._now + closed_min * MINUTE_S)
+        return not closed_min
+
+    def _sites(self) -> "_Sites | None":
+        schedule = self._schedule
+        if schedule.max_unavailable is None:
+            return None
+        label = schedule.unavailable_by
+        names = {device.id: device.labels.get(label, "") for device in self._fleet}
+        busy = Counter(
+            names[member.device_id]
+            for member in self._members
+            if member.phase is MemberPhase.OFFERED
+            and member.device_id in names
+            and self._now < (member.offered_at or self._now) + self._terms.deadline_s
+        )
+        sizes = Counter(names.values())
+        left = {name: schedule.unavailable_of(size) - busy[name] for name, size in sizes.items()}
+        return _Sites(label, left)
+
+
+class _Pace:
+    """At most `per_min` offers in any minute; below one a minute, one in so long a time."""
+
+    def __init__(self, per_min: float | None, members: Iterable[Member], now: float) -> None:
+        self._per_min = per_min
+        self.left: float = math.inf
+        self.next_at: float | None = None
+        if per_min is None:
+            return
+        span_s = MINUTE_S if per_min >= 1 else MINUTE_S / per_min
+        recent = sorted(
+            m.offered_at
+            for m in members
+            if m.offered_at is not None and m.offered_at > now - span_s
+        )
+        self.left = max(0, max(1, int(per_min)) - len(recent))
+        self.next_at = (recent[0] if recent else now) + span_s
+
+    def __str__(self) -> str:
+        return f"{self._per_min:g} devices a minute"
+
+
+@dataclass
+class _Sites:
+    label: str
+    left: dict[str, int]
+
+    def take(self, device: DeviceView) -> bool:
+        name = device.labels.get(self.label, "")
+        if self.left.get(name, 1) <= 0:
+            return False
+        self.left[name] = self.left.get(name, 1) - 1
+        return True
+
+    def named(self, device: DeviceView) -> str:
+        name = device.labels.get(self.label, "")
+        return f"{self.label} {name}" if name else f"no {self.label}"
+
+
+def closed_for_min(hours: Collection[Hours], week_min: float) -> float:
+    """Minutes until the next of them begins; 0 within them."""
+    if any((week_min - one.start_min) % WEEK_MIN < one.length_min for one in hours):
+        return 0.0
+    return min((one.start_min - week_min) % WEEK_MIN for one in hours)
+
+
+def _keep(chosen: Chosen, why: str, until: float | None) -> None:
+    chosen.kept = chosen.kept or why
+    if until is not None:
+        chosen.waits_until = min(until, chosen.waits_until or until)
