@@ -27,7 +27,7 @@ to stop. Pure: no clock, no IO, no database.
     committed  halt                                                       withdrawn
     withdrawn  the last wave (or done) has a place for it                 offered
     any        hold()                                                     held; it goes back
-    held       release()                                                  - or withdrawn
+    held       release()                                                  - (a candidate again)
 
 A wave shows what it must: no gate halts; somebody committed; no offered member is unsettled within
 its own deadline (in the last wave: no online one); `soak_s` since its last commit; `min_compared`
@@ -224,8 +224,6 @@ def release(state: RolloutState, device_id: str) -> Step:
     if member is None or member.phase is not MemberPhase.HELD:
         raise ConflictError(f"{device_id} is not held out of this rollout")
     members = {name: one for name, one in state.members.items() if name != device_id}
-    if member.offered_at is not None:
-        members[device_id] = replace(member, phase=MemberPhase.WITHDRAWN)
     return Step(replace(state, members=members), (Note("rollout.device_released", device_id),))
 
 

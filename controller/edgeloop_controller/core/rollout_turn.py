@@ -343,9 +343,11 @@ def soaks_since(spec: RolloutSpec, started: float, members: Collection[Member]) 
 def _runs_now(view: DeviceView, slot: str) -> str | None:
     """What the device goes back to: what it runs when at rest, else what it is assigned.
 
-    Not simply the assignment: a device that refused what it was assigned runs the one before.
+    Not simply the assignment: a device that refused what it was assigned runs the one before. But
+    one that has not seen its assignment yet may be on its way back from this very version.
     """
     reported = view.slots.get(slot)
-    if reported is not None and reported.champion is not None and reported.state in RESTING:
+    at_rest = reported is not None and reported.state in RESTING and view.has_seen_offer
+    if at_rest and reported is not None and reported.champion is not None:
         return reported.champion.manifest_digest
     return view.assigned_digest

@@ -15,7 +15,8 @@ from edgeloop_controller.core.schedule_terms import DAY_MIN, WEEK_MIN, Hours
 
 TIMEZONE_LABEL = "timezone"
 MINUTE_S = 60.0
-_THURSDAY_MIN = 3 * DAY_MIN
+WEEK_S = WEEK_MIN * MINUTE_S
+_THURSDAY_S = 3 * DAY_MIN * MINUTE_S
 """1970 began on one."""
 
 UtcOffset = Callable[[str, float], float]
@@ -81,11 +82,11 @@ class Openings:
         if not device.online:
             return False
         zone = device.labels.get(TIMEZONE_LABEL, "")
-        local_min = (self._now + self._utc_offset(zone, self._now)) / MINUTE_S + _THURSDAY_MIN
-        closed_min = closed_for_min(self._hours, local_min % WEEK_MIN)
-        if closed_min:
-            _keep(chosen, "waits for maintenance hours", self._now + closed_min * MINUTE_S)
-        return not closed_min
+        local_s = self._now + self._utc_offset(zone, self._now) + _THURSDAY_S
+        closed_s = closed_for_s(self._hours, local_s % WEEK_S)
+        if closed_s:
+            _keep(chosen, "waits for maintenance hours", self._now + closed_s)
+        return not closed_s
 
     def _sites(self) -> "_Sites | None":
         schedule = self._schedule
@@ -144,11 +145,12 @@ class _Sites:
         return f"{self.label} {name}" if name else f"no {self.label}"
 
 
-def closed_for_min(hours: Collection[Hours], week_min: float) -> float:
-    """Minutes until the next of them begins; 0 within them."""
-    if any((week_min - one.start_min) % WEEK_MIN < one.length_min for one in hours):
+def closed_for_s(hours: Collection[Hours], week_s: float) -> float:
+    """Seconds from one of the week until the next hours begin; 0 within them."""
+    spans = [(one.start_min * MINUTE_S, one.length_min * MINUTE_S) for one in hours]
+    if any((week_s - start_s) % WEEK_S < length_s for start_s, length_s in spans):
         return 0.0
-    return min((one.start_min - week_min) % WEEK_MIN for one in hours)
+    return min((start_s - week_s) % WEEK_S for start_s, _ in spans)
 
 
 def _keep(chosen: Chosen, why: str, until: float | None) -> None:

@@ -16,7 +16,7 @@ from edgeloop_controller.core.rollout_types import (
     MemberPhase,
     RolloutTerms,
 )
-from edgeloop_controller.core.schedule import Chosen, Openings, closed_for_min, utc_everywhere
+from edgeloop_controller.core.schedule import WEEK_S, Chosen, Openings, closed_for_s, utc_everywhere
 from edgeloop_controller.core.schedule_terms import WEEK_MIN, Hours, Schedule, parse_hours
 
 MONDAY = datetime(2026, 11, 30, tzinfo=UTC).timestamp()
@@ -164,9 +164,9 @@ windows = st.lists(
 )
 
 
-@given(windows, st.integers(0, WEEK_MIN - 1))
-def test_hours_begin_when_they_were_said_to(hours: list[Hours], minute: int) -> None:
-    closed = closed_for_min(hours, minute)
-    assert closed_for_min(hours, (minute + closed) % WEEK_MIN) == 0
+@given(windows, st.integers(0, int(WEEK_S) - 1))
+def test_hours_begin_when_they_were_said_to(hours: list[Hours], second: int) -> None:
+    closed = closed_for_s(hours, second)
+    assert closed_for_s(hours, (second + closed) % WEEK_S) == 0
     if closed:
-        assert closed_for_min(hours, (minute + closed - 1) % WEEK_MIN) == 1
+        assert closed_for_s(hours, (second + closed - 1) % WEEK_S) == 1
