@@ -97,13 +97,14 @@ __all__ = [
     "release",
     "resume",
     "roll_back",
+    "start",
     "step",
 ]
 
 
-def initial_state() -> RolloutState:
-    """A rollout that was just asked for: running, before its first wave, nobody offered."""
-    return RolloutState(RolloutStatus.RUNNING, wave=0, wave_started_at=None, members={})
+def initial_state(status: RolloutStatus = RolloutStatus.RUNNING) -> RolloutState:
+    """A rollout that was just asked for: running or queued, before its first wave."""
+    return RolloutState(status, wave=0, wave_started_at=None, members={})
 
 
 def step(
@@ -227,7 +228,12 @@ def release(state: RolloutState, device_id: str) -> Step:
     return Step(replace(state, members=members), (Note("rollout.device_released", device_id),))
 
 
-def approve(state: RolloutState, wave: int) -> Step:
+def start(state: RolloutState) -> Step:
+    """From the queue. Raises ConflictError unless queued."""
+    return _set_status(state, (RolloutStatus.QUEUED,), RolloutStatus.RUNNING, "rollout.dequeued")
+
+
+def approve(state: RolloutState, wave: int, by: str) -> Step:
     """Let a wave (from 1) begin. Raises ConflictError when it has begun or is approved."""
     begun = state.wave + (state.wave_started_at is not None)
     if state.status not in (RolloutStatus.QUEUED, RolloutStatus.RUNNING, RolloutStatus.PAUSED):
@@ -237,7 +243,7 @@ def approve(state: RolloutState, wave: int) -> Step:
             f"wave {wave} {'has begun' if wave <= begun else 'is approved'} already"
         )
     approved = replace(state, approved=state.approved | {wave})
-    return Step(approved, (Note("rollout.approved", f"wave {wave}"),))
+    return Step(approved, (Note("rollout.approved", f"wave {wave}, by {by}"),))
 
 
 def _set_status(

@@ -16,6 +16,8 @@ from edgeloop_controller.core.schedule_terms import DAY_MIN, WEEK_MIN, Hours
 TIMEZONE_LABEL = "timezone"
 MINUTE_S = 60.0
 WEEK_S = WEEK_MIN * MINUTE_S
+EARLY_S = 1e-6
+"""A time that was computed may fall so much short of the one that it stands for."""
 _THURSDAY_S = 3 * DAY_MIN * MINUTE_S
 """1970 began on one."""
 
@@ -119,7 +121,7 @@ class _Pace:
         recent = sorted(
             m.offered_at
             for m in members
-            if m.offered_at is not None and m.offered_at > now - span_s
+            if m.offered_at is not None and m.offered_at > now - span_s + EARLY_S
         )
         self.left = max(0, max(1, int(per_min)) - len(recent))
         self.next_at = (recent[0] if recent else now) + span_s
@@ -150,7 +152,8 @@ def closed_for_s(hours: Collection[Hours], week_s: float) -> float:
     spans = [(one.start_min * MINUTE_S, one.length_min * MINUTE_S) for one in hours]
     if any((week_s - start_s) % WEEK_S < length_s for start_s, length_s in spans):
         return 0.0
-    return min((start_s - week_s) % WEEK_S for start_s, _ in spans)
+    closed_s = min((start_s - week_s) % WEEK_S for start_s, _ in spans)
+    return closed_s if closed_s > EARLY_S else 0.0
 
 
 def _keep(chosen: Chosen, why: str, until: float | None) -> None:

@@ -112,7 +112,7 @@ class Patches:
     def _wanted(self, session: Session) -> tuple[Version, Version] | None:
         """(base, new) of a pair that was not tried."""
         all_versions = versions.every(session)
-        active = [r.manifest_digest for r in rollouts.with_status(session, rollouts.ACTIVE)]
+        active = [r.manifest_digest for r in rollouts.with_status(session, rollouts.UNFINISHED)]
         considered = (len(all_versions), tuple(active))
         now = self._clock.monotonic()
         if considered == self._considered and now - self._considered_at < RECONSIDER_S:

@@ -7,12 +7,13 @@ the transaction that decides.
 """
 
 import logging
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from typing import Final
 
 from sqlalchemy.orm import Session
 
-from edgeloop_controller.core.rollout import Evidence, RolloutSpec, RolloutStatus, step
+from edgeloop_controller.core.rollout import Evidence, RolloutSpec, RolloutStatus, start, step
+from edgeloop_controller.core.rollout_queue import Claim, startable
 from edgeloop_controller.core.waves import parse_waves
 from edgeloop_controller.services.apply_step import apply_step
 from edgeloop_controller.services.challenger_turn import ChallengerTurn
@@ -22,6 +23,7 @@ from edgeloop_controller.services.fleet import Fleet
 from edgeloop_controller.services.registry import Registry
 from edgeloop_controller.services.rollout_memory import Judged, RolloutMemory
 from edgeloop_controller.services.silence import Silence
+from edgeloop_controller.services.timezones import utc_offset
 from edgeloop_controller.services.unheard import Unheard
 from edgeloop_controller.store import rollouts
 from edgeloop_controller.store.engine import Database
@@ -30,7 +32,7 @@ from edgeloop_protocol.clock import Clock
 
 logger = logging.getLogger(__name__)
 
-LOOKED_AT: Final = (*rollouts.ACTIVE, RolloutStatus.DONE.value)
+LOOKED_AT: Final = (*rollouts.UNFINISHED, RolloutStatus.DONE.value)
 
 
 class Reconciler:
@@ -60,6 +62,7 @@ class Reconciler:
 
     def tick(self) -> None:
         self._silence.notice()
+        self._guarded("queued rollouts", self._start_queued)
         for rollout_id in self._due():
             try:
                 touched = self._turn(rollout_id)
@@ -69,14 +72,35 @@ class Reconciler:
                 continue
             self._failures.worked(f"rollout {rollout_id}")
             self._publisher.publish(touched)
-        try:
-            self._challenge()
-        except Exception:
-            self._failures.failed("challengers")
-        else:
-            self._failures.worked("challengers")
+        self._guarded("challengers", self._challenge)
         self._publisher.say_again()
         self._unheard.ask_again()
+
+    def _guarded(self, what: str, work: Callable[[], None]) -> None:
+        try:
+            work()
+        except Exception:
+            self._failures.failed(what)
+        else:
+            self._failures.worked(what)
+
+    def _start_queued(self) -> None:
+        with self._database.reading() as session:
+            if not rollouts.with_status(session, (RolloutStatus.QUEUED.value,)):
+                return
+        with self._database.writing() as session:
+            found = self._look(session)[::-1]
+            queued = [self._claim(session, r) for r in found if r.status == RolloutStatus.QUEUED]
+            active = [self._claim(session, r) for r in found if r.status in rollouts.ACTIVE]
+            for rollout_id in startable(queued, active):
+                rollout = rollouts.require(session, rollout_id)
+                before = rollouts.state_of(session, rollout)
+                apply_step(session, rollout, before, start(before), self._clock.wall())
+
+    def _claim(self, session: Session, rollout: Rollout) -> Claim:
+        memory = self._memory(rollout)
+        devices = memory.matching | memory.holds(session, rollout)
+        return Claim(rollout.id, rollout.slot, rollout.selector, devices)
 
     def _challenge(self) -> None:
         """Give challengers to the devices that are to have them, and take them from the others."""
@@ -99,10 +123,16 @@ class Reconciler:
         now = self._clock.wall()
         with self._database.reading() as session:
             found = self._look(session)
-            active = {r.id for r in found if r.status in rollouts.ACTIVE}
-            kept = active | self._excluded(found).keys()
+            unfinished = {r.id for r in found if r.status in rollouts.UNFINISHED}
+            kept = unfinished | self._excluded(found).keys()
             self._memories = {k: memory for k, memory in self._memories.items() if k in kept}
-            due = [r for r in found if r.id in kept and not self._rests(session, r, found, now)]
+            due = [
+                r
+                for r in found
+                if r.id in kept
+                and r.status != RolloutStatus.QUEUED
+                and not self._rests(session, r, found, now)
+            ]
         return [r.id for r in sorted(due, key=lambda r: r.status not in rollouts.ACTIVE)]
 
     def _turn(self, rollout_id: int) -> set[str]:
@@ -119,7 +149,7 @@ class Reconciler:
             seen = (
                 memory.evidence.of_members(state.members, self._registry) if active else Evidence()
             )
-            result = step(spec, state, memory.views, seen, now)
+            result = step(spec, state, memory.views, seen, now, utc_offset)
             rests = not result.effects and result.state == state
             touched = set() if rests else apply_step(session, rollout, state, result, now)
         memory.stepped(spec, result, rollout.change, now)

@@ -140,7 +140,9 @@ class RolloutMemory:
         rests = self._state is not None and not result.effects and result.state == self._state
         if not rests:
             self._put(result.state, change)
-        self._rest = _Rest(now, asks_again_at(spec, result.state, now)) if rests else None
+        times = [asks_again_at(spec, result.state, now), result.waits_until]
+        until = min((time for time in times if time is not None), default=None)
+        self._rest = _Rest(now, until) if rests else None
 
     def _put(self, state: RolloutState, change: int) -> None:
         self._state, self._change, self._holds = state, change, None

@@ -1,27 +1,38 @@
-"""Rollouts as people handle them: start, pause, resume, abort.
+"""Rollouts as people handle them: start, pause, resume, abort, approve, hold out, roll back.
 
 Invariants: two active rollouts never share a slot of a device; what is refused changes nothing.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 
 from pydantic import TypeAdapter, ValidationError
 from sqlalchemy.orm import Session
 
 from edgeloop_controller.core import rollout as engine
 from edgeloop_controller.core import selector as selectors
-from edgeloop_controller.core.rollout import RolloutState, RolloutTerms, Step
+from edgeloop_controller.core.rollout import RolloutState, RolloutStatus, RolloutTerms, Step
+from edgeloop_controller.core.rollout_queue import Claim
 from edgeloop_controller.core.waves import parse_waves
 from edgeloop_controller.errors import ConflictError, NotFoundError, RefusedInputError
 from edgeloop_controller.services.apply_step import apply_step
 from edgeloop_controller.services.desired import DesiredPublisher
 from edgeloop_controller.services.matching import matching_ids
-from edgeloop_controller.store import events, rollouts, versions
+from edgeloop_controller.store import devices, events, rollouts, versions
 from edgeloop_controller.store.engine import Database
 from edgeloop_controller.store.tables import Rollout, Version
 from edgeloop_protocol.clock import Clock
 from edgeloop_protocol.messages import Name
+
+
+class IfBusy(StrEnum):
+    """What becomes of a rollout that overlaps an unfinished one on its slot."""
+
+    REFUSE = "refuse"
+    QUEUE = "queue"
+    PREEMPT = "preempt"
+    """The active ones are aborted: devices that committed keep what they have."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +44,7 @@ class RolloutRequest:
     terms: RolloutTerms
     slot: str = "main"
     allow_empty: bool = False
+    if_busy: IfBusy = IfBusy.REFUSE
     training_run_id: int | None = None
 
 
@@ -48,9 +60,9 @@ class Rollouts:
         Raises NotFoundError, SelectorError, WaveError, RefusedInputError or ConflictError.
         """
         selector = selectors.parse(request.selector)
-        parse_waves(",".join(request.waves))
-        _check_slot(request.slot)
+        check_request(request)
         now = self._clock.wall()
+        touched: set[str] = set()
         with self._database.writing() as session:
             version = versions.require(session, request.name, request.version)
             matching = matching_ids(session, selector)
@@ -60,8 +72,21 @@ class Rollouts:
                     hint="see `edgeloop device list` for ids and labels, or pass --allow-empty "
                     "for devices that are yet to come",
                 )
-            _refuse_overlap(session, request, matching)
-            rollout = _new_row(version, request, now)
+            claim = Claim(0, request.slot, request.selector, matching)
+            busy = overlapping(session, claim)
+            if busy and request.if_busy is IfBusy.REFUSE:
+                raise _overlap_error(busy, claim)
+            if request.if_busy is IfBusy.PREEMPT:
+                reason = f"preempted by {version.name}@{version.version}"
+                for other in busy:
+                    touched |= self._write(
+                        session,
+                        rollouts.require(session, other.rollout_id),
+                        lambda state: engine.abort(state, reason, now),
+                    )
+            waits = bool(busy) and request.if_busy is IfBusy.QUEUE
+            status = RolloutStatus.QUEUED if waits else RolloutStatus.RUNNING
+            rollout = _new_row(version, request, status, now)
             session.add(rollout)
             session.flush()
             data = {
@@ -70,8 +95,11 @@ class Rollouts:
                 "waves": list(request.waves),
                 "devices": len(matching),
             }
-            events.add(session, now, "rollout.started", f"{version.name}@{version.version}", data)
-            return rollout.id
+            kind = "rollout.queued" if waits else "rollout.started"
+            events.add(session, now, kind, f"{version.name}@{version.version}", data)
+            rollout_id = rollout.id
+        self._desired.publish(touched)
+        return rollout_id
 
     def pause(self, rollout_id: int) -> None:
         """Raises NotFoundError or ConflictError."""
@@ -86,12 +114,102 @@ class Rollouts:
         now = self._clock.wall()
         self._change(rollout_id, lambda state: engine.abort(state, reason, now))
 
-    def _change(self, rollout_id: int, change: Callable[[RolloutState], Step]) -> None:
+    def approve(self, rollout_id: int, wave: int | None, by: str) -> int:
+        """Let a wave begin, by default the next one that waits for it; which it was. Raises
+        NotFoundError, RefusedInputError or ConflictError."""
+        now = self._clock.wall()
         with self._database.writing() as session:
             rollout = rollouts.require(session, rollout_id)
-            before = rollouts.state_of(session, rollout)
-            touched = apply_step(session, rollout, before, change(before), self._clock.wall())
+            chosen = _wave_to_approve(rollout, wave)
+            touched = self._write(session, rollout, lambda s: engine.approve(s, chosen, by))
+            rollout.approvals = {**rollout.approvals, str(chosen): {"by": by, "at": now}}
         self._desired.publish(touched)
+        return chosen
+
+    def hold(self, rollout_id: int, device_id: str, reason: str) -> None:
+        """Keep a device out. Raises NotFoundError or ConflictError."""
+        now = self._clock.wall()
+        self._change(
+            rollout_id, lambda s: engine.hold(s, device_id, reason, now), device_id=device_id
+        )
+
+    def release(self, rollout_id: int, device_id: str) -> None:
+        """Let it take part again. Raises NotFoundError or ConflictError."""
+        self._change(rollout_id, lambda state: engine.release(state, device_id))
+
+    def roll_back(self, rollout_id: int, to: tuple[str, str] | None, reason: str) -> None:
+        """Halt it and take its version from all that have it, for what each had before or for the
+        version `to` (name, version). Raises NotFoundError or ConflictError."""
+        now = self._clock.wall()
+        with self._database.writing() as session:
+            rollout = rollouts.require(session, rollout_id)
+            digest = versions.require(session, *to).manifest_digest if to else None
+            if digest == rollout.manifest_digest:
+                raise ConflictError(
+                    "that is the version that the rollout brought", hint="name another one"
+                )
+            touched = self._write(
+                session, rollout, lambda s: engine.roll_back(s, digest, reason, now)
+            )
+        self._desired.publish(touched)
+
+    def _change(
+        self, rollout_id: int, change: Callable[[RolloutState], Step], device_id: str | None = None
+    ) -> None:
+        with self._database.writing() as session:
+            if device_id is not None:
+                devices.require(session, device_id)
+            touched = self._write(session, rollouts.require(session, rollout_id), change)
+        self._desired.publish(touched)
+
+    def _write(
+        self, session: Session, rollout: Rollout, change: Callable[[RolloutState], Step]
+    ) -> set[str]:
+        before = rollouts.state_of(session, rollout)
+        return apply_step(session, rollout, before, change(before), self._clock.wall())
+
+
+def check_request(request: RolloutRequest) -> None:
+    """Raises SelectorError, WaveError or RefusedInputError."""
+    selectors.parse(request.selector)
+    waves = parse_waves(",".join(request.waves))
+    _check_slot(request.slot)
+    beyond = [number for number in request.terms.schedule.approve if number > len(waves)]
+    if beyond:
+        raise RefusedInputError(
+            f"wave {beyond[0]} is to be approved; there are {len(waves)}",
+            hint=f"waves {', '.join(request.waves)} are numbered from 1",
+        )
+
+
+def overlapping(session: Session, claim: Claim) -> list[Claim]:
+    """Unfinished rollouts that want the same slot of the same devices."""
+    claims = [
+        Claim(
+            other.id,
+            other.slot,
+            other.selector,
+            matching_ids(session, selectors.parse(other.selector))
+            | rollouts.members_of(session, other.id).keys(),
+        )
+        for other in rollouts.with_status(session, rollouts.UNFINISHED)
+        if other.slot == claim.slot
+    ]
+    return [other for other in claims if other.overlaps(claim)]
+
+
+def _wave_to_approve(rollout: Rollout, wave: int | None) -> int:
+    asked = rollouts.terms_of(rollout).schedule.approve
+    if wave is not None:
+        if wave not in asked:
+            waits = f"waves {', '.join(map(str, asked))} do" if asked else "no wave of it does"
+            raise RefusedInputError(f"wave {wave} waits for no approval", hint=waits)
+        return wave
+    begun = rollout.wave + (rollout.wave_started_at is not None)
+    open_ = [number for number in asked if number > begun and str(number) not in rollout.approvals]
+    if not open_:
+        raise ConflictError(f"rollout {rollout.id} waits for no approval")
+    return open_[0]
 
 
 def _check_slot(slot: str) -> None:
@@ -104,23 +222,22 @@ def _check_slot(slot: str) -> None:
         ) from error
 
 
-def _refuse_overlap(session: Session, request: RolloutRequest, matching: set[str]) -> None:
-    for other in rollouts.with_status(session, rollouts.ACTIVE):
-        if other.slot != request.slot:
-            continue
-        theirs = matching_ids(session, selectors.parse(other.selector))
-        shared = sorted(matching & (theirs | set(rollouts.members_of(session, other.id))))
-        if shared or other.selector == request.selector:
-            named = ", ".join(shared[:3]) + (", …" if len(shared) > 3 else "")
-            raise ConflictError(
-                f"rollout {other.id} is {other.status} on slot {other.slot}"
-                + (f" with {len(shared)} of the same devices ({named})" if shared else ""),
-                hint=f"wait for it, or `edgeloop rollout abort {other.id}`, or narrow the selector",
-            )
+def _overlap_error(busy: Sequence[Claim], claim: Claim) -> ConflictError:
+    shared: Collection[str] = sorted(busy[0].shared(claim))
+    named = ", ".join(sorted(shared)[:3]) + (", …" if len(shared) > 3 else "")
+    first = busy[0].rollout_id
+    return ConflictError(
+        f"rollout {first} is not over on slot {claim.slot}"
+        + (f", with {len(shared)} of the same devices ({named})" if shared else ""),
+        hint="wait for it with --queue, end it with --preempt or "
+        f"`edgeloop rollout abort {first}`, or narrow the selector",
+    )
 
 
-def _new_row(version: Version, request: RolloutRequest, now: float) -> Rollout:
-    state = engine.initial_state()
+def _new_row(
+    version: Version, request: RolloutRequest, status: RolloutStatus, now: float
+) -> Rollout:
+    state = engine.initial_state(status)
     return Rollout(
         manifest_digest=version.manifest_digest,
         slot=request.slot,

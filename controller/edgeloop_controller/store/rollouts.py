@@ -24,6 +24,7 @@ from edgeloop_controller.store.tables import (
 )
 
 ACTIVE: Final = (RolloutStatus.RUNNING.value, RolloutStatus.PAUSED.value)
+UNFINISHED: Final = (RolloutStatus.QUEUED.value, *ACTIVE)
 
 
 def require(session: Session, rollout_id: int) -> Rollout:
@@ -54,7 +55,7 @@ def of_run(session: Session, run_id: int) -> Rollout | None:
 
 def active_of_run(session: Session, run_id: int) -> bool:
     rollout = of_run(session, run_id)
-    return rollout is not None and rollout.status in ACTIVE
+    return rollout is not None and rollout.status in UNFINISHED
 
 
 def members_of(session: Session, rollout_id: int) -> dict[str, RolloutMember]:
@@ -128,6 +129,7 @@ def state_of(session: Session, rollout: Rollout) -> RolloutState:
         wave_started_at=rollout.wave_started_at,
         members=members,
         verdict=rollout.verdict,
+        approved=frozenset(map(int, rollout.approvals)),
     )
 
 
@@ -135,13 +137,13 @@ def save_state(
     session: Session, rollout: Rollout, before: RolloutState, state: RolloutState, now: float
 ) -> None:
     """Write what changed since `before`, which the database holds; `ended_at` is set when the
-    status leaves running and paused."""
+    status leaves queued, running and paused."""
     rollout.status = state.status.value
     rollout.wave = state.wave
     rollout.wave_started_at = state.wave_started_at
     rollout.verdict = state.verdict
     rollout.change += 1
-    if rollout.ended_at is None and rollout.status not in ACTIVE:
+    if rollout.ended_at is None and rollout.status not in UNFINISHED:
         rollout.ended_at = now
     session.flush()
     known = before.members

@@ -154,6 +154,8 @@ class Rollout(Base):
     ended_at: Mapped[float | None]
     verdict: Mapped[str] = mapped_column(Text, default="")
     training_run_id: Mapped[int | None] = mapped_column(ForeignKey("training_runs.id"))
+    approvals: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    """Wave, from 1 → by whom and when it was approved."""
     change: Mapped[int] = mapped_column(default=0)
     """Grows whenever the rollout or its members are written."""
 

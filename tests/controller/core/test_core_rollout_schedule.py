@@ -108,26 +108,26 @@ def test_a_wave_waits_for_its_approval() -> None:
     fleet = scheduled(4, "1,100%", approve=[2, 1])
     assert offered(fleet.turn()) == []
     assert fleet.state.verdict == "wave 1 of 2 waits for approval of wave 1"
-    fleet.apply(approve(fleet.state, 1))
+    fleet.apply(approve(fleet.state, 1, "ada"))
     (canary,) = offered(fleet.turn())
     fleet.commit(canary)
     fleet.turn()
     fleet.turn(11)
     assert fleet.state.verdict == "wave 1 of 2 waits for approval of wave 2"
     assert asks_again_at(fleet.spec, fleet.state, fleet.now + 1e4) is None
-    fleet.apply(approve(fleet.state, 2))
+    fleet.apply(approve(fleet.state, 2, "ada"))
     assert len(offered(fleet.turn())) == 3
     with pytest.raises(ConflictError, match="wave 2 has begun already"):
-        approve(fleet.state, 2)
+        approve(fleet.state, 2, "ada")
 
 
 def test_what_cannot_be_approved() -> None:
     fleet = scheduled(2, "1,100%", approve=[2])
-    approved = approve(fleet.state, 2).state
+    approved = approve(fleet.state, 2, "ada").state
     with pytest.raises(ConflictError, match="is approved already"):
-        approve(approved, 2)
+        approve(approved, 2, "ada")
     with pytest.raises(ConflictError, match="nothing to approve"):
-        approve(abort(fleet.state, "no", 0.0).state, 2)
+        approve(abort(fleet.state, "no", 0.0).state, 2, "ada")
 
 
 def test_a_device_in_quarantine_is_neither_offered_nor_counted() -> None:
@@ -239,7 +239,7 @@ def happen(fleet: Fleet, event: str, number: int) -> None:
         elif event == "release":
             fleet.apply(release(fleet.state, name))
         elif event == "approve":
-            fleet.apply(approve(fleet.state, 1 + number % 3))
+            fleet.apply(approve(fleet.state, 1 + number % 3, "ada"))
     except ConflictError:
         pass
 
