@@ -56,6 +56,9 @@ class Client:
     def post(self, path: str, body: Any = None) -> Any:
         return self._call("POST", path, json=body).json()
 
+    def put(self, path: str, body: Any) -> Any:
+        return self._call("PUT", path, json=body).json()
+
     def patch(self, path: str, body: Any) -> Any:
         return self._call("PATCH", path, json=body).json()
 

@@ -24,6 +24,7 @@ from edgeloop_controller.services.inbox import Inbox
 from edgeloop_controller.services.ingest import Ingest
 from edgeloop_controller.services.labelling import Labelling
 from edgeloop_controller.services.patches import Patches
+from edgeloop_controller.services.planning import Planning
 from edgeloop_controller.services.publishing import Publishing
 from edgeloop_controller.services.reconcile import Reconciler
 from edgeloop_controller.services.registry import Registry
@@ -122,6 +123,7 @@ def build(
         desired=desired,
         publishing=publishing,
         rollouts=rollouts,
+        planning=Planning(database, registry, patches, clock),
         challengers=Challengers(database, clock),
         drift_watch=DriftWatch(database, registry, clock, config.drift),
         labelling=Labelling(database, registry, clock),

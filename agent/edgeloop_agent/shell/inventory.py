@@ -44,10 +44,12 @@ class DeviceInventory:
         self._sensors = sensors
         self._patch_formats = patch_formats
         self._runtimes = _runtimes(state_dir)
+        # Read once: whoever reads metadata again and again keeps something of it each time.
+        self._version = _version_of("edgeloop-agent") or "unknown"
 
     def __call__(self) -> Inventory:
         return Inventory(
-            agent_version=_version_of("edgeloop-agent") or "unknown",
+            agent_version=self._version,
             architecture=platform.machine(),
             python=platform.python_version(),
             runtimes=self._runtimes,

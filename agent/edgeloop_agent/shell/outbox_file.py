@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 
 FILE_NAME: Final = "outbox.sqlite"
 CACHE_KIB: Final = 256
-"""Of pages that SQLite keeps in memory; 2,000 by default, which it takes piece by piece for good."""
+"""Of pages that SQLite keeps in memory; by default it comes to keep 2,000."""
 
 
 def new_epoch() -> str:

@@ -15,6 +15,7 @@ from edgeloop_controller.services.drift_watch import DriftWatch
 from edgeloop_controller.services.inbox import Inbox
 from edgeloop_controller.services.ingest import Ingest
 from edgeloop_controller.services.labelling import Labelling
+from edgeloop_controller.services.planning import Planning
 from edgeloop_controller.services.publishing import Publishing
 from edgeloop_controller.services.registry import Registry
 from edgeloop_controller.services.retrain import Retraining
@@ -39,6 +40,7 @@ class Services:
     desired: DesiredPublisher
     publishing: Publishing
     rollouts: Rollouts
+    planning: Planning
     challengers: Challengers
     drift_watch: DriftWatch
     labelling: Labelling

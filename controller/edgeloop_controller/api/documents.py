@@ -8,7 +8,7 @@ from typing import Annotated, Any, Generic, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field
 
 from edgeloop_controller.services.diagnosis import TIMEOUT_S_DEFAULT, TIMEOUT_S_MAX
-from edgeloop_protocol.limits import CAPTURE_EXAMPLES_MAX, REQUEST_LINES_MAX
+from edgeloop_protocol.limits import CAPTURE_EXAMPLES_MAX, REQUEST_LINES_MAX, TEXT_MAX_CHARS
 from edgeloop_protocol.manifest import Manifest
 from edgeloop_protocol.messages import Ask, Inventory, Name, Refusal, VersionRef
 
@@ -100,6 +100,13 @@ class PublishedVersion(VersionDetail):
     created: bool = Field(description="false: the same was published before")
 
 
+class QuarantineRequest(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    reason: Annotated[str, Field(max_length=TEXT_MAX_CHARS)] = Field(
+        description="why nothing is rolled out to it; empty: it is let out again"
+    )
+
+
 class SlotDocument(Document):
     slot: str
     state: str
@@ -118,6 +125,7 @@ class SlotDocument(Document):
 class DeviceSummary(Document):
     id: str
     online: bool
+    quarantine: str = Field(description="why it is in quarantine; empty: it is not")
     labels: dict[str, str] = Field(description="the effective ones")
     first_seen_at: float
     last_seen_at: float

@@ -6,7 +6,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from edgeloop_controller.api.documents import Document
 from edgeloop_controller.core.rollout import RolloutTerms
-from edgeloop_protocol.limits import TEXT_MAX_CHARS
+from edgeloop_controller.services.planning import INSTALL_S_DEFAULT
+from edgeloop_controller.services.rollouts import IfBusy
+from edgeloop_protocol.limits import NAME_MAX_CHARS, TEXT_MAX_CHARS
 from edgeloop_protocol.messages import Name
 
 
@@ -18,6 +20,7 @@ class RolloutStart(BaseModel):
     waves: Annotated[list[str], Field(min_length=1, max_length=32)] = ["1", "25%", "100%"]
     slot: Name = "main"
     allow_empty: bool = False
+    if_busy: IfBusy = IfBusy.REFUSE
     terms: RolloutTerms = RolloutTerms()
 
 
@@ -26,12 +29,72 @@ class AbortRequest(BaseModel):
     reason: Annotated[str, Field(max_length=TEXT_MAX_CHARS)] = "aborted by hand"
 
 
+class RolloutPlanRequest(RolloutStart):
+    install_s: Annotated[float, Field(gt=0, le=86_400)] = INSTALL_S_DEFAULT
+
+
+class ReasonRequest(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    reason: Annotated[str, Field(min_length=1, max_length=TEXT_MAX_CHARS)]
+
+
+class RollBackRequest(ReasonRequest):
+    to: str | None = Field(
+        default=None, description="NAME@VERSION for all; null: what each device had before"
+    )
+
+
+class ApprovalRequest(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    wave: int | None = Field(default=None, ge=1, description="null: the next that waits")
+    by: Annotated[str, Field(min_length=1, max_length=NAME_MAX_CHARS)]
+
+
+class ApprovalDocument(Document):
+    wave: int
+    by: str
+    at: float
+
+
+class PlannedWaveDocument(Document):
+    wave: int = Field(description="from 1")
+    devices: list[str]
+    bytes: int
+    begins_at: float
+    ends_at: float | None
+
+
+class CauseDocument(Document):
+    cause: str
+    devices: list[str]
+
+
+class RolloutPlanDocument(Document):
+    """What a rollout would do now. The end is the earliest that the schedule allows."""
+
+    matching: int
+    waves: list[PlannedWaveDocument]
+    cannot: list[CauseDocument]
+    later: list[str] = Field(description="offline devices that would get it when they are back")
+    has_it: list[str] = Field(description="devices that run it already")
+    offline: int = Field(description="of the devices of the waves")
+    bytes: int
+    bytes_without_patches: int
+    patched: int = Field(description="devices that would fetch a patch")
+    ends_at: float | None
+    cut_short: bool = Field(description="too long to be played: the end is the least")
+    waits: str = Field(description="where it would stay, if it does not end")
+    overlaps: list[int] = Field(description="unfinished rollouts on the same devices and slot")
+    unknown_timezones: list[str] = Field(description="labels that are taken for UTC")
+
+
 class MemberCounts(Document):
     offered: int
     committed: int
     failed: int
     withdrawn: int
     ineligible: int
+    held: int
 
 
 class MemberDocument(Document):
@@ -64,4 +127,5 @@ class RolloutSummary(Document):
 
 class RolloutDetail(RolloutSummary):
     terms: RolloutTerms
+    approvals: list[ApprovalDocument]
     devices: list[MemberDocument]

@@ -56,6 +56,31 @@ def label(
         output.say(f"{document['id']}: {_labels(document['labels'])}")
 
 
+@app.command()
+def quarantine(
+    device_id: str,
+    reason: Annotated[str, typer.Option(help="kept with the device")],
+    json: Json = False,
+) -> None:
+    """Roll nothing out to a device that is not trusted; it runs on."""
+    _quarantine(device_id, reason, json, f"{device_id} is in quarantine: {reason}")
+
+
+@app.command()
+def release(device_id: str, json: Json = False) -> None:
+    """Let a device out of quarantine."""
+    _quarantine(device_id, "", json, f"{device_id} is in no quarantine")
+
+
+def _quarantine(device_id: str, reason: str, json: bool, sentence: str) -> None:
+    with connected() as client:
+        document = client.put(f"/devices/{quoted(device_id)}/quarantine", {"reason": reason})
+    if json:
+        output.print_json(document)
+    else:
+        output.say(sentence)
+
+
 class Asked(StrEnum):
     LOGS = "logs"
     STATUS = "status"
@@ -106,6 +131,7 @@ def _parse(text: str) -> tuple[str, str | None]:
 
 def _rows(device: dict[str, Any]) -> list[tuple[Any, ...]]:
     link = "online" if device["online"] else "offline"
+    link += ", quarantined" if device["quarantine"] else ""
     labels, seen = _labels(device["labels"]), output.ago(device["last_seen_at"])
     slots = device["slots"] or [{"slot": None, "state": None, "champion": None}]
     return [
@@ -134,12 +160,14 @@ def _show(document: dict[str, Any]) -> None:
             ("device", document["id"]),
             ("link", "online" if document["online"] else "offline"),
             ("seen", f"{output.when(document['last_seen_at'])}"),
+            ("quarantine", document["quarantine"] or "no"),
             ("labels", _labels(document["labels"])),
             ("agent", f"{inventory['agent_version']}, Python {inventory['python']}"),
             ("machine", f"{inventory['architecture']}, {inventory['cpu_count']} CPUs"),
             ("memory", output.size(inventory["memory_bytes"])),
             ("disk free", output.size(inventory["disk_free_bytes"])),
             ("runtimes", runtimes),
+            ("sensors", ", ".join(inventory.get("sensors", ()))),
             ("revision", f"{document['revision_seen']} of {document['revision_desired']}"),
             ("sent up", output.size(document["bytes_up"])),
         ]

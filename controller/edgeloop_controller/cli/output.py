@@ -29,6 +29,8 @@ _COLOURS: Final = {
     "done": "green",
     "committed": "green",
     "succeeded": "green",
+    "queued": "yellow",
+    "held": "yellow",
     "paused": "yellow",
     "withdrawn": "yellow",
     "rejected": "yellow",
@@ -108,6 +110,14 @@ def ago(seconds: float | None) -> str:
         if elapsed_s < limit_s:
             return f"{elapsed_s / unit_s:.0f} {unit} ago"
     return f"{elapsed_s / 86400:.0f} d ago"
+
+
+def span(seconds: float) -> str:
+    """`40 s`, `5 min`, `3.5 h`, `2.0 d`."""
+    for limit_s, unit_s, unit, digits in ((120, 1, "s", 0), (7200, 60, "min", 0)):
+        if seconds < limit_s:
+            return f"{seconds / unit_s:.{digits}f} {unit}"
+    return f"{seconds / 3600:.1f} h" if seconds < 172800 else f"{seconds / 86400:.1f} d"
 
 
 def size(size_bytes: float) -> str:

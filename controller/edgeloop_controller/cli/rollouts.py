@@ -1,13 +1,23 @@
 """`edgeloop rollout`."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 
 from edgeloop_controller.cli import output
-from edgeloop_controller.cli.connection import Json, VersionArgument, connected, split_version
+from edgeloop_controller.cli import rollout_options as options
+from edgeloop_controller.cli.connection import (
+    Json,
+    VersionArgument,
+    connected,
+    quoted,
+    split_version,
+)
+from edgeloop_controller.cli.rollout_plan import show_plan
 
 app = typer.Typer(no_args_is_help=True, help="Bring a version to devices, wave by wave.")
+
+DEFAULT_WAVES: Final = "1,25%,100%"
 
 RolloutId = Annotated[int, typer.Argument(metavar="ROLLOUT")]
 
@@ -15,59 +25,104 @@ RolloutId = Annotated[int, typer.Argument(metavar="ROLLOUT")]
 @app.command()
 def start(
     version: VersionArgument,
-    to: Annotated[str, typer.Option(metavar="SELECTOR", help="`all`, `site=lab, !spare` …")],
-    waves: Annotated[str, typer.Option(help="devices or shares, cumulative")] = "1,25%,100%",
+    to: options.To,
+    waves: options.Waves = DEFAULT_WAVES,
     slot: str = "main",
-    soak: Annotated[
-        float | None, typer.Option(metavar="SECONDS", help="how long a wave is watched")
-    ] = None,
-    deadline: Annotated[
-        float | None, typer.Option(metavar="SECONDS", help="how long a wave waits for devices")
-    ] = None,
-    max_failed: Annotated[
-        float | None, typer.Option(help="largest share of devices that may fail")
-    ] = None,
-    max_disagreement: Annotated[
-        float | None, typer.Option(help="largest share of answers unlike the old version's")
-    ] = None,
-    min_compared: Annotated[
-        int | None, typer.Option(help="examples compared before the next wave")
-    ] = None,
-    max_accuracy_drop: Annotated[float | None, typer.Option(help="on labelled examples")] = None,
-    probation_seconds: Annotated[
-        float | None, typer.Option(help="shortest probation on a device")
-    ] = None,
-    probation_examples: Annotated[
-        int | None, typer.Option(help="fewest examples in a probation")
-    ] = None,
-    allow_empty: Annotated[
-        bool, typer.Option("--allow-empty", help="although no device matches yet")
-    ] = False,
+    soak: options.Soak = None,
+    deadline: options.Deadline = None,
+    max_failed: options.MaxFailed = None,
+    max_disagreement: options.MaxDisagreement = None,
+    min_compared: options.MinCompared = None,
+    max_accuracy_drop: options.MaxAccuracyDrop = None,
+    probation_seconds: options.ProbationSeconds = None,
+    probation_examples: options.ProbationExamples = None,
+    at: options.At = None,
+    pace: options.Pace = None,
+    max_unavailable: options.MaxUnavailable = None,
+    unavailable_by: options.UnavailableBy = None,
+    maintenance: options.Maintenance = None,
+    approve: options.Approve = None,
+    queue: options.Queue = False,
+    preempt: options.Preempt = False,
+    allow_empty: options.AllowEmpty = False,
     json: Json = False,
 ) -> None:
-    """Start a rollout. Each wave must prove itself before the next."""
-    name, number = split_version(version)
-    terms: dict[str, Any] = {
-        "soak_s": soak,
-        "deadline_s": deadline,
-        "max_failed_fraction": max_failed,
-        "max_disagreement": max_disagreement,
-        "min_compared": min_compared,
-        "max_accuracy_drop": max_accuracy_drop,
-        "probation": _given({"min_s": probation_seconds, "min_examples": probation_examples}),
-    }
-    body = {
-        "name": name,
-        "version": number,
-        "selector": to,
-        "waves": [wave.strip() for wave in waves.split(",")],
-        "slot": slot,
-        "allow_empty": allow_empty,
-        "terms": _given(terms),
-    }
+    """Start a rollout. Each wave must prove itself before the next; see `rollout plan` first."""
+    body = options.request(
+        version,
+        to,
+        waves,
+        slot,
+        {
+            "soak_s": soak,
+            "deadline_s": deadline,
+            "max_failed_fraction": max_failed,
+            "max_disagreement": max_disagreement,
+            "min_compared": min_compared,
+            "max_accuracy_drop": max_accuracy_drop,
+        },
+        {"min_s": probation_seconds, "min_examples": probation_examples},
+        {
+            "starts_at": options.starts_at(at),
+            "pace_per_min": pace,
+            "max_unavailable": max_unavailable,
+            "unavailable_by": unavailable_by,
+            "maintenance": maintenance or None,
+            "approve": options.approve(approve, waves),
+        },
+    )
+    body |= {"allow_empty": allow_empty, "if_busy": options.if_busy(queue, preempt)}
     with connected() as client:
         document = client.post("/rollouts", body)
-    _result(document, json, f"rollout {document['id']} of {version} started")
+    begun = "waits for others" if document["status"] == "queued" else "started"
+    _result(document, json, f"rollout {document['id']} of {version} {begun}")
+
+
+@app.command()
+def plan(
+    version: VersionArgument,
+    to: options.To,
+    waves: options.Waves = DEFAULT_WAVES,
+    slot: str = "main",
+    soak: options.Soak = None,
+    deadline: options.Deadline = None,
+    min_compared: options.MinCompared = None,
+    probation_seconds: options.ProbationSeconds = None,
+    at: options.At = None,
+    pace: options.Pace = None,
+    max_unavailable: options.MaxUnavailable = None,
+    unavailable_by: options.UnavailableBy = None,
+    maintenance: options.Maintenance = None,
+    queue: options.Queue = False,
+    preempt: options.Preempt = False,
+    install: Annotated[
+        float, typer.Option(metavar="SECONDS", help="from an offer to a commit, as you know it")
+    ] = 60.0,
+    json: Json = False,
+) -> None:
+    """Show what a rollout would do: who gets it when, who cannot and why, bytes, time."""
+    body = options.request(
+        version,
+        to,
+        waves,
+        slot,
+        {"soak_s": soak, "deadline_s": deadline, "min_compared": min_compared},
+        {"min_s": probation_seconds},
+        {
+            "starts_at": options.starts_at(at),
+            "pace_per_min": pace,
+            "max_unavailable": max_unavailable,
+            "unavailable_by": unavailable_by,
+            "maintenance": maintenance or None,
+        },
+    )
+    body |= {"install_s": install, "if_busy": options.if_busy(queue, preempt)}
+    with connected() as client:
+        document = client.post("/rollouts/plan", body)
+    if json:
+        output.print_json(document)
+    else:
+        show_plan(document)
 
 
 @app.command("list")
@@ -124,8 +179,63 @@ def abort(
     _result(document, json, f"rollout {rollout} is aborted")
 
 
-def _given(values: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in values.items() if value is not None}
+@app.command()
+def approve(
+    rollout: RolloutId,
+    wave: Annotated[int | None, typer.Option(help="by default the next that waits")] = None,
+    by: Annotated[
+        str | None, typer.Option(help="kept with it; by default EDGELOOP_ACTOR, or who you are")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Let a wave begin that waits for a person."""
+    body = {"wave": wave, "by": by or options.actor()}
+    with connected() as client:
+        document = client.post(f"/rollouts/{rollout}/approve", body)
+    newest = max(document["approvals"], key=lambda one: one["at"])
+    _result(document, json, f"wave {newest['wave']} of rollout {rollout} approved")
+
+
+@app.command()
+def rollback(
+    rollout: RolloutId,
+    reason: Annotated[str, typer.Option(help="kept with the rollout")] = "rolled back by hand",
+    to: Annotated[
+        str | None, typer.Option(metavar="NAME@VERSION", help="for all, not what each had before")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Take the version back from all that have it by this rollout, finished or not."""
+    if to is not None:
+        split_version(to)
+    with connected() as client:
+        document = client.post(f"/rollouts/{rollout}/rollback", {"reason": reason, "to": to})
+    back = to or "what they had before"
+    _result(document, json, f"rollout {rollout} is halted; its devices go back to {back}")
+
+
+@app.command()
+def hold(
+    rollout: RolloutId,
+    device: Annotated[str, typer.Argument()],
+    reason: Annotated[str, typer.Option(help="kept with the rollout")] = "held out by hand",
+    json: Json = False,
+) -> None:
+    """Keep a device out of a rollout; what it has by it goes back."""
+    path = f"/rollouts/{rollout}/devices/{quoted(device)}/hold"
+    with connected() as client:
+        document = client.post(path, {"reason": reason})
+    _result(document, json, f"{device} is held out of rollout {rollout}")
+
+
+@app.command()
+def release(
+    rollout: RolloutId, device: Annotated[str, typer.Argument()], json: Json = False
+) -> None:
+    """Let a device that was held out take part again."""
+    with connected() as client:
+        document = client.post(f"/rollouts/{rollout}/devices/{quoted(device)}/release")
+    _result(document, json, f"{device} takes part in rollout {rollout} again")
 
 
 def _result(document: dict[str, Any], json: bool, sentence: str) -> None:
@@ -162,6 +272,7 @@ def _show(document: dict[str, Any]) -> None:
             ("wave", f"{document['wave']} of {len(document['waves'])}"),
             ("verdict", document["verdict"]),
             ("devices", ", ".join(f"{n} {phase}" for phase, n in counts.items() if n)),
+            ("approved", _approvals(document)),
             ("started", output.when(document["started_at"])),
             ("ended", output.when(document["ended_at"])),
         ]
@@ -180,4 +291,11 @@ def _show(document: dict[str, Any]) -> None:
             for m in document["devices"]
         ),
         "no device was offered it yet",
+    )
+
+
+def _approvals(document: dict[str, Any]) -> str:
+    return ", ".join(
+        f"wave {one['wave']} by {one['by']}, {output.ago(one['at'])}"
+        for one in document["approvals"]
     )

@@ -41,8 +41,8 @@ class _Assigning:
         self._rollout = rollout
         self._probation = rollouts.terms_of(rollout).probation
         named = {e.device_id for e in result.effects if isinstance(e, OfferTo | WithdrawFrom)}
-        self._holders: dict[str, int | None] = {
-            row.device_id: row.rollout_id
+        self._holders: dict[str, tuple[int | None, str | None]] = {
+            row.device_id: (row.rollout_id, row.manifest_digest)
             for row in devices.assignments_among(session, named)
             if row.slot == rollout.slot
         }
@@ -60,7 +60,9 @@ class _Assigning:
 
     def withdraw(self, effect: WithdrawFrom) -> None:
         """Nothing, where the device was given something else since, which stands."""
-        if self._holders.get(effect.device_id) != self._rollout.id:
+        holder, digest = self._holders.get(effect.device_id, (None, None))
+        came_back_to_it = holder is None and digest == self._rollout.manifest_digest
+        if holder != self._rollout.id and not came_back_to_it:
             return
         probation = self._probation.model_copy(update={"compare": False})
         self._assign(
@@ -77,7 +79,7 @@ class _Assigning:
         return set(self._rows)
 
     def _assign(self, device_id: str, *, rollout_id: int | None, **columns: Any) -> None:
-        self._holders[device_id] = rollout_id
+        self._holders[device_id] = rollout_id, columns["manifest_digest"]
         self._rows[device_id] = {
             "device_id": device_id,
             "slot": self._rollout.slot,

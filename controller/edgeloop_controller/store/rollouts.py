@@ -3,7 +3,18 @@
 from collections.abc import Collection, Sequence
 from typing import Any, Final
 
-from sqlalchemy import BindParameter, Float, and_, bindparam, delete, insert, or_, select, update
+from sqlalchemy import (
+    BindParameter,
+    Float,
+    and_,
+    bindparam,
+    delete,
+    func,
+    insert,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.orm import Session
 
 from edgeloop_controller.core.rollout import (
@@ -34,6 +45,11 @@ def require(session: Session, rollout_id: int) -> Rollout:
             f"no rollout {rollout_id}", hint="`edgeloop rollout list` shows those there are"
         )
     return rollout
+
+
+def next_id(session: Session) -> int:
+    """Of the next rollout, if no other comes first: who enters its waves is drawn by it."""
+    return (session.scalar(select(func.max(Rollout.id))) or 0) + 1
 
 
 def every(session: Session, limit: int) -> Sequence[Rollout]:

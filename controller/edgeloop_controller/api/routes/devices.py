@@ -6,7 +6,10 @@ from sqlalchemy.orm import Session
 from edgeloop_controller.api import documents
 from edgeloop_controller.api.context import Context
 from edgeloop_controller.api.version_refs import version_ref
+from edgeloop_controller.core.device_facts import is_built_in
+from edgeloop_controller.core.schedule import TIMEZONE_LABEL
 from edgeloop_controller.errors import RefusedInputError
+from edgeloop_controller.services.timezones import is_known
 from edgeloop_controller.store import devices, events, telemetry
 from edgeloop_controller.store.tables import Assignment, Device, DeviceSlot
 from edgeloop_protocol.lifecycle import SlotState
@@ -46,6 +49,20 @@ def set_labels(
         return _detail(session, device)
 
 
+@router.put("/{device_id}/quarantine")
+def set_quarantine(
+    device_id: str, body: documents.QuarantineRequest, services: Context
+) -> documents.DeviceDetail:
+    """A device in quarantine runs on and is offered nothing."""
+    with services.database.writing() as session:
+        device = devices.require(session, device_id)
+        device.quarantine = body.reason.strip()
+        device.change = devices.next_change(session)
+        kind = "device.quarantined" if device.quarantine else "device.released"
+        events.add(session, services.clock.wall(), kind, device.id, {"reason": device.quarantine})
+        return _detail(session, device)
+
+
 @router.post("/{device_id}/diagnosis")
 def diagnose(
     device_id: str, request: documents.DiagnosisRequest, services: Context
@@ -76,14 +93,22 @@ def _check(labels: dict[str, str | None]) -> None:
             )
         if value is not None and len(value) > TEXT_MAX_CHARS:
             raise RefusedInputError(f"the value of label {key!r} is above {TEXT_MAX_CHARS}")
-        if key == "device":
-            raise RefusedInputError("`device` is built in: it is the device's id")
+        if is_built_in(key) and value is not None:
+            raise RefusedInputError(
+                f"`{key}` is built in: it is known of a device without a label",
+                hint="see `edgeloop rollout start --help` for what selectors can ask",
+            )
+        if key == TIMEZONE_LABEL and value is not None and not is_known(value):
+            raise RefusedInputError(
+                f"{value!r} is no timezone that is known here", hint="for example Europe/Berlin"
+            )
 
 
 def _summary(session: Session, device: Device) -> documents.DeviceSummary:
     return documents.DeviceSummary(
         id=device.id,
         online=device.online,
+        quarantine=device.quarantine,
         labels=devices.effective_labels(device),
         first_seen_at=device.first_seen_at,
         last_seen_at=device.last_seen_at,

@@ -8,6 +8,8 @@ from sqlalchemy.orm import Session
 from edgeloop_controller.api import documents
 from edgeloop_controller.api import rollout_documents as shapes
 from edgeloop_controller.api.context import Context
+from edgeloop_controller.api.version_refs import split_version
+from edgeloop_controller.services.planning import Planned
 from edgeloop_controller.services.rollouts import RolloutRequest
 from edgeloop_controller.store import rollouts, versions
 from edgeloop_controller.store.tables import Rollout
@@ -17,18 +19,13 @@ router = APIRouter(prefix="/rollouts", tags=["rollouts"])
 
 @router.post("", status_code=201)
 def start(body: shapes.RolloutStart, services: Context) -> shapes.RolloutDetail:
-    rollout_id = services.rollouts.start(
-        RolloutRequest(
-            name=body.name,
-            version=body.version,
-            selector=body.selector,
-            waves=tuple(body.waves),
-            terms=body.terms,
-            slot=body.slot,
-            allow_empty=body.allow_empty,
-        )
-    )
-    return show(rollout_id, services)
+    return show(services.rollouts.start(_request(body)), services)
+
+
+@router.post("/plan")
+def plan(body: shapes.RolloutPlanRequest, services: Context) -> shapes.RolloutPlanDocument:
+    """What it would do, to whom, and what it costs. Nothing is changed."""
+    return _plan(services.planning.plan(_request(body), body.install_s))
 
 
 @router.get("")
@@ -50,6 +47,10 @@ def show(rollout_id: int, services: Context) -> shapes.RolloutDetail:
     return shapes.RolloutDetail(
         **{key: getattr(summary, key) for key in type(summary).model_fields},
         terms=rollouts.terms_of(rollout),
+        approvals=[
+            shapes.ApprovalDocument(wave=int(wave), **given)
+            for wave, given in sorted(rollout.approvals.items(), key=lambda item: int(item[0]))
+        ],
         devices=[
             shapes.MemberDocument(
                 device_id=row.device_id,
@@ -85,6 +86,85 @@ def abort(
     """Devices that have not committed go back to what they ran."""
     services.rollouts.abort(rollout_id, (body or shapes.AbortRequest()).reason)
     return show(rollout_id, services)
+
+
+@router.post("/{rollout_id}/approve")
+def approve(
+    rollout_id: int, body: shapes.ApprovalRequest, services: Context
+) -> shapes.RolloutDetail:
+    """Let a wave begin that waits for a person."""
+    services.rollouts.approve(rollout_id, body.wave, body.by)
+    return show(rollout_id, services)
+
+
+@router.post("/{rollout_id}/rollback")
+def roll_back(
+    rollout_id: int, body: shapes.RollBackRequest, services: Context
+) -> shapes.RolloutDetail:
+    """Take the version from all that have it by this rollout, finished or not."""
+    to = split_version(body.to) if body.to is not None else None
+    services.rollouts.roll_back(rollout_id, to, body.reason)
+    return show(rollout_id, services)
+
+
+@router.post("/{rollout_id}/devices/{device_id}/hold")
+def hold(
+    rollout_id: int, device_id: str, body: shapes.ReasonRequest, services: Context
+) -> shapes.RolloutDetail:
+    """Keep a device out; what it has by this rollout goes back."""
+    services.rollouts.hold(rollout_id, device_id, body.reason)
+    return show(rollout_id, services)
+
+
+@router.post("/{rollout_id}/devices/{device_id}/release")
+def release(rollout_id: int, device_id: str, services: Context) -> shapes.RolloutDetail:
+    """Let a device that was held out take part again."""
+    services.rollouts.release(rollout_id, device_id)
+    return show(rollout_id, services)
+
+
+def _request(body: shapes.RolloutStart) -> RolloutRequest:
+    return RolloutRequest(
+        name=body.name,
+        version=body.version,
+        selector=body.selector,
+        waves=tuple(body.waves),
+        terms=body.terms,
+        slot=body.slot,
+        allow_empty=body.allow_empty,
+        if_busy=body.if_busy,
+    )
+
+
+def _plan(planned: Planned) -> shapes.RolloutPlanDocument:
+    found = planned.plan
+    return shapes.RolloutPlanDocument(
+        matching=found.matching,
+        waves=[
+            shapes.PlannedWaveDocument(
+                wave=wave.number,
+                devices=list(wave.devices),
+                bytes=size_bytes,
+                begins_at=wave.begins_at,
+                ends_at=wave.ends_at,
+            )
+            for wave, size_bytes in zip(found.waves, planned.by_wave, strict=True)
+        ],
+        cannot=[
+            shapes.CauseDocument(cause=one.cause, devices=list(one.devices)) for one in found.cannot
+        ],
+        later=list(found.later),
+        has_it=list(found.has_it),
+        offline=planned.offline,
+        bytes=planned.bytes.total,
+        bytes_without_patches=planned.bytes.full,
+        patched=planned.bytes.patched,
+        ends_at=found.ends_at,
+        cut_short=found.is_cut_short,
+        waits=found.waits,
+        overlaps=list(planned.overlaps),
+        unknown_timezones=list(planned.unknown_zones),
+    )
 
 
 def _summary(session: Session, rollout: Rollout) -> shapes.RolloutSummary:
