@@ -20,6 +20,7 @@ from edgeloop_controller.services.challengers import Challengers
 from edgeloop_controller.services.desired import DesiredPublisher, Outbound
 from edgeloop_controller.services.diagnosis import Diagnosis
 from edgeloop_controller.services.drift_watch import DriftWatch
+from edgeloop_controller.services.explaining import Explaining
 from edgeloop_controller.services.inbox import Inbox
 from edgeloop_controller.services.ingest import Ingest
 from edgeloop_controller.services.labelling import Labelling
@@ -100,6 +101,8 @@ def build(
     rollouts = Rollouts(database, desired, clock)
     retraining = Retraining(database, clock, config.retraining, config.runs_dir)
     diagnosis = Diagnosis(database, outbound)
+    listener = InboxListener(inbox, ask_everybody)
+    address = f"{config.broker.host}:{config.broker.port}"
     services = Services(
         config=config,
         clock=clock,
@@ -107,7 +110,7 @@ def build(
         artifacts=artifacts,
         registry=registry,
         embedded_broker=embedded,
-        listener=InboxListener(inbox, ask_everybody),
+        listener=listener,
         inbox=inbox,
         ingest=Ingest(
             database,
@@ -127,6 +130,7 @@ def build(
         labelling=Labelling(database, registry, clock),
         retraining=retraining,
         diagnosis=diagnosis,
+        explaining=Explaining(database, listener, address, clock),
     )
     candidates = make_candidates(database, registry, publishing, limits)
     training_runs = TrainingRuns(

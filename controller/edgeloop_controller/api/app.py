@@ -19,6 +19,7 @@ from edgeloop_controller.api.routes import (
     retraining,
     rollouts,
     samples,
+    why,
 )
 from edgeloop_controller.api.small_artifacts import SmallArtifacts
 from edgeloop_controller.api.upload_limit import UploadLimit
@@ -29,6 +30,7 @@ ROUTES: Final = (
     models,
     artifacts,
     devices,
+    why,
     rollouts,
     challengers,
     drift,

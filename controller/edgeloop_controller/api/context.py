@@ -12,6 +12,7 @@ from edgeloop_controller.services.challengers import Challengers
 from edgeloop_controller.services.desired import DesiredPublisher
 from edgeloop_controller.services.diagnosis import Diagnosis
 from edgeloop_controller.services.drift_watch import DriftWatch
+from edgeloop_controller.services.explaining import Explaining
 from edgeloop_controller.services.inbox import Inbox
 from edgeloop_controller.services.ingest import Ingest
 from edgeloop_controller.services.labelling import Labelling
@@ -44,6 +45,7 @@ class Services:
     labelling: Labelling
     retraining: Retraining
     diagnosis: Diagnosis
+    explaining: Explaining
 
 
 async def _services(request: Request) -> Services:

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from edgeloop_controller.cli import challengers, connection, devices, loop, models, rollouts
+from edgeloop_controller.cli import challengers, connection, devices, loop, models, rollouts, why
 from edgeloop_controller.cli.exit_codes import ExitCode
 from edgeloop_controller.cli.output import fail
 from edgeloop_controller.client import DEFAULT_URL
@@ -24,6 +24,7 @@ app.add_typer(rollouts.app, name="rollout")
 app.add_typer(challengers.app, name="challenger")
 app.add_typer(loop.drift_app, name="drift")
 app.add_typer(loop.retrain_app, name="retrain")
+app.command("why")(why.why)
 app.command("lineage")(models.lineage)
 app.command("events")(loop.events)
 

@@ -28,6 +28,11 @@ def latest(session: Session, kind: str | None, limit: int) -> Sequence[Event]:
     return session.scalars(_of_kind(query, kind)).all()[::-1]
 
 
+def newest_of(session: Session, kind: str, subject: str) -> Event | None:
+    query = select(Event).where(Event.kind == kind, Event.subject == subject)
+    return session.scalars(query.order_by(Event.id.desc()).limit(1)).first()
+
+
 def _of_kind(query: Any, kind: str | None) -> Any:
     if kind is None:
         return query
