@@ -208,6 +208,11 @@ class Controller:
         )
         return published.manifest.ref()
 
+    def keep(self, package: Any) -> VersionRef:
+        """A version of the fixture `make_package`, published without a look at its model."""
+        kept = self.parts.services.publishing.publish(package.model, package.manifest)
+        return kept.manifest.ref()
+
 
 @pytest.fixture
 def database(tmp_path: Path) -> Iterator[Database]:

@@ -48,8 +48,10 @@ def commit(controller: Any, device: Any, version: Any) -> None:
     controller.parts.reconciler.tick()
 
 
-def test_a_rollout_as_the_devices_see_it(controller: Any, fleet: list[Any], cli: Any) -> None:
-    version = controller.publish("1")
+def test_a_rollout_as_the_devices_see_it(
+    controller: Any, fleet: list[Any], cli: Any, make_package: Any
+) -> None:
+    version = controller.keep(make_package("1"))
     assert situations(cli.json("why", "d0")) == ["no_slot"]
     roll_out(controller, "1")
     first = next(d for d in fleet if controller.broker.desired(d.id))
@@ -77,9 +79,9 @@ def test_a_rollout_as_the_devices_see_it(controller: Any, fleet: list[Any], cli:
 
 
 def test_what_is_unlike_other_devices_is_of_that_device(
-    controller: Any, fleet: list[Any], cli: Any
+    controller: Any, fleet: list[Any], cli: Any, make_package: Any
 ) -> None:
-    version = controller.publish("1")
+    version = controller.keep(make_package("1"))
     roll_out(controller, "1", waves=("100%",))
     for device in fleet:
         commit(controller, device, version)
@@ -127,8 +129,10 @@ def test_a_device_that_nobody_knows(controller: Any, cli: Any, telemetry: Any) -
     assert "sends telemetry" in cli.run("why", "d9", code=ExitCode.NOT_FOUND).stdout
 
 
-def test_a_challenger_is_shown(controller: Any, fleet: list[Any], cli: Any) -> None:
-    version, other = controller.publish("1"), controller.publish("2", seed=1)
+def test_a_challenger_is_shown(
+    controller: Any, fleet: list[Any], cli: Any, make_package: Any
+) -> None:
+    version, other = (controller.keep(make_package(number)) for number in ("1", "2"))
     said = ChallengerReported(version=other, state=ChallengeState.REFUSED, cause="memory")
     fleet[0].slots = (
         SlotReported(

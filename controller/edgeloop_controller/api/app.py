@@ -7,9 +7,11 @@ from fastapi import APIRouter, FastAPI
 from fastapi_offline import FastAPIOffline
 
 from edgeloop_controller.api import errors
+from edgeloop_controller.api.audit import Audit
 from edgeloop_controller.api.context import Services
 from edgeloop_controller.api.routes import (
     artifacts,
+    audit,
     challengers,
     devices,
     drift,
@@ -37,6 +39,7 @@ ROUTES: Final = (
     samples,
     retraining,
     events,
+    audit,
 )
 
 
@@ -44,6 +47,7 @@ def create_app(services: Services) -> FastAPI:
     app = describe_app(services.config.limits)
     app.state.services = services
     app.add_middleware(SmallArtifacts, artifacts=services.artifacts)
+    app.add_middleware(Audit, database=services.database, clock=services.clock)
     return app
 
 

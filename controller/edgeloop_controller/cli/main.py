@@ -10,7 +10,16 @@ from typing import Annotated
 
 import typer
 
-from edgeloop_controller.cli import challengers, connection, devices, loop, models, rollouts, why
+from edgeloop_controller.cli import (
+    audit,
+    challengers,
+    connection,
+    devices,
+    loop,
+    models,
+    rollouts,
+    why,
+)
 from edgeloop_controller.cli.exit_codes import ExitCode
 from edgeloop_controller.cli.output import fail
 from edgeloop_controller.client import DEFAULT_URL
@@ -27,6 +36,7 @@ app.add_typer(loop.retrain_app, name="retrain")
 app.command("why")(why.why)
 app.command("lineage")(models.lineage)
 app.command("events")(loop.events)
+app.command("audit")(audit.audit)
 
 
 @app.callback()
@@ -34,9 +44,13 @@ def edgeloop(
     url: Annotated[
         str, typer.Option(envvar="EDGELOOP_URL", help="the controller's address")
     ] = DEFAULT_URL,
+    actor: Annotated[
+        str | None,
+        typer.Option(envvar="EDGELOOP_ACTOR", help="who you are, for the audit log: not checked"),
+    ] = None,
 ) -> None:
     """Edgeloop: put a model on a fleet, watch it, retrain it, replace it."""
-    connection.target.url = url
+    connection.target.url, connection.target.actor = url, actor
 
 
 @app.command()
