@@ -15,6 +15,7 @@ from edgeloop_controller.cli import (
     challengers,
     connection,
     devices,
+    events,
     loop,
     models,
     rollouts,
@@ -35,7 +36,7 @@ app.add_typer(loop.drift_app, name="drift")
 app.add_typer(loop.retrain_app, name="retrain")
 app.command("why")(why.why)
 app.command("lineage")(models.lineage)
-app.command("events")(loop.events)
+app.command("events")(events.events)
 app.command("audit")(audit.audit)
 
 
