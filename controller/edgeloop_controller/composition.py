@@ -32,8 +32,10 @@ from edgeloop_controller.services.retrain import Retraining
 from edgeloop_controller.services.rollouts import Rollouts
 from edgeloop_controller.services.training_runs import TrainingRuns
 from edgeloop_controller.services.unheard import Unheard
+from edgeloop_controller.services.webhooks import Webhooks
 from edgeloop_controller.store.engine import Database
 from edgeloop_controller.training.executor import Executor, LocalExecutor
+from edgeloop_controller.webhook_courier import carrying
 from edgeloop_protocol.clock import Clock, SystemClock
 
 INGEST_JOIN_S: Final = 10.0
@@ -63,8 +65,10 @@ def running(config: ControllerConfig) -> Iterator[Services]:
             stack.callback(embedded.stop)
         broker = connect(config.broker)
         artifacts = LocalArtifactStore(config.artifacts_dir)
-        parts = build(config, database, broker, SystemClock(), artifacts, LocalExecutor(), embedded)
+        clock = SystemClock()
+        parts = build(config, database, broker, clock, artifacts, LocalExecutor(), embedded)
         parts.training_runs.take_up_interrupted()
+        stack.enter_context(carrying(parts.services.webhooks, clock))
         stack.enter_context(_ingesting(parts.services.ingest))
         stack.callback(broker.stop)
         broker.start(parts.services.listener)
@@ -131,6 +135,7 @@ def build(
         retraining=retraining,
         diagnosis=diagnosis,
         explaining=Explaining(database, listener, address, clock),
+        webhooks=Webhooks(database, config.webhooks, clock),
     )
     candidates = make_candidates(database, registry, publishing, limits)
     training_runs = TrainingRuns(

@@ -21,6 +21,7 @@ from edgeloop_controller.api.routes import (
     retraining,
     rollouts,
     samples,
+    webhooks,
     why,
 )
 from edgeloop_controller.api.small_artifacts import SmallArtifacts
@@ -40,6 +41,7 @@ ROUTES: Final = (
     retraining,
     events,
     audit,
+    webhooks,
 )
 
 

@@ -20,6 +20,7 @@ from edgeloop_controller.services.publishing import Publishing
 from edgeloop_controller.services.registry import Registry
 from edgeloop_controller.services.retrain import Retraining
 from edgeloop_controller.services.rollouts import Rollouts
+from edgeloop_controller.services.webhooks import Webhooks
 from edgeloop_controller.store.engine import Database
 from edgeloop_protocol.clock import Clock
 
@@ -46,6 +47,7 @@ class Services:
     retraining: Retraining
     diagnosis: Diagnosis
     explaining: Explaining
+    webhooks: Webhooks
 
 
 async def _services(request: Request) -> Services:

@@ -19,6 +19,7 @@ from edgeloop_controller.cli import (
     loop,
     models,
     rollouts,
+    webhooks,
     why,
 )
 from edgeloop_controller.cli.exit_codes import ExitCode
@@ -34,6 +35,7 @@ app.add_typer(rollouts.app, name="rollout")
 app.add_typer(challengers.app, name="challenger")
 app.add_typer(loop.drift_app, name="drift")
 app.add_typer(loop.retrain_app, name="retrain")
+app.add_typer(webhooks.app, name="webhook")
 app.command("why")(why.why)
 app.command("lineage")(models.lineage)
 app.command("events")(events.events)
