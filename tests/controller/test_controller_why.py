@@ -7,7 +7,8 @@ import pytest
 from edgeloop_controller.cli.exit_codes import ExitCode
 from edgeloop_controller.core.drift import Cause, Scope
 from edgeloop_controller.core.rollout import RolloutTerms
-from edgeloop_controller.services.rollouts import RolloutRequest
+from edgeloop_controller.core.schedule_terms import Schedule
+from edgeloop_controller.services.rollouts import IfBusy, RolloutRequest
 from edgeloop_controller.store import devices, events
 from edgeloop_controller.store.tables import DriftAlarm
 from edgeloop_protocol.lifecycle import ChallengeState, SlotState
@@ -147,3 +148,24 @@ def test_a_challenger_is_shown(
     assert "tiny@2 refused" in cli.table("device", "show", "d0")
     assert cli.json("device", "show", "d0")["slots"][0]["challenger"]["cause"] == "memory"
     assert situations(cli.json("why", "d0")) == ["challenger_refused", "runs_unassigned"]
+
+
+def test_quarantine_a_queue_and_an_approval(
+    controller: Any, fleet: list[Any], cli: Any, make_package: Any
+) -> None:
+    version = controller.keep(make_package("1"))
+    controller.keep(make_package("2"))
+    terms = RolloutTerms(soak_s=0, probation={"compare": False}, schedule=Schedule(approve=(2,)))
+    roll_out(controller, "1", terms=terms)
+    roll_out(controller, "2", if_busy=IfBusy.QUEUE)
+    first = next(d for d in fleet if controller.broker.desired(d.id))
+    second, third = (d for d in fleet if d is not first)
+    commit(controller, first, version)
+    told = cli.json("why", second.id)
+    assert situations(told) == ["rollout_unapproved", "empty", "rollout_queued"]
+    controller.parts.services.rollouts.hold(1, third.id, "on loan")
+    assert situations(cli.json("why", third.id)) == ["held_out", "empty", "rollout_queued"]
+    with controller.parts.services.database.writing() as session:
+        devices.require(session, second.id).quarantine = "smells of smoke"
+    (held,) = cli.json("why", second.id)["explanations"]
+    assert (held["situation"], held["cause"]) == ("held", "smells of smoke")

@@ -31,10 +31,16 @@ class ConcernedRollout:
     matches: bool
     """Now: a member may have lost the label that it was chosen by."""
     member: Member | None
+    waits_for_approval_of: int | None = None
+    """The wave that comes next, from 1, where a person has to approve it and has not."""
 
     @property
     def is_active(self) -> bool:
         return self.status in (RolloutStatus.RUNNING, RolloutStatus.PAUSED)
+
+    @property
+    def is_over(self) -> bool:
+        return not self.is_active and self.status is not RolloutStatus.QUEUED
 
     @property
     def holds(self) -> bool:
@@ -87,7 +93,7 @@ class SlotFacts:
     """When it was reported last."""
     assigned: Assigned | None
     rollouts: tuple[ConcernedRollout, ...] = ()
-    """Newest first: all active ones, and the newest ended one."""
+    """Newest first: all that are not over, and the newest that is."""
     challenger: AssignedChallenger | None = None
     alarms: tuple[OpenAlarm, ...] = ()
 

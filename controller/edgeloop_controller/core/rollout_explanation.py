@@ -4,7 +4,10 @@
     ineligible        its inventory does not fit the version                              person
     failed            it refused the version, and has another offer since                 person
     withdrawn         its place was given away; the last wave has one for it              waits
+    held_out          a person keeps it out of the rollout                                person
     held_by_rollout   another rollout has the slot of this device                         waits
+    rollout_queued    it starts when those before it are over                             waits
+    rollout_unapproved  its next wave waits for a person to approve it                    person
     rollout_paused    the rollout is paused, and the device has not committed             person
     no_place          the wave has no place for it yet, or takes no offline device        waits
     rollout_halted    a gate halted it                                                    person
@@ -34,10 +37,10 @@ def explain_rollouts(
     """`run` is what the slot was found to do."""
     newer_active = False
     for rollout in slot.rollouts:
-        if rollout.is_active:
+        if not rollout.is_over:
             newer_active = True
             if not _runs(slot, rollout):
-                yield from _active(facts, slot, rollout, run, now)
+                yield from _unfinished(facts, slot, rollout, run, now)
         else:
             if not newer_active and not _runs(slot, rollout):
                 yield from _ended(facts, rollout, run)
@@ -49,12 +52,14 @@ def _runs(slot: SlotFacts, rollout: ConcernedRollout) -> bool:
     return champion is not None and champion.manifest_digest == rollout.target_digest
 
 
-def _active(
+def _unfinished(
     facts: DeviceFacts, slot: SlotFacts, rollout: ConcernedRollout, run: Situation, now: float
 ) -> Iterator[Explanation]:
     member = rollout.member
     if member is not None and member.phase is MemberPhase.COMMITTED:
         return
+    if rollout.status is RolloutStatus.QUEUED:
+        yield _queued(rollout)
     if rollout.status is RolloutStatus.PAUSED:
         yield _paused(rollout, member)
     if member is not None and member.phase is not MemberPhase.OFFERED:
@@ -102,6 +107,18 @@ def _ended(facts: DeviceFacts, rollout: ConcernedRollout, run: Situation) -> Ite
         yield from _settled(rollout, member, run)
 
 
+def _queued(rollout: ConcernedRollout) -> Explanation:
+    return Explanation(
+        Situation.ROLLOUT_QUEUED,
+        Concern.WAITS,
+        f"Rollout {rollout.id} of {rollout.target} is queued: it starts by itself.",
+        "rollouts before it, for the same slot of the same devices, are not over",
+        f"nothing; to see them: `edgeloop rollout list`; to end it: "
+        f"`edgeloop rollout abort {rollout.id}`",
+        rollout.started_at,
+    )
+
+
 def _paused(rollout: ConcernedRollout, member: Member | None) -> Explanation:
     offered = member is not None and member.phase is MemberPhase.OFFERED
     stands = "what it was offered stands" if offered else "it is offered nothing"
@@ -126,6 +143,15 @@ def _settled(rollout: ConcernedRollout, member: Member, run: Situation) -> Itera
             member.cause,
             "publish a version that this device can run, or change the device; it is looked at "
             "again when its inventory changes",
+        )
+    elif member.phase is MemberPhase.HELD:
+        yield Explanation(
+            Situation.HELD_OUT,
+            Concern.PERSON,
+            f"It is held out of {of}: it is offered nothing by it.",
+            member.cause or "a person held it out",
+            f"release it from rollout {rollout.id} when it may take part again",
+            member.settled_at,
         )
     elif member.phase is MemberPhase.FAILED and run is not Situation.REFUSED:
         yield Explanation(
@@ -161,6 +187,17 @@ def _without_place(
             f"{holder.id} of {holder.target} is done with it.",
             "two rollouts never share a slot of a device",
             f"nothing; or `edgeloop rollout abort {holder.id}`",
+        )
+    wave = rollout.waits_for_approval_of
+    if wave is not None and "approval" in rollout.verdict:
+        return Explanation(
+            Situation.ROLLOUT_UNAPPROVED,
+            Concern.PERSON,
+            f"Rollout {rollout.id} of {rollout.target} has no place for it before wave {wave} of "
+            f"{rollout.waves}, which a person has to approve.",
+            rollout.verdict,
+            f"look at it with `edgeloop rollout show {rollout.id}`, then approve wave {wave}",
+            rollout.started_at,
         )
     where = f"Rollout {rollout.id} of {rollout.target} is in wave {rollout.wave + 1} of "
     if not facts.online and not rollout.in_last_wave:

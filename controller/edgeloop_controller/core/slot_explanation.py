@@ -69,7 +69,7 @@ def explain_run(facts: DeviceFacts, slot: SlotFacts, now: float) -> Explanation:
         return _assigned(facts, slot, slot.assigned.digest, now)
     if reported is not None and reported.champion is not None:
         return _runs(facts, slot, reported, reported.champion, now)
-    coming = next((rollout for rollout in slot.rollouts if rollout.is_active), None)
+    coming = next((rollout for rollout in slot.rollouts if not rollout.is_over), None)
     if coming is not None:
         return Explanation(
             Situation.EMPTY,

@@ -4,13 +4,14 @@ Invariants: reads only; at most ENDED_LOOKED_AT_MAX ended rollouts are matched a
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
 from sqlalchemy.orm import Session
 
 from edgeloop_controller.core import selector as selectors
+from edgeloop_controller.core.device_facts import Labelled
 from edgeloop_controller.core.drift import Scope
 from edgeloop_controller.core.explained_facts import (
     Assigned,
@@ -18,11 +19,12 @@ from edgeloop_controller.core.explained_facts import (
     Broker,
     ConcernedRollout,
     DeviceFacts,
+    Hold,
     OpenAlarm,
     SlotFacts,
 )
 from edgeloop_controller.core.explanation import Account, explain
-from edgeloop_controller.core.rollout import Member, MemberPhase, RolloutStatus
+from edgeloop_controller.core.rollout import Member, MemberPhase, RolloutStatus, RolloutTerms
 from edgeloop_controller.store import challengers, devices, drift, events, rollouts, telemetry
 from edgeloop_controller.store import versions as published
 from edgeloop_controller.store.engine import Database
@@ -35,7 +37,7 @@ from edgeloop_controller.store.tables import (
     RolloutMember,
 )
 from edgeloop_protocol.clock import Clock
-from edgeloop_protocol.messages import SlotReported
+from edgeloop_protocol.messages import Inventory, SlotReported
 
 ENDED_LOOKED_AT_MAX: Final = 50
 """Newest first: of each slot the first that concerned the device is explained."""
@@ -92,7 +94,15 @@ def gather(session: Session, device_id: str, broker: Broker) -> DeviceFacts:
         revision_desired=device.desired_revision,
         revision_seen=device.revision_seen,
         slots=_slots(session, device),
+        holds=_holds(device),
     )
+
+
+def _holds(device: Device) -> tuple[Hold, ...]:
+    if not device.quarantine:
+        return ()
+    remedy = "mend what it was put there for, then take it out of quarantine"
+    return (Hold("in quarantine", None, device.quarantine, remedy),)
 
 
 def _offline_why(session: Session, device_id: str) -> str:
@@ -101,9 +111,10 @@ def _offline_why(session: Session, device_id: str) -> str:
 
 
 def _slots(session: Session, device: Device) -> tuple[SlotFacts, ...]:
-    reported = {row.slot: row for row in devices.slots_of(session, device.id)}
+    rows = {row.slot: row for row in devices.slots_of(session, device.id)}
+    reported = {name: SlotReported.model_validate(row.reported) for name, row in rows.items()}
     assigned = {row.slot: row for row in devices.assignments_of(session, device.id)}
-    concerned = _concerned(session, device)
+    concerned = _concerned(session, device, reported)
     challenging = {
         slot: AssignedChallenger(row.id, _name(session, row.manifest_digest), row.manifest_digest)
         for _, slot, row in challengers.assigned_among(session, [device.id])
@@ -112,19 +123,15 @@ def _slots(session: Session, device: Device) -> tuple[SlotFacts, ...]:
     return tuple(
         SlotFacts(
             slot=name,
-            reported=_reported(reported.get(name)),
-            heard_at=reported[name].updated_at if name in reported else None,
+            reported=reported.get(name),
+            heard_at=rows[name].updated_at if name in rows else None,
             assigned=_assigned(session, assigned.get(name)),
             rollouts=tuple(concerned[name]),
             challenger=challenging.get(name),
-            alarms=_alarms(device, reported.get(name), alarms),
+            alarms=_alarms(device, rows.get(name), alarms),
         )
         for name in sorted({*reported, *assigned, *concerned, *challenging})
     )
-
-
-def _reported(row: DeviceSlot | None) -> SlotReported | None:
-    return SlotReported.model_validate(row.reported) if row else None
 
 
 def _assigned(session: Session, row: Assignment | None) -> Assigned | None:
@@ -134,24 +141,33 @@ def _assigned(session: Session, row: Assignment | None) -> Assigned | None:
     return Assigned(name, row.manifest_digest, row.reason)
 
 
-def _concerned(session: Session, device: Device) -> dict[str, list[ConcernedRollout]]:
-    """By slot, newest first: all active ones, and the newest ended one."""
-    labels = devices.effective_labels(device)
-    active = rollouts.with_status(session, rollouts.ACTIVE)
-    rows = [*active, *rollouts.ended(session, ENDED_LOOKED_AT_MAX)]
+def _concerned(
+    session: Session, device: Device, reported: Mapping[str, SlotReported]
+) -> dict[str, list[ConcernedRollout]]:
+    """By slot, newest first: all unfinished ones, and the newest ended one."""
+    asked = Labelled(
+        id=device.id,
+        labels=devices.effective_labels(device),
+        online=device.online,
+        quarantine=device.quarantine,
+        inventory=Inventory.model_validate(device.inventory),
+        slots=reported,
+    )
+    unfinished = rollouts.with_status(session, rollouts.UNFINISHED)
+    rows = [*unfinished, *rollouts.ended(session, ENDED_LOOKED_AT_MAX)]
     memberships = rollouts.memberships_of(session, device.id, [row.id for row in rows])
     found: dict[str, list[ConcernedRollout]] = defaultdict(list)
     ended: set[str] = set()
     for rollout in sorted(rows, key=lambda row: -row.id):
-        is_active = rollout.status in rollouts.ACTIVE
-        if not is_active and rollout.slot in ended:
+        is_over = rollout.status not in rollouts.UNFINISHED
+        if is_over and rollout.slot in ended:
             continue
-        matches = selectors.parse(rollout.selector).matches(device.id, labels)
+        matches = selectors.parse(rollout.selector).matches(asked)
         member = memberships.get(rollout.id)
         if not matches and member is None:
             continue
         found[rollout.slot].append(_rollout(session, rollout, matches, member))
-        if not is_active:
+        if is_over:
             ended.add(rollout.slot)
     return found
 
@@ -159,6 +175,7 @@ def _concerned(session: Session, device: Device) -> dict[str, list[ConcernedRoll
 def _rollout(
     session: Session, row: Rollout, matches: bool, member: RolloutMember | None
 ) -> ConcernedRollout:
+    terms = rollouts.terms_of(row)
     return ConcernedRollout(
         id=row.id,
         target=_name(session, row.manifest_digest),
@@ -169,10 +186,18 @@ def _rollout(
         verdict=row.verdict,
         started_at=row.started_at,
         ended_at=row.ended_at,
-        deadline_s=rollouts.terms_of(row).deadline_s,
+        deadline_s=terms.deadline_s,
+        waits_for_approval_of=_unapproved(row, terms),
         matches=matches,
         member=_member(member) if member else None,
     )
+
+
+def _unapproved(row: Rollout, terms: RolloutTerms) -> int | None:
+    """The wave that comes next, from 1, if a person has to approve it and has not."""
+    coming = row.wave + 1 + (row.wave_started_at is not None)
+    waits = coming in terms.schedule.approve and str(coming) not in row.approvals
+    return coming if waits else None
 
 
 def _member(row: RolloutMember) -> Member:

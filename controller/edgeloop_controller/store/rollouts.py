@@ -49,7 +49,7 @@ def with_status(session: Session, statuses: Collection[str]) -> Sequence[Rollout
 
 def ended(session: Session, limit: int) -> Sequence[Rollout]:
     """Newest first."""
-    query = select(Rollout).where(Rollout.status.not_in(ACTIVE)).order_by(Rollout.id.desc())
+    query = select(Rollout).where(Rollout.status.not_in(UNFINISHED)).order_by(Rollout.id.desc())
     return session.scalars(query.limit(limit)).all()
 
 

@@ -247,6 +247,25 @@ ROLLOUTS = [
     (with_member(MemberPhase.INELIGIBLE), Situation.INELIGIBLE, "person", "no runtime"),
     (with_member(MemberPhase.FAILED), Situation.FAILED, "person", "--to device=d-1"),
     (with_member(MemberPhase.WITHDRAWN), Situation.WITHDRAWN, "waits", "taken back"),
+    (with_member(MemberPhase.HELD), Situation.HELD_OUT, "person", "release it from rollout 7"),
+    (
+        slot(rollouts=(rollout(status=RolloutStatus.QUEUED),)),
+        Situation.ROLLOUT_QUEUED,
+        "waits",
+        "starts by itself",
+    ),
+    (
+        slot(rollouts=(rollout(waits_for_approval_of=2, verdict="waits for approval of wave 2"),)),
+        Situation.ROLLOUT_UNAPPROVED,
+        "person",
+        "approve wave 2",
+    ),
+    (
+        slot(rollouts=(rollout(waits_for_approval_of=2),)),
+        Situation.NO_PLACE,
+        "waits",
+        "soaks for 30 s",
+    ),
     (
         slot(rollouts=(rollout(), HOLDER)),
         Situation.HELD_BY_ROLLOUT,
