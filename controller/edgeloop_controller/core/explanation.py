@@ -127,7 +127,8 @@ def _offline(facts: DeviceFacts, now: float) -> Explanation:
     return Explanation(
         Situation.OFFLINE,
         Concern.WAITS,
-        f"It is offline{silent}; what follows is what it said last. What it runs, it runs on.",
+        f"It has been offline{silent}; what follows is what it said last. What it "
+        "runs, it runs on.",
         facts.offline_why or "its connection ended",
         "check its power and its network, then `edgeloop-agent status` on it; when it is back it "
         "is told what it missed",

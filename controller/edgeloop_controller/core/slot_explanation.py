@@ -66,9 +66,9 @@ def explain_run(facts: DeviceFacts, slot: SlotFacts, now: float) -> Explanation:
     if reported is not None and reported.candidate and reported.state not in RESTING:
         return _installing(facts, slot, reported, reported.candidate, now)
     if slot.assigned is not None and slot.assigned.digest is not None:
-        return _assigned(facts, slot, slot.assigned.digest, now)
+        return _assigned(facts, slot, slot.assigned.digest)
     if reported is not None and reported.champion is not None:
-        return _runs(facts, slot, reported, reported.champion, now)
+        return _runs(facts, slot, reported, reported.champion)
     coming = next((rollout for rollout in slot.rollouts if not rollout.is_over), None)
     if coming is not None:
         return Explanation(
@@ -87,11 +87,11 @@ def explain_run(facts: DeviceFacts, slot: SlotFacts, now: float) -> Explanation:
     )
 
 
-def _assigned(facts: DeviceFacts, slot: SlotFacts, digest: str, now: float) -> Explanation:
+def _assigned(facts: DeviceFacts, slot: SlotFacts, digest: str) -> Explanation:
     reported, version = slot.reported, slot.assigned.version if slot.assigned else ""
     champion = reported.champion if reported else None
     if reported is not None and champion is not None and champion.manifest_digest == digest:
-        return _runs(facts, slot, reported, champion, now)
+        return _runs(facts, slot, reported, champion)
     keeps = f"It keeps {champion}." if champion else "It runs nothing meanwhile."
     if not facts.has_heard:
         return Explanation(
@@ -126,7 +126,7 @@ def _assigned(facts: DeviceFacts, slot: SlotFacts, digest: str, now: float) -> E
 
 
 def _runs(
-    facts: DeviceFacts, slot: SlotFacts, reported: SlotReported, champion: VersionRef, now: float
+    facts: DeviceFacts, slot: SlotFacts, reported: SlotReported, champion: VersionRef
 ) -> Explanation:
     if not reported.runner_alive:
         return Explanation(
@@ -151,7 +151,7 @@ def _runs(
     return Explanation(
         Situation.RUNS,
         Concern.NONE,
-        f"It runs what it should: {champion}" + (f", for {span(now - since)}." if since else "."),
+        f"It runs what it should: {champion}.",
         _asked_by(slot),
         NOTHING_TO_DO,
         since,
@@ -259,10 +259,10 @@ def explain_drift(slot: SlotFacts) -> Iterator[Explanation]:
 
 
 def _still_runs(reported: SlotReported) -> str:
+    if reported.state is SlotState.PROBATION:
+        return f" If it fails, the device goes back to {reported.champion or 'running nothing'}."
     if reported.champion is None:
         return " It runs nothing meanwhile."
-    if reported.state is SlotState.PROBATION:
-        return f" If it fails, the device goes back to {reported.champion}."
     return f" Meanwhile {reported.champion} runs."
 
 

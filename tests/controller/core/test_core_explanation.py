@@ -161,7 +161,7 @@ RUNS = [
         ),
         Situation.RUNS,
         "none",
-        "for 10 min",
+        "rollout 7, wave 1",
     ),
     (slot(assigned=None), Situation.RUNS_UNASSIGNED, "none", "keeps what it has: watch@1"),
     (
