@@ -9,6 +9,7 @@ from typing import Any, Final, Self
 
 import httpx
 
+ACTOR_HEADER: Final = "x-edgeloop-actor"
 DEFAULT_URL: Final = "http://127.0.0.1:8080"
 CONNECT_TIMEOUT_S: Final = 5.0
 ANSWER_TIMEOUT_S: Final = 120.0  # publishing runs the model
@@ -28,12 +29,19 @@ class Client:
     """Use as a context manager. Every method returns the API's own document."""
 
     def __init__(
-        self, url: str = DEFAULT_URL, transport: httpx.BaseTransport | None = None
+        self,
+        url: str = DEFAULT_URL,
+        transport: httpx.BaseTransport | None = None,
+        actor: str | None = None,
     ) -> None:
+        """`actor`: who asks, in ASCII; kept in the audit log, and not authenticated."""
         self._url = url.rstrip("/")
         timeout = httpx.Timeout(ANSWER_TIMEOUT_S, connect=CONNECT_TIMEOUT_S)
         # A controller on this machine or network is reached directly, whatever proxy is set.
-        self._http = httpx.Client(timeout=timeout, transport=transport, trust_env=False)
+        headers = {ACTOR_HEADER: actor} if actor else None
+        self._http = httpx.Client(
+            timeout=timeout, transport=transport, trust_env=False, headers=headers
+        )
 
     def __enter__(self) -> Self:
         return self

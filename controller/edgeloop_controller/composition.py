@@ -20,6 +20,7 @@ from edgeloop_controller.services.challengers import Challengers
 from edgeloop_controller.services.desired import DesiredPublisher, Outbound
 from edgeloop_controller.services.diagnosis import Diagnosis
 from edgeloop_controller.services.drift_watch import DriftWatch
+from edgeloop_controller.services.explaining import Explaining
 from edgeloop_controller.services.inbox import Inbox
 from edgeloop_controller.services.ingest import Ingest
 from edgeloop_controller.services.labelling import Labelling
@@ -32,8 +33,10 @@ from edgeloop_controller.services.retrain import Retraining
 from edgeloop_controller.services.rollouts import Rollouts
 from edgeloop_controller.services.training_runs import TrainingRuns
 from edgeloop_controller.services.unheard import Unheard
+from edgeloop_controller.services.webhooks import Webhooks
 from edgeloop_controller.store.engine import Database
 from edgeloop_controller.training.executor import Executor, LocalExecutor
+from edgeloop_controller.webhook_courier import carrying
 from edgeloop_protocol.clock import Clock, SystemClock
 
 INGEST_JOIN_S: Final = 10.0
@@ -63,8 +66,10 @@ def running(config: ControllerConfig) -> Iterator[Services]:
             stack.callback(embedded.stop)
         broker = connect(config.broker)
         artifacts = LocalArtifactStore(config.artifacts_dir)
-        parts = build(config, database, broker, SystemClock(), artifacts, LocalExecutor(), embedded)
+        clock = SystemClock()
+        parts = build(config, database, broker, clock, artifacts, LocalExecutor(), embedded)
         parts.training_runs.take_up_interrupted()
+        stack.enter_context(carrying(parts.services.webhooks, clock))
         stack.enter_context(_ingesting(parts.services.ingest))
         stack.callback(broker.stop)
         broker.start(parts.services.listener)
@@ -101,6 +106,8 @@ def build(
     rollouts = Rollouts(database, desired, clock)
     retraining = Retraining(database, clock, config.retraining, config.runs_dir)
     diagnosis = Diagnosis(database, outbound)
+    listener = InboxListener(inbox, ask_everybody)
+    address = f"{config.broker.host}:{config.broker.port}"
     services = Services(
         config=config,
         clock=clock,
@@ -108,7 +115,7 @@ def build(
         artifacts=artifacts,
         registry=registry,
         embedded_broker=embedded,
-        listener=InboxListener(inbox, ask_everybody),
+        listener=listener,
         inbox=inbox,
         ingest=Ingest(
             database,
@@ -129,6 +136,8 @@ def build(
         labelling=Labelling(database, registry, clock),
         retraining=retraining,
         diagnosis=diagnosis,
+        explaining=Explaining(database, listener, address, clock),
+        webhooks=Webhooks(database, config.webhooks, clock),
     )
     candidates = make_candidates(database, registry, publishing, limits)
     training_runs = TrainingRuns(

@@ -4,16 +4,21 @@ Invariants: every limit that an operator may change is a field here, with its un
 """
 
 from pathlib import Path
-from typing import Final, Literal, Self
+from typing import Annotated, Final, Literal, Self
 
 from pydantic import Field, model_validator
 
 from edgeloop_protocol.config import Config
 from edgeloop_protocol.limits import ARTIFACT_MAX_BYTES, KIB, MIB
+from edgeloop_protocol.messages import Name
 from edgeloop_protocol.tls_config import TlsConfig
 
 MANIFEST_TOML_MAX_BYTES: Final = MIB
 BASELINE_MAX_BYTES: Final = 512 * MIB
+WEBHOOKS_MAX: Final = 16
+
+EventKind = Annotated[str, Field(pattern=r"^(\*|[a-z_]+\.(\*|[a-z_0-9.-]+))$", max_length=128)]
+"""`rollout.halted`, `rollout.*`, or `*` for all."""
 
 
 class HttpConfig(Config):
@@ -75,6 +80,32 @@ class PatchesConfig(Config):
     max_bytes: int = Field(default=1024 * MIB, ge=0, description="of all patches that are kept")
 
 
+class WebhookConfig(Config):
+    """One receiver of events; see docs/webhooks.md."""
+
+    url: str = Field(max_length=2048, pattern=r"^https?://[^\s/?#]+\S*$")
+    secret_file: Path = Field(description="a line a secret, `whsec_` and base64; all of them sign")
+    kinds: tuple[EventKind, ...] = Field(
+        default=("rollout.*", "drift.*", "training.*", "device.*"), min_length=1, max_length=32
+    )
+    timeout_s: float = Field(default=10.0, gt=0, le=60, description="of a whole attempt")
+    attempts_max: int = Field(default=1000, ge=1, description="then the event is given up")
+    give_up_after_s: float = Field(
+        default=86_400.0, ge=0, description="an attempt that fails so long after the event is last"
+    )
+
+
+class WebhooksConfig(Config):
+    source: str = Field(
+        default="urn:edgeloop:controller",
+        min_length=1,
+        max_length=256,
+        pattern=r"^\S+$",
+        description="of the CloudEvents: a URI that tells this controller from others",
+    )
+    hooks: dict[Name, WebhookConfig] = Field(default_factory=dict, max_length=WEBHOOKS_MAX)
+
+
 class LimitsConfig(Config):
     """What the controller accepts and holds at most."""
 
@@ -101,6 +132,7 @@ class ControllerConfig(Config):
     drift: DriftConfig = DriftConfig()
     retraining: RetrainingConfig = RetrainingConfig()
     patches: PatchesConfig = PatchesConfig()
+    webhooks: WebhooksConfig = WebhooksConfig()
     limits: LimitsConfig = LimitsConfig()
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 

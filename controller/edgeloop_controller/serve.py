@@ -45,6 +45,8 @@ def serve(config: ControllerConfig) -> None:
                 log_config=None,
                 access_log=False,
                 lifespan="off",
+                # The audit log keeps the peer's address: any local process can claim another.
+                proxy_headers=False,
                 timeout_graceful_shutdown=REQUESTS_END_S,
             )
         )

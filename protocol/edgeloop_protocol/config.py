@@ -16,8 +16,8 @@ from edgeloop_protocol.errors import ConfigError
 
 ENV_PREFIX: Final = "EDGELOOP_"
 ENV_NESTING: Final = "__"
-NOT_CONFIGURATION: Final = frozenset({"EDGELOOP_URL"})
-"""Variables of ours that are no program's configuration: the command line's controller."""
+NOT_CONFIGURATION: Final = frozenset({"EDGELOOP_URL", "EDGELOOP_ACTOR"})
+"""Variables of ours that are no program's configuration: the command line's."""
 
 
 class Config(BaseModel):

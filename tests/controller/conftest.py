@@ -1,6 +1,8 @@
 """Fixtures of the controller's shell: a real database, a broker that remembers, tiny models."""
 
 import io
+import json
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,10 +13,16 @@ import onnx
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import uvicorn
 from onnx import TensorProto, helper, numpy_helper
+from typer.testing import CliRunner
 
 from edgeloop_controller import composition
+from edgeloop_controller.api.app import create_app
 from edgeloop_controller.artifacts import LocalArtifactStore
+from edgeloop_controller.cli.exit_codes import ExitCode
+from edgeloop_controller.cli.main import app
+from edgeloop_controller.cli.output import WIDTH
 from edgeloop_controller.composition import Parts
 from edgeloop_controller.config import ControllerConfig, RetrainingConfig
 from edgeloop_controller.services.inbox import Inbound
@@ -200,6 +208,11 @@ class Controller:
         )
         return published.manifest.ref()
 
+    def keep(self, package: Any) -> VersionRef:
+        """A version of the fixture `make_package`, published without a look at its model."""
+        kept = self.parts.services.publishing.publish(package.model, package.manifest)
+        return kept.manifest.ref()
+
 
 @pytest.fixture
 def database(tmp_path: Path) -> Iterator[Database]:
@@ -253,3 +266,51 @@ def answers_fixture() -> Callable[..., Any]:
 @pytest.fixture
 def draft_toml() -> str:
     return DRAFT
+
+
+@pytest.fixture
+def url(controller: Any, free_port: Any, wait_until: Any) -> Iterator[str]:
+    port = free_port()
+    config = uvicorn.Config(create_app(controller.parts.services), port=port, log_config=None)
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    wait_until(lambda: server.started)
+    yield f"http://127.0.0.1:{port}"
+    server.should_exit = True
+    thread.join()
+
+
+class Cli:
+    def __init__(self, url: str) -> None:
+        self._url = url
+
+    def run(self, *arguments: str, code: ExitCode = ExitCode.OK) -> Any:
+        result = CliRunner().invoke(app, ["--url", self._url, *arguments])
+        assert result.exit_code == code, (arguments, result.output, result.exception)
+        return result
+
+    def json(self, *arguments: str) -> Any:
+        return json.loads(self.run(*arguments, "--json").stdout)
+
+    def table(self, *arguments: str) -> str:
+        text: str = self.run(*arguments).stdout
+        assert max(len(line) for line in text.splitlines()) <= WIDTH
+        return text
+
+    def refused(self, code: ExitCode, *arguments: str) -> str:
+        result = self.run(*arguments, code=code)
+        assert result.stdout == ""
+        assert "error:" in result.stderr
+        assert "Traceback" not in result.stderr
+        return str(result.stderr)
+
+
+@pytest.fixture
+def cli(url: str) -> Cli:
+    return Cli(url)
+
+
+@pytest.fixture
+def make_cli() -> Callable[[str], Cli]:
+    return Cli

@@ -3,64 +3,14 @@
 import json
 import subprocess
 import sys
-import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import uvicorn
-from typer.testing import CliRunner
 
-from edgeloop_controller.api.app import create_app
 from edgeloop_controller.cli.exit_codes import MEANINGS, ExitCode
-from edgeloop_controller.cli.main import app
-from edgeloop_controller.cli.output import WIDTH
 from edgeloop_controller.services.diagnosis import Answer
 from edgeloop_protocol.messages import Ask
-
-
-@pytest.fixture
-def url(controller: Any, free_port: Any, wait_until: Any) -> Iterator[str]:
-    port = free_port()
-    config = uvicorn.Config(create_app(controller.parts.services), port=port, log_config=None)
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    wait_until(lambda: server.started)
-    yield f"http://127.0.0.1:{port}"
-    server.should_exit = True
-    thread.join()
-
-
-class Cli:
-    def __init__(self, url: str) -> None:
-        self._url = url
-
-    def run(self, *arguments: str, code: ExitCode = ExitCode.OK) -> Any:
-        result = CliRunner().invoke(app, ["--url", self._url, *arguments])
-        assert result.exit_code == code, (arguments, result.output, result.exception)
-        return result
-
-    def json(self, *arguments: str) -> Any:
-        return json.loads(self.run(*arguments, "--json").stdout)
-
-    def table(self, *arguments: str) -> str:
-        text: str = self.run(*arguments).stdout
-        assert max(len(line) for line in text.splitlines()) <= WIDTH
-        return text
-
-    def refused(self, code: ExitCode, *arguments: str) -> str:
-        result = self.run(*arguments, code=code)
-        assert result.stdout == ""
-        assert "error:" in result.stderr
-        assert "Traceback" not in result.stderr
-        return str(result.stderr)
-
-
-@pytest.fixture
-def cli(url: str) -> Cli:
-    return Cli(url)
 
 
 @pytest.fixture
@@ -85,7 +35,7 @@ def _publish_arguments(model_file: Path, version: str = "1") -> list[str]:
 
 
 def test_the_commands_of_a_working_day(
-    cli: Cli, controller: Any, make_device: Any, telemetry: Any, model_file: Path
+    cli: Any, controller: Any, make_device: Any, telemetry: Any, model_file: Path
 ) -> None:
     assert "no model is published" in cli.table("model", "list")
     assert "no device" in cli.table("device", "list")
@@ -131,7 +81,7 @@ def test_the_commands_of_a_working_day(
     assert kinds[0] == "rollout.started"
 
 
-def test_retraining_commands(cli: Cli, controller: Any, tmp_path: Path) -> None:
+def test_retraining_commands(cli: Any, controller: Any, tmp_path: Path) -> None:
     assert "no policy" in cli.table("retrain", "policies")
     script = tmp_path / "train.py"
     script.write_text("print('hello')")
@@ -154,7 +104,7 @@ def test_retraining_commands(cli: Cli, controller: Any, tmp_path: Path) -> None:
 
 
 def test_errors_have_words_and_codes(
-    cli: Cli, controller: Any, make_device: Any, model_file: Path, tiny_model: Any
+    cli: Any, controller: Any, make_device: Any, model_file: Path, tiny_model: Any
 ) -> None:
     cli.run(*_publish_arguments(model_file))
     controller.takes(make_device("d1").hello())
@@ -185,10 +135,12 @@ def test_errors_have_words_and_codes(
     refused(ExitCode.REFUSED_INPUT, *_publish_arguments(model_file, "2"))
 
 
-def test_without_a_controller(free_port: Any) -> None:
-    text = Cli(f"http://127.0.0.1:{free_port()}").refused(ExitCode.UNREACHABLE, "model", "list")
+def test_without_a_controller(make_cli: Any, free_port: Any) -> None:
+    text = make_cli(f"http://127.0.0.1:{free_port()}").refused(
+        ExitCode.UNREACHABLE, "model", "list"
+    )
     assert "edgeloop serve" in text
-    Cli("nonsense").refused(ExitCode.UNREACHABLE, "model", "list")
+    make_cli("nonsense").refused(ExitCode.UNREACHABLE, "model", "list")
 
 
 def test_every_exit_code_has_a_meaning() -> None:
@@ -219,7 +171,7 @@ def test_events_are_followed_line_by_line(url: str, controller: Any, make_device
 
 
 def test_a_device_is_asked_and_a_refusal_is_said(
-    controller: Any, make_device: Any, cli: Cli, monkeypatch: pytest.MonkeyPatch
+    controller: Any, make_device: Any, cli: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     controller.takes(make_device("d1").hello())
     service = controller.parts.services.diagnosis
@@ -251,7 +203,7 @@ def test_a_device_is_asked_and_a_refusal_is_said(
 
 
 def test_a_device_that_does_not_answer_has_an_exit_code_of_its_own(
-    controller: Any, make_device: Any, cli: Cli
+    controller: Any, make_device: Any, cli: Any
 ) -> None:
     controller.takes(make_device("d1").hello())
     arguments = ("device", "diagnose", "d1", "status", "--timeout", "0.05")

@@ -7,9 +7,11 @@ from fastapi import APIRouter, FastAPI
 from fastapi_offline import FastAPIOffline
 
 from edgeloop_controller.api import errors
+from edgeloop_controller.api.audit import Audit
 from edgeloop_controller.api.context import Services
 from edgeloop_controller.api.routes import (
     artifacts,
+    audit,
     challengers,
     devices,
     drift,
@@ -19,6 +21,8 @@ from edgeloop_controller.api.routes import (
     retraining,
     rollouts,
     samples,
+    webhooks,
+    why,
 )
 from edgeloop_controller.api.small_artifacts import SmallArtifacts
 from edgeloop_controller.api.upload_limit import UploadLimit
@@ -29,12 +33,15 @@ ROUTES: Final = (
     models,
     artifacts,
     devices,
+    why,
     rollouts,
     challengers,
     drift,
     samples,
     retraining,
     events,
+    audit,
+    webhooks,
 )
 
 
@@ -42,6 +49,7 @@ def create_app(services: Services) -> FastAPI:
     app = describe_app(services.config.limits)
     app.state.services = services
     app.add_middleware(SmallArtifacts, artifacts=services.artifacts)
+    app.add_middleware(Audit, database=services.database, clock=services.clock)
     return app
 
 

@@ -12,6 +12,7 @@ from edgeloop_controller.services.challengers import Challengers
 from edgeloop_controller.services.desired import DesiredPublisher
 from edgeloop_controller.services.diagnosis import Diagnosis
 from edgeloop_controller.services.drift_watch import DriftWatch
+from edgeloop_controller.services.explaining import Explaining
 from edgeloop_controller.services.inbox import Inbox
 from edgeloop_controller.services.ingest import Ingest
 from edgeloop_controller.services.labelling import Labelling
@@ -20,6 +21,7 @@ from edgeloop_controller.services.publishing import Publishing
 from edgeloop_controller.services.registry import Registry
 from edgeloop_controller.services.retrain import Retraining
 from edgeloop_controller.services.rollouts import Rollouts
+from edgeloop_controller.services.webhooks import Webhooks
 from edgeloop_controller.store.engine import Database
 from edgeloop_protocol.clock import Clock
 
@@ -46,6 +48,8 @@ class Services:
     labelling: Labelling
     retraining: Retraining
     diagnosis: Diagnosis
+    explaining: Explaining
+    webhooks: Webhooks
 
 
 async def _services(request: Request) -> Services:

@@ -10,7 +10,14 @@ from pydantic import BaseModel, ConfigDict, Field
 from edgeloop_controller.services.diagnosis import TIMEOUT_S_DEFAULT, TIMEOUT_S_MAX
 from edgeloop_protocol.limits import CAPTURE_EXAMPLES_MAX, REQUEST_LINES_MAX, TEXT_MAX_CHARS
 from edgeloop_protocol.manifest import Manifest
-from edgeloop_protocol.messages import Ask, Inventory, Name, Refusal, VersionRef
+from edgeloop_protocol.messages import (
+    Ask,
+    ChallengerReported,
+    Inventory,
+    Name,
+    Refusal,
+    VersionRef,
+)
 
 
 class Document(BaseModel):
@@ -119,6 +126,7 @@ class SlotDocument(Document):
     attempts: int
     runner_alive: bool
     runner_restarts: int
+    challenger: ChallengerReported | None = Field(description="in shadow, as it reported")
     updated_at: float | None
 
 

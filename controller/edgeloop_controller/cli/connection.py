@@ -20,6 +20,7 @@ class Target:
     """Set by the global option."""
 
     url: str = DEFAULT_URL
+    actor: str | None = None
 
 
 target = Target()
@@ -28,7 +29,10 @@ target = Target()
 @contextmanager
 def connected() -> Iterator[Client]:
     """A client; its refusals are printed with their hint and give the exit code."""
-    with Client(target.url) as client:
+    if target.actor is not None and not target.actor.isascii():
+        hint = "use ASCII: a name or an address of mail"
+        fail(f"--actor {target.actor!r} cannot be sent in a header", hint, ExitCode.USAGE)
+    with Client(target.url, actor=target.actor) as client:
         try:
             yield client
         except ApiError as error:

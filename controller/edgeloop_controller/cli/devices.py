@@ -173,13 +173,14 @@ def _show(document: dict[str, Any]) -> None:
         ]
     )
     output.table(
-        ("slot", "state", "runs", "assigned", "note"),
+        ("slot", "state", "runs", "assigned", "challenger", "note"),
         (
             (
                 slot["slot"],
                 slot["state"],
                 output.version_name(slot["champion"]),
                 output.version_name(slot["assigned"]),
+                _challenger(slot["challenger"]),
                 _note(slot),
             )
             for slot in document["slots"]
@@ -194,6 +195,12 @@ def _show(document: dict[str, Any]) -> None:
         ),
         "no telemetry yet",
     )
+
+
+def _challenger(reported: dict[str, Any] | None) -> str:
+    if reported is None:
+        return ""
+    return f"{output.version_name(reported['version'])} {reported['state']}"
 
 
 def _note(slot: dict[str, Any]) -> str:

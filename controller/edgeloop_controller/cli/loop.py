@@ -1,7 +1,6 @@
-"""`edgeloop drift`, `edgeloop retrain` and `edgeloop events`."""
+"""`edgeloop drift` and `edgeloop retrain`."""
 
-import time
-from typing import Annotated, Any, Final
+from typing import Annotated, Any
 
 import typer
 
@@ -11,8 +10,6 @@ from edgeloop_controller.cli.connection import Json, connected, quoted
 drift_app = typer.Typer(no_args_is_help=True, help="What moved since the models were trained.")
 retrain_app = typer.Typer(no_args_is_help=True, help="Training runs and their policies.")
 
-FOLLOW_S: Final = 1.0
-DETAIL_MAX_CHARS: Final = 400
 RunId = Annotated[int, typer.Argument(metavar="RUN")]
 
 
@@ -141,54 +138,6 @@ def policies(json: Json = False) -> None:
     )
     for bad in document["errors"]:
         output.say(f"cannot be used: {bad['error']}")
-
-
-def events(
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="go on until Ctrl-C")] = False,
-    kind: Annotated[str | None, typer.Option(help="`rollout.halted`, or `rollout.*`")] = None,
-    limit: Annotated[int, typer.Option(min=1, max=1000)] = 50,
-    json: Json = False,
-) -> None:
-    """What happened. With --follow and --json: one document a line."""
-    with connected() as client:
-        document = client.get("/events", kind=kind, limit=limit)
-        if json and not follow:
-            output.print_json(document)
-            return
-        try:
-            while True:
-                for event in document["items"]:
-                    _print_event(event, json)
-                if not follow:
-                    return
-                time.sleep(FOLLOW_S)
-                after = document["next"]
-                document = client.get("/events", kind=kind, limit=1000, after=after)
-        except KeyboardInterrupt:
-            return
-
-
-def _print_event(event: dict[str, Any], as_json: bool) -> None:
-    if as_json:
-        import json
-
-        typer.echo(json.dumps(event, ensure_ascii=False))
-        return
-    output.entry(output.when(event["at"]), event["kind"], event["subject"], _detail(event["data"]))
-
-
-def _detail(data: dict[str, Any]) -> str:
-    parts = []
-    for key, value in data.items():
-        if value in (None, "", [], {}) or key == "at":  # the device's own clock
-            continue
-        if isinstance(value, dict):
-            value = value["name"] + "@" + value["version"] if "version" in value else _detail(value)
-        if isinstance(value, float):
-            value = f"{value:.4g}"
-        parts.append(f"{key}={', '.join(map(str, value)) if isinstance(value, list) else value}")
-    text = ", ".join(parts)
-    return text if len(text) <= DETAIL_MAX_CHARS else text[: DETAIL_MAX_CHARS - 1] + "…"
 
 
 def _show_run(document: dict[str, Any]) -> None:

@@ -10,7 +10,18 @@ from typing import Annotated
 
 import typer
 
-from edgeloop_controller.cli import challengers, connection, devices, loop, models, rollouts
+from edgeloop_controller.cli import (
+    audit,
+    challengers,
+    connection,
+    devices,
+    events,
+    loop,
+    models,
+    rollouts,
+    webhooks,
+    why,
+)
 from edgeloop_controller.cli.exit_codes import ExitCode
 from edgeloop_controller.cli.output import fail
 from edgeloop_controller.client import DEFAULT_URL
@@ -24,8 +35,11 @@ app.add_typer(rollouts.app, name="rollout")
 app.add_typer(challengers.app, name="challenger")
 app.add_typer(loop.drift_app, name="drift")
 app.add_typer(loop.retrain_app, name="retrain")
+app.add_typer(webhooks.app, name="webhook")
+app.command("why")(why.why)
 app.command("lineage")(models.lineage)
-app.command("events")(loop.events)
+app.command("events")(events.events)
+app.command("audit")(audit.audit)
 
 
 @app.callback()
@@ -33,9 +47,13 @@ def edgeloop(
     url: Annotated[
         str, typer.Option(envvar="EDGELOOP_URL", help="the controller's address")
     ] = DEFAULT_URL,
+    actor: Annotated[
+        str | None,
+        typer.Option(envvar="EDGELOOP_ACTOR", help="who you are, for the audit log: not checked"),
+    ] = None,
 ) -> None:
     """Edgeloop: put a model on a fleet, watch it, retrain it, replace it."""
-    connection.target.url = url
+    connection.target.url, connection.target.actor = url, actor
 
 
 @app.command()

@@ -58,9 +58,9 @@ def say(text: str = "") -> None:
     _console().print(escape(text), soft_wrap=False)
 
 
-def entry(at: str, kind: str, subject: str, detail: str) -> None:
-    """One line of a log, wrapped under itself where it is too long."""
-    paragraph(f"{at}  {kind:<22} {subject}  {detail}", " " * (len(at) + 2))
+def entry(at: str, kind: str, subject: str, detail: str, width: int = 22) -> None:
+    """One line of a log, wrapped under itself where it is too long; `width` of the kinds."""
+    paragraph(f"{at}  {kind:<{width}} {subject}  {detail}", " " * (len(at) + 2))
 
 
 def paragraph(text: str, indent: str) -> None:

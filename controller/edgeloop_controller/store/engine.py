@@ -1,7 +1,8 @@
 """The database: one engine, two kinds of transaction.
 
 Invariants: `writing()` transactions of this process never overlap (one lock, one SQLite writer),
-and are not nested; `reading()` sees one snapshot and cannot block a writer (WAL).
+and are not nested; `reading()` sees one snapshot and cannot block a writer (WAL). The first that a
+request of the API writes holds its entry of the audit log (store.audit).
 
 SQLite runs with `synchronous=FULL`: an acknowledgement empties a device's outbox, so what is
 committed must survive a power cut, not only a kill -9; WAL with NORMAL may lose the last commits.
@@ -19,6 +20,7 @@ from sqlalchemy import Connection, create_engine, event
 from sqlalchemy.engine import Engine, make_url
 from sqlalchemy.orm import Session
 
+from edgeloop_controller.store import audit
 from edgeloop_controller.store.json_text import decode_column, encode_column
 from edgeloop_controller.store.migrate import upgrade
 
@@ -62,6 +64,9 @@ class Database:
             session.begin(),
         ):
             yield session
+            audited = audit.write_open(session)
+        if audited is not None:
+            audited.recorded = True
 
     def close(self) -> None:
         self._engine.dispose()

@@ -63,6 +63,12 @@ def with_status(session: Session, statuses: Collection[str]) -> Sequence[Rollout
     return session.scalars(query).all()
 
 
+def ended(session: Session, limit: int) -> Sequence[Rollout]:
+    """Newest first."""
+    query = select(Rollout).where(Rollout.status.not_in(UNFINISHED)).order_by(Rollout.id.desc())
+    return session.scalars(query.limit(limit)).all()
+
+
 def of_run(session: Session, run_id: int) -> Rollout | None:
     """The newest rollout that a training run's candidate was given."""
     query = select(Rollout).where(Rollout.training_run_id == run_id).order_by(Rollout.id.desc())
@@ -77,6 +83,16 @@ def active_of_run(session: Session, run_id: int) -> bool:
 def members_of(session: Session, rollout_id: int) -> dict[str, RolloutMember]:
     query = select(RolloutMember).where(RolloutMember.rollout_id == rollout_id)
     return {row.device_id: row for row in session.scalars(query)}
+
+
+def memberships_of(
+    session: Session, device_id: str, among: Collection[int]
+) -> dict[int, RolloutMember]:
+    """Of one device, by rollout: those `among` these, a bounded number."""
+    query = select(RolloutMember).where(
+        RolloutMember.device_id == device_id, RolloutMember.rollout_id.in_(among)
+    )
+    return {row.rollout_id: row for row in session.scalars(query)}
 
 
 # Written out, so that the index of offered members serves.

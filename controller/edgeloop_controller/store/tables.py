@@ -309,7 +309,7 @@ class Event(Base):
     at: Mapped[float]
     kind: Mapped[str] = mapped_column(index=True)
     """`<noun>.<past participle>`: rollout.halted, drift.raised, device.rolled_back …"""
-    subject: Mapped[str]
+    subject: Mapped[str] = mapped_column(index=True)
     data: Mapped[dict[str, Any]]
     device_id: Mapped[str | None]
     epoch: Mapped[str | None] = mapped_column(String(16))
@@ -370,3 +370,53 @@ class ArtifactPatch(Base):
     digest: Mapped[str | None] = mapped_column(String(64))
     size_bytes: Mapped[int]
     made_at: Mapped[float]
+
+
+class AuditEntry(Base):
+    """One request that was to change something (store.audit). Append-only by triggers, which a
+    migration that rebuilds the table must make again."""
+
+    __tablename__ = "audit_log"
+    __table_args__ = {"sqlite_autoincrement": True}  # noqa: RUF012
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    at: Mapped[float] = mapped_column(index=True)
+    request: Mapped[str] = mapped_column(String(16))
+    """Two rows of one request: the change was made, and what followed failed."""
+    actor: Mapped[str]
+    authenticated: Mapped[bool]
+    address: Mapped[str]
+    """Of the peer: of a proxy, where there is one."""
+    forwarded_for: Mapped[str]
+    """As a proxy, or anybody, claims."""
+    method: Mapped[str]
+    path: Mapped[str]
+    subject: Mapped[str] = mapped_column(index=True)
+    """`rollout:4`, `device:watch-3`, `version:watch@2` …"""
+    essence: Mapped[dict[str, Any]]
+    """The request's body, shortened."""
+    created: Mapped[str]
+    outcome: Mapped[str]
+    """done, refused or failed."""
+    status: Mapped[int | None]
+    detail: Mapped[str]
+    passed_over: Mapped[int]
+    """Refused requests since the entry before that have none, for there were too many."""
+
+
+class WebhookCursor(Base):
+    """How far the events are settled with one webhook: delivered, given up, or not its kind."""
+
+    __tablename__ = "webhook_cursors"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    through: Mapped[int]
+    """The id of the last event that is settled."""
+    attempts: Mapped[int] = mapped_column(default=0)
+    """Of the event that is next, all failed."""
+    failing_since: Mapped[float | None]
+    error: Mapped[str] = mapped_column(default="")
+    """Of the last attempt; empty: it succeeded."""
+    delivered: Mapped[int] = mapped_column(default=0)
+    delivered_at: Mapped[float | None]
+    given_up: Mapped[int] = mapped_column(default=0)

@@ -172,5 +172,6 @@ def _slot(
         attempts=reported.attempts,
         runner_alive=reported.runner_alive,
         runner_restarts=reported.runner_restarts,
+        challenger=reported.challenger,
         updated_at=row.updated_at if row else None,
     )

@@ -17,16 +17,20 @@ def list_events(
     services: Context,
     after: Annotated[int | None, Query(ge=0, description="none: the newest ones")] = None,
     kind: Annotated[str | None, Query(description="`rollout.halted`, or `rollout.*`")] = None,
+    subject: Annotated[str | None, Query(description="`watch@3`, a device's id …")] = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
 ) -> documents.Page[documents.EventDocument]:
-    """Oldest first. `next` is always given: poll with it to follow the log."""
+    """Oldest first. `next` is always given: poll with it to follow the log; it is the highest id
+    that was looked at, whatever matched."""
     with services.database.reading() as session:
         if after is None:
-            rows = events.latest(session, kind, limit)
+            through = events.last_id(session)
+            rows = events.latest(session, kind, limit, subject)
+            rows = [row for row in rows if row.id <= through]
         else:
-            rows = events.after(session, after, kind, limit)
-    items = [_document(row) for row in rows]
-    return documents.Page(items=items, next=items[-1].id if items else after or 0)
+            looked = events.look_on(session, after, kind, limit, subject)
+            rows, through = list(looked.events), looked.through
+    return documents.Page(items=[_document(row) for row in rows], next=through)
 
 
 def _document(row: Event) -> documents.EventDocument:

@@ -1,0 +1,143 @@
+"""The audit log: who asked for what, from where, and what came of it.
+
+Invariants: a request that changes something has its entry in the transaction of its first change
+(`write_open`, called by `store.engine.Database.writing`), so the two are there together or not at
+all; rows are only ever added, which triggers of the database hold (migration 0007: SQLite lets
+REPLACE pass a DELETE trigger by, so there is one on INSERT too; a migration that rebuilds the table
+must make them again); nothing here deletes. Each text has a limit of its own.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from sqlalchemy import event, or_, select
+from sqlalchemy.orm import Session
+
+from edgeloop_controller.store.tables import AuditEntry, Challenger, Rollout, TrainingRun
+
+PATH_MAX_CHARS: Final = 300
+DETAIL_MAX_CHARS: Final = 500
+
+CREATED: Final = {Rollout: "rollout", Challenger: "challenger", TrainingRun: "run"}
+"""Rows whose making an entry names, as `rollout:4`: their number is not in the request."""
+
+
+@dataclass
+class Request:
+    """A request that may change something; mutable, for one request is carried over threads."""
+
+    id: str
+    at: float
+    actor: str
+    authenticated: bool
+    address: str
+    forwarded_for: str
+    method: str
+    path: str
+    subject: str = ""
+    essence: dict[str, Any] = field(default_factory=dict)
+    created: str = ""
+    passed_over: int = 0
+    recorded: bool = False
+    """Whether an entry of it is committed."""
+
+    def understood(self) -> None:
+        """Called before an entry is written: `subject` and `essence` may be read only now."""
+
+
+_open: ContextVar[Request | None] = ContextVar("edgeloop_audited_request", default=None)
+
+
+@contextmanager
+def opened(request: Request | None) -> Iterator[None]:
+    """What this task and the threads that it hands its context to write is of `request`."""
+    token = _open.set(request)
+    try:
+        yield
+    finally:
+        _open.reset(token)
+
+
+def write_open(session: Session) -> Request | None:
+    """The entry of the open request, if there is one that has none; it is `recorded` only once this
+    transaction is committed."""
+    request = _open.get()
+    if request is None or request.recorded:
+        return None
+    session.flush()
+    add(session, request, "done")
+    return request
+
+
+def add(
+    session: Session, request: Request, outcome: str, status: int | None = None, detail: str = ""
+) -> None:
+    """`outcome`: done, refused or failed."""
+    request.understood()
+    session.add(
+        AuditEntry(
+            at=request.at,
+            request=request.id,
+            actor=request.actor,
+            authenticated=request.authenticated,
+            address=request.address,
+            forwarded_for=request.forwarded_for,
+            method=request.method,
+            path=request.path[:PATH_MAX_CHARS],
+            subject=request.subject[:PATH_MAX_CHARS],
+            essence=request.essence,
+            created=request.created,
+            outcome=outcome,
+            status=status,
+            detail=detail[:DETAIL_MAX_CHARS],
+            passed_over=request.passed_over,
+        )
+    )
+
+
+@dataclass(frozen=True)
+class Filter:
+    """None: any. `subject` is found as what was created, too."""
+
+    subject: str | None = None
+    actor: str | None = None
+    since: float | None = None
+
+
+def after(session: Session, entry_id: int, wanted: Filter, limit: int) -> Sequence[AuditEntry]:
+    """Entries with a greater id, oldest first."""
+    query = select(AuditEntry).where(AuditEntry.id > entry_id).order_by(AuditEntry.id)
+    return session.scalars(_of(query, wanted).limit(limit)).all()
+
+
+def latest(session: Session, wanted: Filter, limit: int) -> Sequence[AuditEntry]:
+    """The newest `limit` entries, oldest first."""
+    query = select(AuditEntry).order_by(AuditEntry.id.desc()).limit(limit)
+    return session.scalars(_of(query, wanted)).all()[::-1]
+
+
+def _of(query: Any, wanted: Filter) -> Any:
+    if wanted.subject is not None:
+        its = or_(AuditEntry.subject == wanted.subject, AuditEntry.created == wanted.subject)
+        query = query.where(its)
+    if wanted.actor is not None:
+        query = query.where(AuditEntry.actor == wanted.actor)
+    if wanted.since is not None:
+        query = query.where(AuditEntry.at >= wanted.since)
+    return query
+
+
+def _name_created(session: Session, _context: Any) -> None:
+    request = _open.get()
+    if request is None:
+        return
+    for row in session.new:
+        kind = CREATED.get(type(row))
+        if kind is not None and not request.recorded:
+            request.created = f"{kind}:{row.id}"
+
+
+event.listen(Session, "after_flush", _name_created)
