@@ -1,7 +1,8 @@
 """Waves: how much of the matching fleet may hold the version at each stage, and who goes first.
 
 Invariants: bounds never shrink from wave to wave; a wave's bound is at least one device; the order
-in which devices enter depends only on the rollout, the device and whether it is online.
+in which devices enter depends only on the rollout, on which devices there are in each stratum, and
+on whether they are online.
 """
 
 import hashlib
@@ -12,6 +13,7 @@ from typing import Final
 
 from edgeloop_controller.core.rollout_types import DeviceView, Wave
 from edgeloop_controller.core.schedule_terms import WAVES_MAX
+from edgeloop_controller.core.strata import SITE_LABEL, Stratum, stratum_of
 from edgeloop_controller.errors import WaveError
 
 _WAVE: Final = re.compile(r"(?P<count>[0-9]{1,9})|(?P<percent>[0-9]{1,3}(\.[0-9]{1,4})?)%")
@@ -45,15 +47,28 @@ def bound(wave: Wave, matching: int) -> int:
     return max(1, math.ceil(round((wave.percent or 0) * matching / 100, 6)))
 
 
-def entry_order(rollout_id: int, devices: Sequence[DeviceView]) -> list[DeviceView]:
-    """Online ones first, then by a stable hash of (rollout, device): no one is always canary."""
-    return sorted(
-        devices,
-        key=lambda device: (
-            not device.online,
-            hashlib.sha256(f"{rollout_id}/{device.id}".encode()).digest(),
-        ),
-    )
+def entry_order(
+    rollout_id: int, devices: Sequence[DeviceView], site_label: str = SITE_LABEL
+) -> list[DeviceView]:
+    """Online ones first; of them the first of each stratum, so that each is seen as early as
+    possible, then all strata in proportion to their sizes.
+
+    Within a stratum the order is a stable hash of (rollout, device): a lot, so that no one is
+    always canary, and that those left behind can be compared with those that went.
+    """
+    strata: dict[tuple[bool, Stratum], list[tuple[bytes, DeviceView]]] = {}
+    for device in devices:
+        stratum = (not device.online, stratum_of(device, site_label))
+        drawn = hashlib.sha256(f"{rollout_id}/{device.id}".encode()).digest()
+        strata.setdefault(stratum, []).append((drawn, device))
+    placed = []
+    for (offline, _), drawn_devices in strata.items():
+        drawn_devices.sort(key=lambda one: one[0])
+        for place, (drawn, device) in enumerate(drawn_devices):
+            share = place / len(drawn_devices)
+            placed.append(((offline, place > 0, share, drawn), device))
+    placed.sort(key=lambda one: one[0])
+    return [device for _, device in placed]
 
 
 def _wave(written: str, number: int) -> Wave:
