@@ -17,6 +17,11 @@ from edgeloop_controller.core.strata import SITE_LABEL, Stratum, stratum_of
 from edgeloop_controller.errors import WaveError
 
 _WAVE: Final = re.compile(r"(?P<count>[0-9]{1,9})|(?P<percent>[0-9]{1,3}(\.[0-9]{1,4})?)%")
+LOOKS_MAX: Final = 24
+"""Looks at one wave; with a soak of a second they reach over three months."""
+LOOK_MIN_S: Final = 1.0
+"""A soak below this counts as this for the looks."""
+
 _HINT: Final = "write cumulative sizes, such as 1,25%,100%"
 
 
@@ -45,6 +50,21 @@ def bound(wave: Wave, matching: int) -> int:
         return max(1, wave.count)
     # Rounding first: 7 % of 100 is 7.000000000000001 in floating point and must not become 8.
     return max(1, math.ceil(round((wave.percent or 0) * matching / 100, 6)))
+
+
+def look_taken_at(wave_started_at: float, soak_s: float, number: int) -> float:
+    """When the `number`-th look (from 1) at the control group is taken: after a soak, and each time
+    that the wave has lasted twice as long, so that few looks cover hours."""
+    exponent: int = min(number, LOOKS_MAX + 1) - 1
+    return wave_started_at + float(max(soak_s, LOOK_MIN_S) * 2**exponent)
+
+
+def look_number(wave_started_at: float, soak_s: float, now: float) -> int:
+    """The last look that is due by now; 0: none yet."""
+    number = 0
+    while number < LOOKS_MAX and look_taken_at(wave_started_at, soak_s, number + 1) <= now:
+        number += 1
+    return number
 
 
 def entry_order(
