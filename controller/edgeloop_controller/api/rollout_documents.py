@@ -1,6 +1,6 @@
 """The documents of rollouts; see `api.documents`."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -44,6 +44,18 @@ class MemberDocument(Document):
     cause: str
 
 
+class VerdictDocument(Document):
+    """What one gate said last."""
+
+    gate: str
+    at: float = Field(description="when it came to say so")
+    wave: int = Field(description="from 1")
+    halted: bool
+    sentence: str
+    looked: int = Field(description="how many devices or examples it has seen")
+    evidence: dict[str, Any]
+
+
 class RolloutSummary(Document):
     id: int
     name: str
@@ -65,3 +77,4 @@ class RolloutSummary(Document):
 class RolloutDetail(RolloutSummary):
     terms: RolloutTerms
     devices: list[MemberDocument]
+    verdicts: list[VerdictDocument] = Field(default=[], description="one for each gate")

@@ -167,6 +167,14 @@ def _show(document: dict[str, Any]) -> None:
         ]
     )
     output.table(
+        ("gate", "halts", "says", "at"),
+        (
+            (v["gate"], "yes" if v["halted"] else "", v["sentence"], output.ago(v["at"]))
+            for v in document["verdicts"]
+        ),
+        "no gate was asked yet",
+    )
+    output.table(
         (">wave", "device", "phase", "offered", "settled", "cause"),
         (
             (

@@ -30,7 +30,7 @@ CONTROLS_PER_MEMBER_MAX: Final = 40
 POWERS: Final[Floats] = np.array([0.25, 0.5, 1.0, 2.0])
 """Scores fall with these powers of the rank: bets on a shift of many, and of a few by much."""
 
-STEPS: Final = 24
+STEPS: Final = 16
 """Halvings in the search of an interval's end."""
 
 
@@ -79,24 +79,33 @@ def deal(strata: Sequence[Hashable], is_member: NDArray[np.bool_]) -> Sets:
     return Sets(*(np.array(part, dtype=np.int64) for part in (members, controls, owner)))
 
 
-def log_evidence_exceeds(sets: Sets, values: Floats, tolerance: float) -> float:
-    """Log e-value against "no member exceeds its controls' like by more than `tolerance`".
-
-    `values` go over the pool. 0 where there is no set: nothing is known.
-    """
-    if not len(sets.members):
-        return 0.0
+def log_scores(sets: Sets, values: Floats, tolerance: float) -> Floats:
+    """[power, set] → log of each set's score over its mean, the tolerance taken off the member;
+    `values` go over the pool."""
     mine = values[sets.members] - tolerance
     theirs, facing = values[sets.controls], mine[sets.owner]
     count = len(sets.members)
     sizes = np.bincount(sets.owner, minlength=count)
-    above = np.bincount(sets.owner, weights=theirs > facing, minlength=count).astype(np.int64)
-    equal = np.bincount(sets.owner, weights=theirs == facing, minlength=count).astype(np.int64)
+    above = np.bincount(sets.owner[theirs > facing], minlength=count)
+    equal = np.bincount(sets.owner[theirs == facing], minlength=count)
     table = _scores()
     spans = table[:, sizes, above + equal + 1] - table[:, sizes, above]
-    logs = np.log(spans / (equal + 1)).sum(axis=1)
+    logs: Floats = np.log(spans / (equal + 1))
+    return logs
+
+
+def log_evidence(scores: Floats) -> float:
+    """Log e-value of some sets, of their `log_scores`; 0 where there is none: nothing is known."""
+    if not scores.shape[1]:
+        return 0.0
+    logs = scores.sum(axis=1)
     largest = float(logs.max())
     return largest + math.log(float(np.exp(logs - largest).mean()))
+
+
+def log_evidence_exceeds(sets: Sets, values: Floats, tolerance: float) -> float:
+    """Log e-value against "no member exceeds its controls' like by more than `tolerance`"."""
+    return log_evidence(log_scores(sets, values, tolerance))
 
 
 def effect_interval(sets: Sets, values: Floats, alpha: float) -> Interval:

@@ -14,19 +14,21 @@ from functools import lru_cache
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgeloop_controller.core.control_group import (
     Interval,
     Sets,
     deal,
     effect_interval,
-    log_evidence_exceeds,
+    log_evidence,
+    log_scores,
 )
 from edgeloop_controller.core.device_change import Measure
 from edgeloop_controller.core.false_halts import part
 from edgeloop_controller.core.rollout_types import Look, RolloutSpec, RolloutTerms, Verdict
 from edgeloop_controller.core.sequential import threshold
-from edgeloop_controller.core.strata import Group, groups_of, holds
+from edgeloop_controller.core.strata import Group, Stratum, groups_of, holds
 
 LOOKS_KEPT_MAX: Final = 64
 """Verdicts kept of looks that are asked for again: six a rollout, until its next look."""
@@ -150,48 +152,57 @@ class _Asked:
 @lru_cache(maxsize=LOOKS_KEPT_MAX)
 def _judge_look(asked: _Asked) -> tuple[Verdict, ...]:
     groups = groups_of(asked.look.strata)
-    return tuple(_judge_gate(gate, asked, groups) for gate in GATES)
+    dealt: dict[bytes, Sets] = {}
+    return tuple(_judge_gate(gate, asked, groups, dealt) for gate in GATES)
 
 
-def _judge_gate(gate: _Gate, asked: _Asked, groups: list[Group]) -> Verdict:
+def _judge_gate(
+    gate: _Gate, asked: _Asked, groups: list[Group], dealt: dict[bytes, Sets]
+) -> Verdict:
+    """`dealt`: the sets by what is known, which is alike for most gates."""
     look, values = asked.look, asked.look.changes.by_measure[gate.measure]
-    known = np.flatnonzero(np.isfinite(values))
-    if not look.is_member[known].any():
+    known = np.isfinite(values)
+    if not (look.is_member & known).any():
         return _silent(gate, gate.waits_for or "not enough is known of the wave's devices yet")
-    strata = [look.strata[row] for row in known.tolist()]
-    dealt = deal(strata, look.is_member[known])
-    sets = Sets(known[dealt.members], known[dealt.controls], dealt.owner)
+    sets = dealt.get(known.tobytes())
+    if sets is None:
+        sets = dealt[known.tobytes()] = _deal_known(look, np.flatnonzero(known))
     if not len(sets.members):
         return _silent(gate, "no device that still runs the old version is left to compare with")
-    verdict = _judge_group(gate, asked, groups[0], sets)
-    for group in groups[1:]:
-        if verdict.halted:
-            break
-        chosen = np.array(
-            [holds(group, look.strata[row]) for row in sets.members.tolist()], dtype=bool
-        )
-        found = _judge_group(gate, asked, group, sets.among(chosen))
-        verdict = found if found.halted else verdict
-    return verdict
+    scores = log_scores(sets, values, gate.tolerance(asked.terms))
+    strata = [look.strata[row] for row in sets.members.tolist()]
+    kinds, kind_of = np.unique(
+        np.array([(s.architecture, s.site) for s in strata]), axis=0, return_inverse=True
+    )
+    for group in groups:
+        inside = np.array([holds(group, Stratum(*kind)) for kind in kinds.tolist()])
+        chosen = inside[kind_of.reshape(-1)]
+        found = log_evidence(scores[:, chosen])
+        if found >= threshold(_alpha(gate, asked, group)):
+            return _verdict(gate, asked, group, sets.among(chosen), found)
+    return _verdict(gate, asked, groups[0], sets, log_evidence(scores))
 
 
-def _judge_group(gate: _Gate, asked: _Asked, group: Group, sets: Sets) -> Verdict:
-    """Only the whole, and a group that halts, are put into words."""
-    look, terms = asked.look, asked.terms
-    values, tolerance = look.changes.by_measure[gate.measure], gate.tolerance(terms)
-    rate = terms.false_halt_rate
-    alpha = part(rate, gate.measure, group.view, group.place, look.wave, look.number)
-    found = log_evidence_exceeds(sets, values, tolerance)
-    halted = found >= threshold(alpha)
-    if not halted and group.view != "fleet":
-        return _silent(gate, "")
-    effect = effect_interval(sets, values, alpha)
+def _deal_known(look: Look, known: NDArray[np.int64]) -> Sets:
+    """Sets of those rows, as rows of the look."""
+    dealt = deal([look.strata[row] for row in known.tolist()], look.is_member[known])
+    return Sets(known[dealt.members], known[dealt.controls], dealt.owner)
+
+
+def _alpha(gate: _Gate, asked: _Asked, group: Group) -> float:
+    look, rate = asked.look, asked.terms.false_halt_rate
+    return part(rate, gate.measure, group.view, group.place, look.wave, look.number)
+
+
+def _verdict(gate: _Gate, asked: _Asked, group: Group, sets: Sets, found: float) -> Verdict:
+    look, alpha = asked.look, _alpha(gate, asked, group)
+    effect = effect_interval(sets, look.changes.by_measure[gate.measure], alpha)
     members, controls = len(sets.members), len(sets.controls)
     old = str(look.old[0]) if len(look.old) == 1 else f"{len(look.old)} old versions"
     where = "" if group.view == "fleet" else f" of {group}"
     return Verdict(
         gate=gate.measure,
-        halted=halted,
+        halted=found >= threshold(alpha),
         sentence=(
             f"{gate.says(effect)} ({_percent(1 - 2 * alpha)}) on {_devices(members)}{where} with "
             f"{asked.target}, against {controls} still on {old}"
@@ -205,7 +216,7 @@ def _judge_group(gate: _Gate, asked: _Asked, group: Group, sets: Sets) -> Verdic
             "controls": controls,
             "low": _finite(effect.low),
             "high": _finite(effect.high),
-            "tolerance": tolerance,
+            "tolerance": gate.tolerance(asked.terms),
             "confidence_level": 1 - 2 * alpha,
             "log_evidence": found,
             "threshold": threshold(alpha),

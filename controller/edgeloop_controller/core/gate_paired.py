@@ -10,7 +10,7 @@ and groups first appear in it, on no other order; it speaks of the whole unless 
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, TypeVar
+from typing import Final, NamedTuple, TypeVar
 
 from edgeloop_controller.core.false_halts import part
 from edgeloop_controller.core.rollout_types import (
@@ -32,7 +32,18 @@ from edgeloop_protocol.messages import VersionRef
 DISAGREEMENT_BOUND_MAX: Final = 0.9
 """No margin makes a version acceptable that disagrees with the old one nearly always."""
 
-Item = TypeVar("Item", ComparedWindow, LabelledPair)
+
+class _Tally(NamedTuple):
+    """What is known of one device by labels."""
+
+    device_id: str
+    only_old: int
+    only_new: int
+    both: int
+    neither: int
+
+
+Item = TypeVar("Item", ComparedWindow, _Tally)
 
 Strata = Mapping[str, Stratum]
 """Device id → where it stands; a device that is not known is counted in the whole alone."""
@@ -125,50 +136,62 @@ def _judge_against(
 
 
 def judge_accuracy(spec: RolloutSpec, evidence: Evidence, strata: Strata) -> Verdict:
-    pairs = evidence.pairs
-    if not pairs:
+    if not evidence.pairs:
         return Verdict("accuracy", halted=False, sentence="no labels yet", looked=0)
+    tallies = [_Tally(device_id, *counts) for device_id, counts in _counted(evidence.pairs).items()]
     found = _first_to_halt(
-        _judge_pairs(spec, _in_group(group, pairs, strata), group)
-        for group in _groups(pairs, strata)
+        _judge_pairs(spec, _in_group(group, tallies, strata), group)
+        for group in _groups(tallies, strata)
     )
-    return Verdict("accuracy", found.halted, found.sentence, len(pairs), found.evidence)
+    return Verdict("accuracy", found.halted, found.sentence, len(evidence.pairs), found.evidence)
 
 
-def _judge_pairs(spec: RolloutSpec, pairs: Sequence[LabelledPair], group: Group) -> Verdict:
-    worse = sum(pair.shadow_correct and not pair.target_correct for pair in pairs)
-    better = sum(pair.target_correct and not pair.shadow_correct for pair in pairs)
-    ties = len(pairs) - worse - better
-    found = log_evidence_worse(worse, better, ties, spec.terms.max_accuracy_drop)
+def _counted(pairs: Sequence[LabelledPair]) -> dict[str, list[int]]:
+    """Device id → labelled examples that only the old version had right, only the new one, both,
+    neither."""
+    counts: dict[str, list[int]] = {}
+    for pair in pairs:
+        of_device = counts.get(pair.device_id)
+        if of_device is None:
+            of_device = counts[pair.device_id] = [0, 0, 0, 0]
+        if pair.target_correct:
+            of_device[2 if pair.shadow_correct else 1] += 1
+        else:
+            of_device[0 if pair.shadow_correct else 3] += 1
+    return counts
+
+
+def _judge_pairs(spec: RolloutSpec, tallies: Sequence[_Tally], group: Group) -> Verdict:
+    worse, better = sum(t.only_old for t in tallies), sum(t.only_new for t in tallies)
+    both, neither = sum(t.both for t in tallies), sum(t.neither for t in tallies)
+    labelled, drop = worse + better + both + neither, spec.terms.max_accuracy_drop
+    found = log_evidence_worse(worse, better, both + neither, drop)
     limit = threshold(part(spec.terms.false_halt_rate, "accuracy", group.view, group.place))
-    right = sum(pair.target_correct for pair in pairs)
-    old_right = sum(pair.shadow_correct for pair in pairs)
-    devices = len({pair.device_id for pair in pairs})
-    of_group = "" if group.view == "fleet" else f" on {_devices(devices, group)}"
+    of_group = "" if group.view == "fleet" else f" on {_devices(len(tallies), group)}"
     return Verdict(
         gate="accuracy",
         halted=found >= limit,
         sentence=(
-            f"{spec.target} is right on {right} of {len(pairs)} labelled examples{of_group}, the "
-            f"old version on {old_right}; a drop of {spec.terms.max_accuracy_drop:.0%} is allowed"
+            f"{spec.target} is right on {both + better} of {labelled} labelled examples{of_group}, "
+            f"the old version on {both + worse}; a drop of {drop:.0%} is allowed"
         ),
-        looked=len(pairs),
+        looked=labelled,
         evidence={
             "group": str(group),
-            "labelled": len(pairs),
-            "correct": right,
-            "old_correct": old_right,
+            "labelled": labelled,
+            "correct": both + better,
+            "old_correct": both + worse,
             "only_old_correct": worse,
             "only_new_correct": better,
-            "devices": devices,
-            "allowed_drop": spec.terms.max_accuracy_drop,
+            "devices": len(tallies),
+            "allowed_drop": drop,
             "log_evidence": found,
             "threshold": limit,
         },
     )
 
 
-def _groups(items: Sequence[ComparedWindow | LabelledPair], strata: Strata) -> list[Group]:
+def _groups(items: Sequence[ComparedWindow] | Sequence[_Tally], strata: Strata) -> list[Group]:
     devices = dict.fromkeys(item.device_id for item in items)
     return groups_of(strata[device] for device in devices if device in strata)
 

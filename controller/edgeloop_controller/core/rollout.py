@@ -139,8 +139,9 @@ def step(
         turn.halt(halting.sentence)
     elif state.status is RolloutStatus.RUNNING:
         turn.withdraw_overdue()
-        compared = next(verdict.looked for verdict in verdicts if verdict.gate == "disagreement")
-        turn.see_control(evidence.look)
+        looked = {verdict.gate: verdict.looked for verdict in verdicts}
+        compared = looked["disagreement"]
+        turn.see_evidence(evidence.look, looked["accuracy"])
         turn.go_on(compared)
         turn.explain(compared)
     return replace(turn.result(), verdicts=verdicts)

@@ -56,6 +56,7 @@ class Turn:
         self._effects: list[Effect] = []
         self._moved = False
         self._look: Look | None = None
+        self._labelled = 0
         self._by_phase: dict[MemberPhase, list[Member]] | None = None
         self._fits: list[DeviceView] | None = None
 
@@ -130,9 +131,9 @@ class Turn:
             self._withdraw(member, cause)
             self._note("rollout.device_overdue", f"{member.device_id}: {cause}")
 
-    def see_control(self, look: Look | None) -> None:
-        """What the wave may have to wait for."""
-        self._look = look
+    def see_evidence(self, look: Look | None, labelled: int) -> None:
+        """What the wave may have to wait for; `labelled` examples that both versions answered."""
+        self._look, self._labelled = look, labelled
 
     def go_on(self, compared: int) -> None:
         """Fill the places; open the next wave, or end, as long as one shows what it must."""
@@ -216,8 +217,14 @@ class Turn:
         return f"has compared {compared} of {wanted} examples"
 
     def _unwatched(self) -> str:
-        """What the look at the control group still lacks, in words; nothing where there is none."""
+        """What the gates still lack to see a fault in this wave, in words. A lone canary looks for
+        what is plain, and after the last wave there is nothing left to keep safe."""
         terms, look = self._spec.terms, self._look
+        if self._last_wave():
+            return ""
+        alone = sum(len(self._in_phase(phase)) for phase in EXPOSED) == 1
+        if 0 < self._labelled < terms.min_labelled and not alone:
+            return f"has {self._labelled} of {terms.min_labelled} labelled examples"
         if look is None or not terms.control_group or look.wave != self._state.wave + 1:
             return ""
         watched, members = members_watched(look, terms.min_watched)

@@ -71,7 +71,8 @@ class RolloutTerms(Config):
     that go to other labels (`max_prediction_shift`). Looks are taken `soak_s` after the wave began,
     and each time that the wave has lasted twice as long. Where there are control devices, half of
     the wave's devices have to answer `min_watched` examples before the next wave, within the
-    deadline.
+    deadline; and where labels come, a wave of more than one device waits as long for `min_labelled`
+    of them.
     """
 
     soak_s: float = Field(default=30.0, ge=0)
@@ -84,6 +85,7 @@ class RolloutTerms(Config):
     false_halt_rate: float = Field(default=0.01, gt=0, lt=1)
     control_group: bool = True
     min_watched: int = Field(default=100, ge=0)
+    min_labelled: int = Field(default=1000, ge=0)
     max_crash_rise: float = Field(default=0.0, ge=0)
     max_error_rate_rise: float = Field(default=0.005, ge=0, le=1)
     max_latency_ratio: float = Field(default=1.5, ge=1)

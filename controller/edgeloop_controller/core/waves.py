@@ -79,7 +79,7 @@ def entry_order(
     strata: dict[tuple[bool, Stratum], list[tuple[bytes, DeviceView]]] = {}
     for device in devices:
         stratum = (not device.online, stratum_of(device, site_label))
-        drawn = hashlib.sha256(f"{rollout_id}/{device.id}".encode()).digest()
+        drawn = lot_of(rollout_id, device.id)
         strata.setdefault(stratum, []).append((drawn, device))
     placed = []
     for (offline, _), drawn_devices in strata.items():
@@ -89,6 +89,11 @@ def entry_order(
             placed.append(((offline, place > 0, share, drawn), device))
     placed.sort(key=lambda one: one[0])
     return [device for _, device in placed]
+
+
+def lot_of(rollout_id: int, device_id: str) -> bytes:
+    """The lot that a device draws in a rollout; the least go first."""
+    return hashlib.sha256(f"{rollout_id}/{device_id}".encode()).digest()
 
 
 def _wave(written: str, number: int) -> Wave:

@@ -46,7 +46,8 @@ Floats = NDArray[np.float64]
 Kind = Literal["good", "permuted", "weaker", "slow", "nan", "crash", "one_site"]
 KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
 
-FLEETS: Final = (300, 500, 1000, 2000)
+FLEETS: Final = (300, 400, 600, 1000, 2000)
+FLEET_SHARES: Final = (0.3, 0.3, 0.2, 0.15, 0.05)
 ARCHITECTURES: Final = ("x86_64", "aarch64")
 SITES_MAX: Final = 6
 WAVES: Final = "1,5%,25%,100%"
@@ -120,12 +121,12 @@ class Rollout:
         seed: int,
         terms: RolloutTerms,
         other: OtherGate | None = None,
-        fleets: Sequence[int] = FLEETS,
+        fleet: int | None = None,
         waves: str = WAVES,
     ) -> None:
         self._rng = rng = np.random.default_rng([KINDS.index(kind), seed])
         self._kind, self._terms, self._other = kind, terms, other
-        self.count = count = int(rng.choice(fleets))
+        self.count = count = fleet or int(rng.choice(FLEETS, p=FLEET_SHARES))
         sites = int(rng.integers(3, SITES_MAX + 1))
         self._site = rng.integers(0, sites, count)
         self._architecture = (rng.random(count) < rng.uniform(0.2, 0.5)).astype(np.int64)
