@@ -22,7 +22,7 @@ there are."""
 def of_rollout(session: Session, rollout_id: int) -> Sequence[RolloutVerdict]:
     """In the order in which the gates judge."""
     query = select(RolloutVerdict).where(RolloutVerdict.rollout_id == rollout_id)
-    order = {gate: place for place, gate in enumerate(GATES)}
+    order: dict[str, int] = {gate: place for place, gate in enumerate(GATES)}
     return sorted(session.scalars(query), key=lambda row: order.get(row.gate, len(order)))
 
 

@@ -5,6 +5,8 @@ from alembic import op
 
 revision = "0006"
 down_revision = "0005"
+branch_labels = None
+depends_on = None
 
 
 def upgrade() -> None:
@@ -12,7 +14,7 @@ def upgrade() -> None:
         "rollout_verdicts",
         sa.Column("rollout_id", sa.Integer(), nullable=False),
         sa.Column("gate", sa.String(), nullable=False),
-        sa.Column("at", sa.Float(), nullable=False),
+        sa.Column("at", sa.Double(), nullable=False),
         sa.Column("wave", sa.Integer(), nullable=False),
         sa.Column("halted", sa.Boolean(), nullable=False),
         sa.Column("sentence", sa.Text(), nullable=False),
@@ -21,7 +23,3 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["rollout_id"], ["rollouts.id"]),
         sa.PrimaryKeyConstraint("rollout_id", "gate"),
     )
-
-
-def downgrade() -> None:
-    op.drop_table("rollout_verdicts")
