@@ -85,7 +85,7 @@ class RolloutTerms(Config):
     false_halt_rate: float = Field(default=0.01, gt=0, lt=1)
     control_group: bool = True
     min_watched: int = Field(default=100, ge=0)
-    min_labelled: int = Field(default=1000, ge=0)
+    min_labelled: int = Field(default=2000, ge=0)
     max_crash_rise: float = Field(default=0.0, ge=0)
     max_error_rate_rise: float = Field(default=0.005, ge=0, le=1)
     max_latency_ratio: float = Field(default=1.5, ge=1)

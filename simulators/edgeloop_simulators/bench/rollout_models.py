@@ -46,7 +46,8 @@ BLOCK: Final = 8
 """Consecutive examples of one exercise."""
 LABELLED_EVERY: Final = 10
 """Every tenth example comes to be labelled."""
-WEAKER_BY: Final = 0.10
+WEAKER_BY: Final = (0.06, 0.08, 0.10, 0.12, 0.14, 0.17)
+"""How much less often the weaker versions are right on all wearers together."""
 AS_GOOD: Final = 0.01
 """A retrained version is as good as the old one if it is right at most so much less often, on
 either wrist."""
@@ -68,6 +69,11 @@ class Streams:
     permuted: NDArray[np.float32]
     """`answers` with the labels permuted."""
 
+    def drop(self, wearers: NDArray[np.int64]) -> float:
+        """How much less often than the old version it is right on those wearers' streams."""
+        whole = self.pairs[wearers, STREAM, 1:].sum(axis=0)
+        return float((whole[0] - whole[1]) / whole.sum())
+
 
 @dataclass(frozen=True)
 class World:
@@ -83,7 +89,9 @@ class World:
     accuracy_weaker: Sequence[float]
 
 
-def make_world(wearers: int = 64, good: int = 3, weaker: int = 3, seed: int = 0) -> World:
+def make_world(
+    wearers: int = 64, good: int = 3, weaker: int = len(WEAKER_BY), seed: int = 0
+) -> World:
     """`wearers` of each wrist. Takes some seconds. Raises DatasetError."""
     rng = np.random.default_rng(seed)
     recordings = read_recordings(find_file())
@@ -104,9 +112,11 @@ def make_world(wearers: int = 64, good: int = 3, weaker: int = 3, seed: int = 0)
     old_says = answers.of(old)
     reference = old_says.accuracy(right_rows)
     goods = _as_good(old_says, (answers.of(_fit(x, y, rng)) for _ in range(TRIES_MAX)), good)
-    target = reference - WEAKER_BY
     some = _Answers(examples[right_rows], truths[right_rows], len(names))
-    weak = [answers.of(_weaker(_fit(x, y, rng), rng, some, target)) for _ in range(weaker)]
+    weak = [
+        answers.of(_weaker(_fit(x, y, rng), rng, some, reference - drop))
+        for drop in WEAKER_BY[:weaker]
+    ]
     return World(
         old=old_says.streams(old_says),
         good=[one.streams(old_says) for one in goods],
