@@ -13,8 +13,9 @@ from edgeloop_controller.core.rollout import MemberPhase, RolloutTerms
 from edgeloop_simulators.bench.rollout_play import Seen
 
 DEFAULTS: Final = RolloutTerms()
-EXAMPLES_MIN: Final = 50
-LABELS_MIN: Final = 50
+EXAMPLES_MIN: Final = 500
+"""Examples of all devices together; fewer halt nothing."""
+LABELS_MIN: Final = 100
 
 
 def installs_alone() -> RolloutTerms:
@@ -29,7 +30,8 @@ def fixed_thresholds(seen: Seen) -> str:
     failed = sum(member.phase is MemberPhase.FAILED for member in seen.members.values())
     if failed > DEFAULTS.max_failed_fraction * max(1, len(seen.before)):
         return "failures"
-    if len(seen.before):
+    compared = sum(window.count for window in seen.windows)
+    if compared >= EXAMPLES_MIN:
         found = changes(seen.before, seen.after)
         bounds = {
             "errors": DEFAULTS.max_error_rate_rise,
@@ -41,7 +43,6 @@ def fixed_thresholds(seen: Seen) -> str:
             known = values[np.isfinite(values)]
             if measure in bounds and len(known) and known.mean() > bounds[measure]:
                 return measure
-    compared = sum(window.count for window in seen.windows)
     differed = sum(window.disagreements for window in seen.windows)
     if compared >= EXAMPLES_MIN and differed > DEFAULTS.max_disagreement * compared:
         return "disagreement"

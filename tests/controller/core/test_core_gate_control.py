@@ -92,7 +92,7 @@ def test_each_gate_finds_its_fault_in_all_and_in_one_stratum(
 ) -> None:
     verdicts = judged(look(where, **columns))
     assert [name for name, verdict in verdicts.items() if verdict.halted] == [gate]
-    if where == "plant-1":  # too few for the whole to halt by
+    if where == "plant-1" and gate != "crashes":  # too few for the whole to halt by
         assert verdicts[gate].evidence["group"] == "site plant-1"
         assert "on 10 devices of site plant-1 with gait@2" in verdicts[gate].sentence
 
