@@ -15,7 +15,7 @@ class RolloutStart(BaseModel):
     name: str
     version: str
     selector: str = "all"
-    waves: Annotated[list[str], Field(min_length=1, max_length=32)] = ["1", "25%", "100%"]
+    waves: Annotated[list[str], Field(min_length=1, max_length=32)] = ["1", "5%", "25%", "100%"]
     slot: Name = "main"
     allow_empty: bool = False
     terms: RolloutTerms = RolloutTerms()

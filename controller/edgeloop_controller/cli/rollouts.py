@@ -16,7 +16,7 @@ RolloutId = Annotated[int, typer.Argument(metavar="ROLLOUT")]
 def start(
     version: VersionArgument,
     to: Annotated[str, typer.Option(metavar="SELECTOR", help="`all`, `site=lab, !spare` …")],
-    waves: Annotated[str, typer.Option(help="devices or shares, cumulative")] = "1,25%,100%",
+    waves: Annotated[str, typer.Option(help="devices or shares, cumulative")] = "1,5%,25%,100%",
     slot: str = "main",
     soak: Annotated[
         float | None, typer.Option(metavar="SECONDS", help="how long a wave is watched")
