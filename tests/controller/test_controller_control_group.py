@@ -137,6 +137,13 @@ def test_a_slow_version_is_halted_beside_those_still_on_the_old(
 
 
 def test_a_good_version_goes_on_and_its_verdicts_are_kept(fleet: Fleet, database: Database) -> None:
+    """Although a device tells of a version that was never published here."""
+    stranger = VersionRef(name="other", version="9", manifest_digest="9" * 64)
+    fleet.devices[-1].slots = (
+        fleet.devices[-1].slots[0].model_copy(update={"champion": stranger}),
+    )
+    fleet.tell()
+    fleet.controller.clock.advance(1)
     rollout = play(fleet, slower=1.0)
     fleet.controller.clock.advance(10)
     fleet.turn()

@@ -30,8 +30,8 @@ from edgeloop_controller.core.rollout_types import Look, RolloutSpec, RolloutTer
 from edgeloop_controller.core.sequential import threshold
 from edgeloop_controller.core.strata import Group, Stratum, groups_of, holds
 
-LOOKS_KEPT_MAX: Final = 64
-"""Verdicts kept of looks that are asked for again: six a rollout, until its next look."""
+LOOKS_KEPT_MAX: Final = 8
+"""Looks whose verdicts are kept, as each is asked for again until the next one."""
 
 
 @dataclass(frozen=True)

@@ -23,11 +23,13 @@ from edgeloop_controller.core.device_change import AT, COLUMNS, changes
 from edgeloop_controller.core.rollout import Look, Member, MemberPhase, RolloutTerms
 from edgeloop_controller.core.strata import stratum_of
 from edgeloop_controller.core.waves import LOOKS_MAX, look_number, look_taken_at, lot_of
+from edgeloop_controller.errors import ControllerError
 from edgeloop_controller.services.fleet import KnownDevice
 from edgeloop_controller.services.registry import Registry
 from edgeloop_controller.store import crashes, rollouts, telemetry
 from edgeloop_controller.store.tables import Rollout
 from edgeloop_controller.store.telemetry import DeviceWindow
+from edgeloop_protocol.manifest import Manifest
 from edgeloop_protocol.messages import VersionRef
 
 TRACKED_MAX: Final = 4096
@@ -166,7 +168,15 @@ class ControlLog:
 
     def _versions_of(self, controls: Sequence[str]) -> Sequence[VersionRef]:
         digests = dict.fromkeys(self._old[name] for name in controls if name in self._old)
-        return tuple(self._registry.manifest(digest).ref() for digest in digests)
+        known = (self._manifest(digest) for digest in digests)
+        return tuple(manifest.ref() for manifest in known if manifest is not None)
+
+    def _manifest(self, digest: str) -> Manifest | None:
+        """None: a device runs what was never published here."""
+        try:
+            return self._registry.manifest(digest)
+        except ControllerError:
+            return None
 
     # ---- reading --------------------------------------------------------------------------------
 
@@ -223,7 +233,6 @@ class ControlLog:
 
     def _add(self, window: DeviceWindow, cell: int) -> None:
         row = self._row_of(window.device_id)
-        manifest = self._registry.manifest(window.manifest_digest)
         if cell != _TARGET:
             self._old[window.device_id] = window.manifest_digest
         labels = min(len(window.predictions), LABELS_MAX)
@@ -239,7 +248,8 @@ class ControlLog:
             if window.memory_bytes > 0 and not window.compared:
                 sums[AT["log_memory"]] += window.examples * math.log(window.memory_bytes)
                 sums[AT["memory_weight"]] += window.examples
-        if window.confidence and manifest.baseline is not None:
+        manifest = self._manifest(window.manifest_digest) if window.confidence else None
+        if manifest is not None and manifest.baseline is not None:
             edges = manifest.baseline.confidence.edges
             middles = _middles(edges, 1 / max(1, len(manifest.labels)))
             if len(middles) == len(window.confidence):
