@@ -10,6 +10,7 @@ import argparse
 import json
 import math
 import os
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -154,6 +155,8 @@ def main() -> int:
     began = time.monotonic()
     with ProcessPoolExecutor(given.jobs) as pool:
         for work, done in pool.map(play, _works(given.rollouts, others, given.first_seed)):
+            if (work.judge, work.kind) not in outcomes:
+                print(f"{work.judge}: {NAMES[work.kind]}", file=sys.stderr, flush=True)
             outcomes.setdefault((work.judge, work.kind), []).extend(done)
     found = {key: summary(of_kind) for key, of_kind in outcomes.items()}
     console = Console(width=140)
