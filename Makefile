@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed
 PACKAGES := protocol agent controller simulators
 PYTEST_JOBS ?= 2
 
-.PHONY: help setup demo test check bench bench-fleet bench-chaos bench-delta bench-scale explore mutants \
+.PHONY: help setup demo test check bench bench-fleet bench-chaos bench-delta bench-scale bench-rollout explore mutants \
 	torture soak lock schemas wheels clean test-packages
 
 help:  ## list the targets
@@ -56,6 +56,9 @@ bench-chaos: $(STAMP)  ## 1,000 devices under loss, partition, power cuts; DEVIC
 
 bench-scale: $(STAMP)  ## a day of large fleets in virtual time; DEVICES=1000,10000 chooses sizes
 	@$(BIN)/python -m edgeloop_simulators.bench.scale $(if $(DEVICES),--devices $(DEVICES))
+
+bench-rollout: $(STAMP)  ## good and bad rollouts by the thousand over simulated fleets; ROLLOUTS=100 is fewer
+	@$(BIN)/python -m edgeloop_simulators.bench.rollout $(if $(ROLLOUTS),--rollouts $(ROLLOUTS)) $(ARGS)
 
 explore: $(STAMP)  ## play SEEDS=100000 virtual worlds on JOBS=2 processes
 	@$(BIN)/edgeloop-sim explore --seeds $(or $(SEEDS),100000) --jobs $(or $(JOBS),2) $(ARGS)

@@ -1,6 +1,6 @@
 """The documents of rollouts; see `api.documents`."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -17,7 +17,7 @@ class RolloutStart(BaseModel):
     name: str
     version: str
     selector: str = "all"
-    waves: Annotated[list[str], Field(min_length=1, max_length=32)] = ["1", "25%", "100%"]
+    waves: Annotated[list[str], Field(min_length=1, max_length=32)] = ["1", "5%", "25%", "100%"]
     slot: Name = "main"
     allow_empty: bool = False
     if_busy: IfBusy = IfBusy.REFUSE
@@ -107,6 +107,18 @@ class MemberDocument(Document):
     cause: str
 
 
+class VerdictDocument(Document):
+    """What one gate said last."""
+
+    gate: str
+    at: float = Field(description="when it came to say so")
+    wave: int = Field(description="from 1")
+    halted: bool
+    sentence: str
+    looked: int = Field(description="how many devices or examples it has seen")
+    evidence: dict[str, Any]
+
+
 class RolloutSummary(Document):
     id: int
     name: str
@@ -129,3 +141,4 @@ class RolloutDetail(RolloutSummary):
     terms: RolloutTerms
     approvals: list[ApprovalDocument]
     devices: list[MemberDocument]
+    verdicts: list[VerdictDocument] = Field(default=[], description="one for each gate")

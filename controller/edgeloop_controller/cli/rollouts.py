@@ -17,7 +17,7 @@ from edgeloop_controller.cli.rollout_plan import show_plan
 
 app = typer.Typer(no_args_is_help=True, help="Bring a version to devices, wave by wave.")
 
-DEFAULT_WAVES: Final = "1,25%,100%"
+DEFAULT_WAVES: Final = "1,5%,25%,100%"
 
 RolloutId = Annotated[int, typer.Argument(metavar="ROLLOUT")]
 
@@ -276,6 +276,14 @@ def _show(document: dict[str, Any]) -> None:
             ("started", output.when(document["started_at"])),
             ("ended", output.when(document["ended_at"])),
         ]
+    )
+    output.table(
+        ("gate", "halts", "says", "at"),
+        (
+            (v["gate"], "yes" if v["halted"] else "", v["sentence"], output.ago(v["at"]))
+            for v in document["verdicts"]
+        ),
+        "no gate was asked yet",
     )
     output.table(
         (">wave", "device", "phase", "offered", "settled", "cause"),

@@ -34,7 +34,7 @@ class RolloutPlan(Config):
     """The rollout that an accepted candidate starts; no `waves`: publish only."""
 
     selector: str = "all"
-    waves: tuple[str, ...] = ("1", "25%", "100%")
+    waves: tuple[str, ...] = ("1", "5%", "25%", "100%")
     terms: RolloutTerms = RolloutTerms()
 
 

@@ -52,6 +52,7 @@ from edgeloop_controller.core.rollout_types import (
     Effect,
     Evidence,
     LabelledPair,
+    Look,
     Member,
     MemberPhase,
     Note,
@@ -75,6 +76,7 @@ __all__ = [
     "Effect",
     "Evidence",
     "LabelledPair",
+    "Look",
     "Member",
     "MemberPhase",
     "Note",
@@ -131,13 +133,15 @@ def step(
     if state.status is RolloutStatus.DONE:
         turn.offer_to_latecomers()
         return turn.result()
-    verdicts = gates.judge(spec, turn.members, evidence)
+    verdicts = gates.judge(spec, turn.members, evidence, turn.views)
     halting = gates.halting(verdicts)
     if halting is not None:
         turn.halt(halting.sentence)
     elif state.status is RolloutStatus.RUNNING:
         turn.withdraw_overdue()
-        compared = next(verdict.looked for verdict in verdicts if verdict.gate == "disagreement")
+        looked = {verdict.gate: verdict.looked for verdict in verdicts}
+        compared = looked["disagreement"]
+        turn.see_evidence(evidence.look, looked["accuracy"])
         turn.go_on(compared)
         turn.explain(compared)
     return replace(turn.result(), verdicts=verdicts)

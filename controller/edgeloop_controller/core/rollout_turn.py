@@ -7,10 +7,12 @@ state that it was given.
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
+from edgeloop_controller.core.gate_control import members_watched
 from edgeloop_controller.core.rollout_fit import Unfit, by_id, matching
 from edgeloop_controller.core.rollout_types import (
     DeviceView,
     Effect,
+    Look,
     Member,
     MemberPhase,
     Note,
@@ -46,13 +48,15 @@ class Turn:
         self.members: dict[str, Member] = dict(state.members)
         self._spec = spec
         self._state = state
-        self._views = by_id(devices)
-        self._matching = matching(parse(spec.selector), self._views)
+        self.views = by_id(devices)
+        self._matching = matching(parse(spec.selector), self.views)
         self._now = now
         self._utc_offset = utc_offset
         self._chosen = Chosen([])
         self._effects: list[Effect] = []
         self._moved = False
+        self._look: Look | None = None
+        self._labelled = 0
         self._by_phase: dict[MemberPhase, list[Member]] | None = None
         self._fits: list[DeviceView] | None = None
 
@@ -66,7 +70,7 @@ class Turn:
     def read_reports(self) -> None:
         """Settle offered members by what they report; note who does not fit, and who does again."""
         for member in self._in_phase(MemberPhase.OFFERED):
-            view = self._views.get(member.device_id)
+            view = self.views.get(member.device_id)
             if view is not None:
                 self._settle(member, view)
         causes = Unfit(self._spec.manifest)
@@ -127,11 +131,15 @@ class Turn:
             self._withdraw(member, cause)
             self._note("rollout.device_overdue", f"{member.device_id}: {cause}")
 
+    def see_evidence(self, look: Look | None, labelled: int) -> None:
+        """What the wave may have to wait for; `labelled` examples that both versions answered."""
+        self._look, self._labelled = look, labelled
+
     def go_on(self, compared: int) -> None:
         """Fill the places; open the next wave, or end, as long as one shows what it must."""
         self._offer()
         while not self._lacks(compared):
-            missing = self._uncompared(compared)
+            missing = self._uncompared(compared) or self._unwatched()
             if missing:
                 detail = f"{self._wave_name()} {missing} in {self._spec.terms.deadline_s:g} s"
                 self._note("rollout.not_compared", f"{detail}; the other gates hold")
@@ -174,7 +182,7 @@ class Turn:
             return f"waits for {', '.join(unsettled[:NAMES_SHOWN_MAX])}{more}"
         if not self._in_phase(MemberPhase.COMMITTED):
             return "waits for a device to commit"
-        missing = self._uncompared(compared)
+        missing = self._uncompared(compared) or self._unwatched()
         members = self.members.values()
         if missing and self._now < deadline_of_wave(self._spec, started, members):
             return missing
@@ -192,7 +200,7 @@ class Turn:
         return f"waits for approval of wave {number}"
 
     def _holds(self, member: Member) -> bool:
-        view = self._views.get(member.device_id)
+        view = self.views.get(member.device_id)
         online = view is not None and view.online
         return not self._overdue(member) and (online or not self._last_wave())
 
@@ -207,6 +215,25 @@ class Turn:
         if compared >= wanted or not self._must_compare():
             return ""
         return f"has compared {compared} of {wanted} examples"
+
+    def _unwatched(self) -> str:
+        """What the gates still lack to see a fault in this wave, in words. A lone canary looks for
+        what is plain, and after the last wave there is nothing left to keep safe."""
+        terms, look = self._spec.terms, self._look
+        if self._last_wave():
+            return ""
+        alone = sum(len(self._in_phase(phase)) for phase in EXPOSED) == 1
+        if 0 < self._labelled < terms.min_labelled and not alone:
+            return f"has {self._labelled} of {terms.min_labelled} labelled examples"
+        if look is None or not terms.control_group or look.wave != self._state.wave + 1:
+            return ""
+        watched, members = members_watched(look, terms.min_watched)
+        if 2 * watched >= members:
+            return ""
+        return (
+            f"has watched {watched} of {members} devices over {terms.min_watched} examples "
+            "beside the control group"
+        )
 
     def _must_compare(self) -> bool:
         target = self._spec.target.manifest_digest
@@ -259,7 +286,7 @@ class Turn:
             and (view.id not in self.members or (last and self._withdrawn(view)))
             and not view.quarantine
         ]
-        return entry_order(self._spec.id, free)
+        return entry_order(self._spec.id, free, self._spec.terms.site_label)
 
     def _withdrawn(self, view: DeviceView) -> bool:
         return self.members[view.id].phase is MemberPhase.WITHDRAWN

@@ -9,10 +9,15 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Literal, Self
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import ConfigDict, Field, model_validator
 
+from edgeloop_controller.core.device_change import Changes
 from edgeloop_controller.core.schedule_terms import Schedule
+from edgeloop_controller.core.strata import SITE_LABEL, Stratum
 from edgeloop_protocol.config import Config
+from edgeloop_protocol.limits import NAME_MAX_CHARS
 from edgeloop_protocol.manifest import Manifest
 from edgeloop_protocol.messages import Inventory, Probation, SlotReported, VersionRef
 
@@ -58,6 +63,16 @@ class RolloutTerms(Config):
     shadow during probation and for the agent's `limits.shadow_after_commit_s` after the commit (an
     hour by default), and a probation lasts at least `min_compared` examples: a smaller
     `probation.min_examples` is raised to that.
+
+    What a device may change by, beyond the control devices of its architecture and its site
+    (`site_label`), over the same time: `max_crash_rise` crashes of its runner,
+    `max_error_rate_rise` of its examples without a finite answer, ratios of its p95 latency and its
+    memory, a fall of its mean confidence by `max_confidence_drop`, and the share of its answers
+    that go to other labels (`max_prediction_shift`). Looks are taken `soak_s` after the wave began,
+    and each time that the wave has lasted twice as long. Where there are control devices, half of
+    the wave's devices have to answer `min_watched` examples before the next wave, within the
+    deadline; and where labels come, a wave of more than one device waits as long for `min_labelled`
+    of them.
     """
 
     soak_s: float = Field(default=30.0, ge=0)
@@ -68,6 +83,16 @@ class RolloutTerms(Config):
     min_compared: int = Field(default=50, ge=0)
     max_accuracy_drop: float = Field(default=0.02, ge=0, le=1)
     false_halt_rate: float = Field(default=0.01, gt=0, lt=1)
+    control_group: bool = True
+    min_watched: int = Field(default=100, ge=0)
+    min_labelled: int = Field(default=2000, ge=0)
+    max_crash_rise: float = Field(default=0.0, ge=0)
+    max_error_rate_rise: float = Field(default=0.005, ge=0, le=1)
+    max_latency_ratio: float = Field(default=1.5, ge=1)
+    max_memory_ratio: float = Field(default=1.5, ge=1)
+    max_confidence_drop: float = Field(default=0.10, ge=0, le=1)
+    max_prediction_shift: float = Field(default=0.35, ge=0, le=1)
+    site_label: str = Field(default=SITE_LABEL, min_length=1, max_length=NAME_MAX_CHARS)
     probation: ProbationTerms = ProbationTerms()
     schedule: Schedule = Schedule()
 
@@ -151,15 +176,40 @@ class LabelledPair:
     shadow_correct: bool
 
 
+@dataclass(frozen=True, eq=False)
+class Look:
+    """Members of the wave, and the devices that the lot left on the old version, as they stood when
+    the `number`-th look of the wave was taken; both count from 1. Rows in the lot's order."""
+
+    wave: int
+    number: int
+    strata: Sequence[Stratum]
+    is_member: NDArray[np.bool_]
+    changes: Changes
+    old: Sequence[VersionRef]
+    """What the control devices run."""
+
+
 @dataclass(frozen=True)
 class Evidence:
-    """In the order of arrival, since the rollout's start."""
+    """In the order of arrival, since the rollout's start; `look` is the last one."""
 
     windows: Sequence[ComparedWindow] = ()
     pairs: Sequence[LabelledPair] = ()
+    look: Look | None = None
 
 
-GateName = Literal["failures", "disagreement", "accuracy"]
+GateName = Literal[
+    "failures",
+    "disagreement",
+    "accuracy",
+    "crashes",
+    "errors",
+    "latency",
+    "memory",
+    "confidence",
+    "predictions",
+]
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,19 @@ the transaction that decides.
 
 import logging
 from collections.abc import Callable, Mapping, Sequence, Set
+from dataclasses import replace
 from typing import Final
 
 from sqlalchemy.orm import Session
 
-from edgeloop_controller.core.rollout import Evidence, RolloutSpec, RolloutStatus, start, step
+from edgeloop_controller.core.rollout import (
+    Evidence,
+    RolloutSpec,
+    RolloutState,
+    RolloutStatus,
+    start,
+    step,
+)
 from edgeloop_controller.core.rollout_queue import Claim, startable
 from edgeloop_controller.core.waves import parse_waves
 from edgeloop_controller.services.apply_step import apply_step
@@ -25,7 +33,7 @@ from edgeloop_controller.services.rollout_memory import Judged, RolloutMemory
 from edgeloop_controller.services.silence import Silence
 from edgeloop_controller.services.timezones import utc_offset
 from edgeloop_controller.services.unheard import Unheard
-from edgeloop_controller.store import rollouts
+from edgeloop_controller.store import rollouts, verdicts
 from edgeloop_controller.store.engine import Database
 from edgeloop_controller.store.tables import Rollout
 from edgeloop_protocol.clock import Clock
@@ -146,14 +154,19 @@ class Reconciler:
             memory, spec = self._memory(rollout), self._spec(rollout)
             state = memory.state(session, rollout)
             active = rollout.status in rollouts.ACTIVE
-            seen = (
-                memory.evidence.of_members(state.members, self._registry) if active else Evidence()
-            )
+            seen = self._evidence(memory, rollout, state) if active else Evidence()
             result = step(spec, state, memory.views, seen, now, utc_offset)
             rests = not result.effects and result.state == state
             touched = set() if rests else apply_step(session, rollout, state, result, now)
+            if result.verdicts and memory.says_anew(result.verdicts):
+                verdicts.save(session, rollout, result.verdicts, now)
         memory.stepped(spec, result, rollout.change, now)
         return touched
+
+    def _evidence(self, memory: RolloutMemory, rollout: Rollout, state: RolloutState) -> Evidence:
+        paired = memory.evidence.of_members(state.members, self._registry)
+        look = memory.control.look(rollout, state.members, memory.matching, self._fleet.devices)
+        return replace(paired, look=look)
 
     def _look(self, session: Session) -> Sequence[Rollout]:
         """Bring what is remembered of devices up to date; the rollouts, newest first."""
@@ -169,7 +182,7 @@ class Reconciler:
         """Brings the rollout's memory up to date to say so."""
         memory = self._memory(rollout)
         memory.state(session, rollout)
-        if rollout.status in rollouts.ACTIVE and memory.evidence.read(session, rollout):
+        if rollout.status in rollouts.ACTIVE and memory.read_evidence(session, rollout, now):
             memory.wake()
         held = [
             (other.id, self._memory(other).holds(session, other))
@@ -212,7 +225,7 @@ class Reconciler:
     def _memory(self, rollout: Rollout) -> RolloutMemory:
         memory = self._memories.get(rollout.id)
         if memory is None:
-            memory = self._memories[rollout.id] = RolloutMemory.of(rollout)
+            memory = self._memories[rollout.id] = RolloutMemory.of(rollout, self._registry)
             memory.see(self._fleet.devices.keys(), self._fleet.devices)
         return memory
 

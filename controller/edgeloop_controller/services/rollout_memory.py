@@ -21,8 +21,10 @@ from edgeloop_controller.core.rollout import (
     asks_again_at,
 )
 from edgeloop_controller.core.selector import Selector
+from edgeloop_controller.services.control_log import ControlLog
 from edgeloop_controller.services.evidence import EvidenceLog
 from edgeloop_controller.services.fleet import KnownDevice
+from edgeloop_controller.services.registry import Registry
 from edgeloop_controller.store import rollouts
 from edgeloop_controller.store.tables import Rollout
 
@@ -54,6 +56,7 @@ class RolloutMemory:
     id: int
     slot: str
     selector: Selector
+    control: ControlLog
     evidence: EvidenceLog = field(default_factory=EvidenceLog)
     matching: set[str] = field(default_factory=set)
     """Ids of devices that match the selector, as of the last `see`."""
@@ -73,8 +76,9 @@ class RolloutMemory:
     _rest: _Rest | None = None
 
     @classmethod
-    def of(cls, rollout: Rollout) -> "RolloutMemory":
-        return cls(rollout.id, rollout.slot, selectors.parse(rollout.selector))
+    def of(cls, rollout: Rollout, registry: Registry) -> "RolloutMemory":
+        selector = selectors.parse(rollout.selector)
+        return cls(rollout.id, rollout.slot, selector, ControlLog(registry))
 
     def see(self, changed: Set[str], fleet: Mapping[str, KnownDevice]) -> None:
         """Devices that changed or are new."""
@@ -83,7 +87,14 @@ class RolloutMemory:
             if matches != (device_id in self.matching):
                 (self.matching.add if matches else self.matching.discard)(device_id)
                 self.matching_moved += 1
+        if changed:
+            self.control.forget_look()
         self._mark(changed)
+
+    def read_evidence(self, session: Session, rollout: Rollout, now: float) -> bool:
+        """What came since the last time; True if anything did."""
+        paired = self.evidence.read(session, rollout)
+        return self.control.read(session, rollout, len(self.matching), now) or paired
 
     def state(self, session: Session, rollout: Rollout) -> RolloutState:
         """Read again if it is not this memory that wrote it last."""
@@ -132,6 +143,10 @@ class RolloutMemory:
 
     def rests(self, now: float) -> bool:
         return self._rest is not None and self._rest.lasts(now)
+
+    def says_anew(self, verdicts: Sequence[Verdict]) -> bool:
+        """Whether the gates say something else than when they were asked last."""
+        return self.judged is None or self.judged.verdicts != verdicts
 
     def stepped(self, spec: RolloutSpec, result: Step, change: int, now: float) -> None:
         """What a step came to, once it is committed."""

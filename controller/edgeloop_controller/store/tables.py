@@ -182,6 +182,23 @@ class RolloutMember(Base):
     cause: Mapped[str] = mapped_column(default="")
 
 
+class RolloutVerdict(Base):
+    """What one gate of a rollout said last; `evidence` holds the figures that its sentence says."""
+
+    __tablename__ = "rollout_verdicts"
+
+    rollout_id: Mapped[int] = mapped_column(ForeignKey("rollouts.id"), primary_key=True)
+    gate: Mapped[str] = mapped_column(primary_key=True)
+    at: Mapped[float]
+    """When it came to say so."""
+    wave: Mapped[int]
+    """From 0."""
+    halted: Mapped[bool]
+    sentence: Mapped[str] = mapped_column(Text)
+    looked: Mapped[int]
+    evidence: Mapped[dict[str, Any]]
+
+
 class TelemetryCursor(Base):
     """How far each (device, epoch) is committed; moves in the transaction that stores the rows."""
 

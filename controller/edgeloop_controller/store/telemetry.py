@@ -317,6 +317,82 @@ def last_window_id(session: Session) -> int:
     return session.scalar(select(func.max(Window.id))) or 0
 
 
+@dataclass(frozen=True, slots=True)
+class DeviceWindow:
+    """What the gates read of a window."""
+
+    device_id: str
+    manifest_digest: str
+    examples: int
+    errors: int
+    nonfinite: int
+    latency_p95_us: float
+    memory_bytes: int
+    compared: int
+    confidence: Sequence[int]
+    predictions: Sequence[int]
+
+
+def windows_between(
+    session: Session, slot: str, after_id: int, through_id: int
+) -> Iterator[tuple[int, str]]:
+    """(id, device) of windows on a slot, of any version, in the order in which they came."""
+    query = (
+        select(Window.id, Window.device_id)
+        .where(Window.id > after_id, Window.id <= through_id, Window.slot == slot)
+        .order_by(Window.id)
+        .execution_options(yield_per=READ_ROWS)
+    )
+    yield from ((window_id, device_id) for window_id, device_id in session.execute(query))
+
+
+def device_windows(session: Session, ids: Sequence[int]) -> Iterator[DeviceWindow]:
+    """The windows of those ids, which ascend; READ_ROWS at a time."""
+    query = select(
+        Window.device_id,
+        Window.manifest_digest,
+        Window.count.label("count_"),  # a row has a method of that name
+        Window.errors,
+        Window.nonfinite,
+        Window.latency_p95_us,
+        Window.memory_bytes,
+        Window.compared,
+        Window.body,
+    ).order_by(Window.id)
+    for first in range(0, len(ids), READ_ROWS):
+        some = query.where(Window.id.in_(ids[first : first + READ_ROWS]))
+        for row in session.execute(some):
+            yield DeviceWindow(
+                device_id=row.device_id,
+                manifest_digest=row.manifest_digest,
+                examples=row.count_,
+                errors=row.errors,
+                nonfinite=row.nonfinite,
+                latency_p95_us=row.latency_p95_us,
+                memory_bytes=row.memory_bytes,
+                compared=row.compared,
+                confidence=row.body.get("confidence", ()),
+                predictions=row.body.get("predictions", ()),
+            )
+
+
+def last_window_before(session: Session, received_at: float) -> int:
+    """The id of the last window that came before then; 0: none.
+
+    Ids grow with the time of receipt, so a few look-ups by id find it in any number of windows.
+    """
+    low, high = 0, last_window_id(session)
+    while low < high:
+        middle = (low + high + 1) // 2
+        query = select(Window.id, Window.received_at).where(Window.id <= middle)
+        row = session.execute(query.order_by(Window.id.desc()).limit(1)).first()
+        if row is None or row.received_at < received_at:
+            low = middle
+        else:
+            high = row.id - 1
+    return low
+
+
 def compared_windows(
     session: Session, slot: str, manifest_digest: str, since: float, after_id: int
 ) -> Sequence[tuple[str, str, int, int]]:

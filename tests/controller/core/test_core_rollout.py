@@ -379,3 +379,21 @@ def test_a_healthy_fleet_always_ends(count: int, waves: str, events: list[tuple[
         fleet.turn(11)
         fleet.commit(*fleet.names(MemberPhase.OFFERED))
     assert fleet.state.status is RolloutStatus.DONE
+
+
+def test_where_labels_come_a_wave_waits_for_enough_but_a_lone_canary_does_not() -> None:
+    fleet = Fleet(40, waves="1,25%,100%")
+    fleet.spec = replace(fleet.spec, terms=TERMS.model_copy(update={"min_labelled": 30}))
+    fleet.turn()
+    fleet.commit(*fleet.names(MemberPhase.OFFERED))
+    fleet.pairs += [LabelledPair("d0", target_correct=True, shadow_correct=True)] * 20
+    fleet.turn()
+    fleet.turn(11)
+    assert fleet.state.wave == 1
+    fleet.commit(*fleet.names(MemberPhase.OFFERED))
+    fleet.turn()
+    fleet.turn(11)
+    assert fleet.state.verdict == "wave 2 of 3 has 20 of 30 labelled examples"
+    fleet.pairs += [LabelledPair("d0", target_correct=True, shadow_correct=True)] * 10
+    fleet.turn()
+    assert fleet.state.wave == 2

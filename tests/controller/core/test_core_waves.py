@@ -1,11 +1,14 @@
 """Waves: parsing, bounds, and who goes first."""
 
+from collections import Counter
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeloop_controller.core.rollout import DeviceView, Wave
-from edgeloop_controller.core.waves import bound, entry_order, format_waves, parse_waves
+from edgeloop_controller.core.waves import bound, entry_order, format_waves, lot_of, parse_waves
 from edgeloop_controller.errors import WaveError
 from edgeloop_protocol.messages import Inventory
 
@@ -76,3 +79,34 @@ def test_online_devices_enter_first_and_the_canary_changes_with_the_rollout() ->
     assert [d.online for d in order] == [True] * 5 + [False] * 5
     assert entry_order(1, devices[::-1]) == order
     assert len({entry_order(rollout, devices)[0].id for rollout in range(20)}) > 2
+
+
+def placed(name: str, architecture: str, site: str) -> DeviceView:
+    inventory = INVENTORY.model_copy(update={"architecture": architecture})
+    return replace(device(name), labels={"site": site}, inventory=inventory)
+
+
+def test_each_stratum_enters_as_early_as_possible_and_then_in_proportion() -> None:
+    sizes = {("x86_64", "a"): 80, ("x86_64", "b"): 15, ("aarch64", "a"): 4, ("aarch64", "b"): 1}
+    devices = [
+        placed(f"{architecture}-{site}-{n}", architecture, site)
+        for (architecture, site), size in sizes.items()
+        for n in range(size)
+    ]
+    order = [(d.inventory.architecture, d.labels["site"]) for d in entry_order(1, devices)]
+    assert set(order[:4]) == set(sizes), "the first of each"
+    half = Counter(order[:50])
+    assert half == {stratum: pytest.approx(size / 2, abs=2) for stratum, size in sizes.items()}
+
+
+def test_within_a_stratum_the_lot_decides_and_another_stratum_changes_nothing() -> None:
+    here = [placed(f"d{n}", "x86_64", "a") for n in range(20)]
+    there = [placed(f"e{n}", "x86_64", "b") for n in range(7)]
+    alone = [d.id for d in entry_order(5, here)]
+    assert [d.id for d in entry_order(5, [*there, *here]) if d.labels["site"] == "a"] == alone
+    assert alone == sorted(alone, key=lambda name: lot_of(5, name))
+
+
+def test_another_label_may_name_the_site() -> None:
+    devices = [replace(device(f"d{n}"), labels={"hall": str(n % 2)}) for n in range(10)]
+    assert {d.labels["hall"] for d in entry_order(1, devices, "hall")[:2]} == {"0", "1"}

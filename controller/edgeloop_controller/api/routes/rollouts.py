@@ -11,7 +11,7 @@ from edgeloop_controller.api.context import Context
 from edgeloop_controller.api.version_refs import split_version
 from edgeloop_controller.services.planning import Planned
 from edgeloop_controller.services.rollouts import RolloutRequest
-from edgeloop_controller.store import rollouts, versions
+from edgeloop_controller.store import rollouts, verdicts, versions
 from edgeloop_controller.store.tables import Rollout
 
 router = APIRouter(prefix="/rollouts", tags=["rollouts"])
@@ -44,6 +44,7 @@ def show(rollout_id: int, services: Context) -> shapes.RolloutDetail:
         rollout = rollouts.require(session, rollout_id)
         members = rollouts.members_of(session, rollout_id).values()
         summary = _summary(session, rollout)
+        said = verdicts.of_rollout(session, rollout_id)
     return shapes.RolloutDetail(
         **{key: getattr(summary, key) for key in type(summary).model_fields},
         terms=rollouts.terms_of(rollout),
@@ -62,6 +63,18 @@ def show(rollout_id: int, services: Context) -> shapes.RolloutDetail:
                 cause=row.cause,
             )
             for row in sorted(members, key=lambda row: (row.wave, row.device_id))
+        ],
+        verdicts=[
+            shapes.VerdictDocument(
+                gate=row.gate,
+                at=row.at,
+                wave=row.wave + 1,
+                halted=row.halted,
+                sentence=row.sentence,
+                looked=row.looked,
+                evidence=row.evidence,
+            )
+            for row in said
         ],
     )
 

@@ -18,7 +18,7 @@ from edgeloop_protocol.manifest import DriftThresholds, Manifest
 
 
 class GatePoint(NamedTuple):
-    """What the three gates said; from `at_s` on, until the next."""
+    """What the gates said; from `at_s` on, until the next."""
 
     at_s: float
     verdicts: tuple[Verdict, ...]

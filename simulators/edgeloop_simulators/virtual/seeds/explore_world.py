@@ -86,6 +86,7 @@ FAILED_FRACTIONS: Final = (0.25, 0.6)
 TERMS: Final = {
     "soak_s": 5.0,
     "min_compared": 20,
+    "min_watched": 20,
     "probation": {"min_s": 10.0, "min_examples": 20, "max_s": 90.0},
 }
 
