@@ -3,7 +3,19 @@
 from collections.abc import Collection, Sequence
 from typing import Any, Final
 
-from sqlalchemy import BindParameter, Float, and_, bindparam, delete, insert, or_, select, update
+from sqlalchemy import (
+    BindParameter,
+    Float,
+    String,
+    and_,
+    bindparam,
+    delete,
+    insert,
+    literal_column,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.orm import Session
 
 from edgeloop_controller.core.rollout import (
@@ -14,6 +26,7 @@ from edgeloop_controller.core.rollout import (
     RolloutTerms,
 )
 from edgeloop_controller.errors import NotFoundError
+from edgeloop_controller.store.prepared import Prepared
 from edgeloop_controller.store.tables import (
     Assignment,
     Device,
@@ -64,11 +77,9 @@ def members_of(session: Session, rollout_id: int) -> dict[str, RolloutMember]:
 
 
 # Written out, so that the index of offered members serves.
-_OFFERED: Final[BindParameter[str]] = bindparam(
-    "offered", MemberPhase.OFFERED.value, literal_execute=True
-)
+_OFFERED: Final = literal_column(f"'{MemberPhase.OFFERED.value}'", String)
 _HEARD_BEFORE: Final[BindParameter[float]] = bindparam("heard_before", type_=Float)
-_SILENT_ABOUT_OFFER: Final = (
+_SILENT_ABOUT_OFFER: Final = Prepared(
     select(Device.id)
     .join(RolloutMember, RolloutMember.device_id == Device.id)
     .join(
@@ -91,13 +102,13 @@ _SILENT_ABOUT_OFFER: Final = (
     .distinct()
     .order_by(Device.id)
 )
-"""Made once: it is asked at every tick, and making it costs more than running it."""
 
 
 def silent_about_offer(session: Session, heard_before: float) -> Sequence[str]:
     """Online devices that hold an offer that they have not settled, and whose slot was last heard
     of before that time."""
-    return session.scalars(_SILENT_ABOUT_OFFER, {"heard_before": heard_before}).all()
+    rows = _SILENT_ABOUT_OFFER.rows(session, heard_before=heard_before)
+    return [device_id for (device_id,) in rows]
 
 
 def terms_of(rollout: Rollout) -> RolloutTerms:
@@ -108,20 +119,36 @@ def terms_document(terms: RolloutTerms) -> dict[str, Any]:
     return terms.model_dump(mode="json")
 
 
+_MEMBER: Final = table_of(RolloutMember)
+_MEMBER_COLUMNS: Final = (
+    "device_id",
+    "wave",
+    "phase",
+    "offered_at",
+    "settled_at",
+    "before_digest",
+    "cause",
+)
+_MEMBERS: Final = Prepared(
+    select(*(_MEMBER.c[name] for name in _MEMBER_COLUMNS))
+    .where(_MEMBER.c.rollout_id == bindparam("rollout_id"))
+    .order_by(_MEMBER.c.device_id)
+)
+_OF_MEMBER: Final = (_MEMBER.c.rollout_id == bindparam("of_rollout")) & (
+    _MEMBER.c.device_id == bindparam("of_device")
+)
+_MEMBER_VALUES: Final = {name: bindparam(name) for name in _MEMBER_COLUMNS}
+_ADD_MEMBERS: Final = Prepared(
+    insert(_MEMBER).values({"rollout_id": bindparam("of_rollout")} | _MEMBER_VALUES)
+)
+_MOVE_MEMBERS: Final = Prepared(update(_MEMBER).where(_OF_MEMBER).values(_MEMBER_VALUES))
+_DROP_MEMBERS: Final = Prepared(delete(_MEMBER).where(_OF_MEMBER))
+
+
 def state_of(session: Session, rollout: Rollout) -> RolloutState:
-    table = RolloutMember
-    query = select(
-        table.device_id,
-        table.wave,
-        table.phase,
-        table.offered_at,
-        table.settled_at,
-        table.before_digest,
-        table.cause,
-    ).where(table.rollout_id == rollout.id)
     members = {
         row[0]: Member(row[0], row[1], MemberPhase(row[2]), *row[3:])
-        for row in session.execute(query.order_by(table.device_id))
+        for row in _MEMBERS.rows(session, rollout_id=rollout.id)
     }
     return RolloutState(
         status=RolloutStatus(rollout.status),
@@ -148,21 +175,18 @@ def save_state(
     session.flush()
     known = before.members
     moved = [m for device_id, m in state.members.items() if known.get(device_id) is not m]
-    gone = [{"of_device": device_id} for device_id in known.keys() - state.members.keys()]
-    table = table_of(RolloutMember)
-    its = (table.c.rollout_id == rollout.id) & (table.c.device_id == bindparam("of_device"))
-    if gone:
-        session.execute(delete(table).where(its), gone)
-    new = [_columns(m) for m in moved if m.device_id not in known]
-    if new:
-        session.execute(insert(table).values(rollout_id=rollout.id), new)
-    old = [{"of_device": m.device_id} | _columns(m) for m in moved if m.device_id in known]
-    if old:
-        session.execute(update(table).where(its), old)
+    its: dict[str, Any] = {"of_rollout": rollout.id}
+    gone = known.keys() - state.members.keys()
+    new = [its | _columns(m) for m in moved if m.device_id not in known]
+    old = [its | _columns(m) for m in moved if m.device_id in known]
+    _DROP_MEMBERS.run(session, [its | {"of_device": device_id} for device_id in gone])
+    _ADD_MEMBERS.run(session, new)
+    _MOVE_MEMBERS.run(session, old)
 
 
 def _columns(member: Member) -> dict[str, Any]:
     return {
+        "of_device": member.device_id,
         "device_id": member.device_id,
         "wave": member.wave,
         "phase": member.phase.value,
