@@ -27,6 +27,7 @@ from edgeloop_controller.services.timezones import utc_offset
 from edgeloop_controller.services.unheard import Unheard
 from edgeloop_controller.store import rollouts
 from edgeloop_controller.store.engine import Database
+from edgeloop_controller.store.rollouts import RolloutRow
 from edgeloop_controller.store.tables import Rollout
 from edgeloop_protocol.clock import Clock
 
@@ -140,11 +141,12 @@ class Reconciler:
         now = self._clock.wall()
         with self._database.writing() as session:
             found = self._look(session)
-            rollout = rollouts.require(session, rollout_id)
-            if self._rests(session, rollout, found, now):
+            row = next((one for one in found if one.id == rollout_id), None)
+            if row is None or self._rests(session, row, found, now):
                 return set()
-            memory, spec = self._memory(rollout), self._spec(rollout)
-            state = memory.state(session, rollout)
+            memory, state = self._memory(row), self._memory(row).state(session, row)
+            rollout = rollouts.require(session, rollout_id)
+            spec = self._spec(rollout)
             active = rollout.status in rollouts.ACTIVE
             seen = (
                 memory.evidence.of_members(state.members, self._registry) if active else Evidence()
@@ -155,16 +157,16 @@ class Reconciler:
         memory.stepped(spec, result, rollout.change, now)
         return touched
 
-    def _look(self, session: Session) -> Sequence[Rollout]:
+    def _look(self, session: Session) -> Sequence[RolloutRow]:
         """Bring what is remembered of devices up to date; the rollouts, newest first."""
         changed = self._fleet.refresh(session)
         for memory in self._memories.values():
             memory.see(changed, self._fleet.devices)
         self._challengers.see(changed)
-        return rollouts.with_status(session, LOOKED_AT)
+        return rollouts.rows_with_status(session, LOOKED_AT)
 
     def _rests(
-        self, session: Session, rollout: Rollout, found: Sequence[Rollout], now: float
+        self, session: Session, rollout: RolloutRow, found: Sequence[RolloutRow], now: float
     ) -> bool:
         """Brings the rollout's memory up to date to say so."""
         memory = self._memory(rollout)
@@ -185,7 +187,7 @@ class Reconciler:
         memory.gather(self._fleet.devices, held, excluded)
         return memory.rests(now)
 
-    def _excluded(self, found: Sequence[Rollout]) -> Mapping[int, Set[str]]:
+    def _excluded(self, found: Sequence[RolloutRow]) -> Mapping[int, Set[str]]:
         """Finished rollouts that speak for a device still → the devices that a newer finished one
         speaks for."""
         done = [r for r in found if r.status == RolloutStatus.DONE]
@@ -194,12 +196,12 @@ class Reconciler:
             self._excluded_for = self._matching_of(done)
         return self._excluded_ids
 
-    def _matching_of(self, done: Sequence[Rollout]) -> tuple[object, ...]:
+    def _matching_of(self, done: Sequence[RolloutRow]) -> tuple[object, ...]:
         """What `_find_excluded` depends on."""
         moved = [(r.id, m.matching_moved) for r in done if (m := self._memories.get(r.id))]
         return len(self._fleet.devices), [r.id for r in done], moved
 
-    def _find_excluded(self, done: Sequence[Rollout]) -> dict[int, Set[str]]:
+    def _find_excluded(self, done: Sequence[RolloutRow]) -> dict[int, Set[str]]:
         taken: dict[str, set[str]] = {}
         excluded: dict[int, Set[str]] = {}
         for rollout in done:
@@ -209,7 +211,7 @@ class Reconciler:
                 claimed |= self._memory(rollout).matching
         return excluded
 
-    def _memory(self, rollout: Rollout) -> RolloutMemory:
+    def _memory(self, rollout: RolloutRow) -> RolloutMemory:
         memory = self._memories.get(rollout.id)
         if memory is None:
             memory = self._memories[rollout.id] = RolloutMemory.of(rollout)

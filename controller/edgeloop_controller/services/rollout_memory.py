@@ -24,7 +24,7 @@ from edgeloop_controller.core.selector import Selector
 from edgeloop_controller.services.evidence import EvidenceLog
 from edgeloop_controller.services.fleet import KnownDevice
 from edgeloop_controller.store import rollouts
-from edgeloop_controller.store.tables import Rollout
+from edgeloop_controller.store.rollouts import RolloutRow
 
 HOLDING = (MemberPhase.OFFERED, MemberPhase.COMMITTED)
 """Phases of members that an active rollout keeps others from."""
@@ -73,7 +73,7 @@ class RolloutMemory:
     _rest: _Rest | None = None
 
     @classmethod
-    def of(cls, rollout: Rollout) -> "RolloutMemory":
+    def of(cls, rollout: RolloutRow) -> "RolloutMemory":
         return cls(rollout.id, rollout.slot, selectors.parse(rollout.selector))
 
     def see(self, changed: Set[str], fleet: Mapping[str, KnownDevice]) -> None:
@@ -85,7 +85,7 @@ class RolloutMemory:
                 self.matching_moved += 1
         self._mark(changed)
 
-    def state(self, session: Session, rollout: Rollout) -> RolloutState:
+    def state(self, session: Session, rollout: RolloutRow) -> RolloutState:
         """Read again if it is not this memory that wrote it last."""
         if self._state is None or self._change != rollout.change:
             state = rollouts.state_of(session, rollout)
@@ -95,7 +95,7 @@ class RolloutMemory:
         assert self._state is not None
         return self._state
 
-    def holds(self, session: Session, rollout: Rollout) -> frozenset[str]:
+    def holds(self, session: Session, rollout: RolloutRow) -> frozenset[str]:
         """Devices whose slot no other rollout may touch while this one is active."""
         members = self.state(session, rollout).members.values()
         if self._holds is None:

@@ -1,7 +1,7 @@
 """Rollouts and their members: rows, and the engine's values that they hold."""
 
 from collections.abc import Collection, Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from sqlalchemy import (
     BindParameter,
@@ -52,6 +52,38 @@ def require(session: Session, rollout_id: int) -> Rollout:
 def every(session: Session, limit: int) -> Sequence[Rollout]:
     """Newest first."""
     return session.scalars(select(Rollout).order_by(Rollout.id.desc()).limit(limit)).all()
+
+
+class RolloutRow(NamedTuple):
+    """A rollout as the reconciler looks at it at every tick; to be changed, it is a `Rollout`."""
+
+    id: int
+    manifest_digest: str
+    slot: str
+    selector: str
+    waves: list[Any]
+    terms: dict[str, Any]
+    status: str
+    wave: int
+    wave_started_at: float | None
+    started_at: float
+    ended_at: float | None
+    verdict: str
+    training_run_id: int | None
+    change: int
+
+
+_ROLLOUT: Final = table_of(Rollout)
+_WITH_STATUS: Final = Prepared(
+    select(*(_ROLLOUT.c[name] for name in RolloutRow._fields))
+    .where(_ROLLOUT.c.status.in_(bindparam("statuses", expanding=True)))
+    .order_by(_ROLLOUT.c.id.desc())
+)
+
+
+def rows_with_status(session: Session, statuses: Collection[str]) -> Sequence[RolloutRow]:
+    """Newest first."""
+    return [RolloutRow._make(row) for row in _WITH_STATUS.rows(session, statuses=statuses)]
 
 
 def with_status(session: Session, statuses: Collection[str]) -> Sequence[Rollout]:
@@ -145,7 +177,7 @@ _MOVE_MEMBERS: Final = Prepared(update(_MEMBER).where(_OF_MEMBER).values(_MEMBER
 _DROP_MEMBERS: Final = Prepared(delete(_MEMBER).where(_OF_MEMBER))
 
 
-def state_of(session: Session, rollout: Rollout) -> RolloutState:
+def state_of(session: Session, rollout: Rollout | RolloutRow) -> RolloutState:
     members = {
         row[0]: Member(row[0], row[1], MemberPhase(row[2]), *row[3:])
         for row in _MEMBERS.rows(session, rollout_id=rollout.id)
