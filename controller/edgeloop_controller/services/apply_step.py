@@ -87,5 +87,5 @@ class _Assigning:
 
 
 def _subject(session: Session, rollout: Rollout) -> str:
-    version = versions.by_digest(session, rollout.manifest_digest)
+    version = versions.row_by_digest(session, rollout.manifest_digest)
     return f"{version.name}@{version.version}" if version else rollout.manifest_digest

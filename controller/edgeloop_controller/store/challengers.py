@@ -20,7 +20,9 @@ from edgeloop_controller.store.tables import (
 IDS_A_QUERY: Final = 1000
 _ANY: Final = Prepared(select(table_of(ChallengerAssignment).c.device_id).limit(1))
 _ACTIVE: Final = Prepared(
-    select(table_of(Challenger).c.id).where(table_of(Challenger).c.ended_at.is_(None)).order_by("id")
+    select(table_of(Challenger).c.id)
+    .where(table_of(Challenger).c.ended_at.is_(None))
+    .order_by("id")
 )
 
 

@@ -31,7 +31,7 @@ _DOCUMENTS = ("desired", "agent_labels", "inventory")
 
 _DEVICE: Final = table_of(Device)
 _SLOT: Final = table_of(DeviceSlot)
-_IDS: Final = bindparam("ids", expanding=True)
+_IDS: Final[BindParameter[str]] = bindparam("ids", expanding=True)
 _KNOWN: Final = Prepared(
     select(_DEVICE.c.id, *(_DEVICE.c[name] for name in _COLUMNS)).where(_DEVICE.c.id.in_(_IDS))
 )

@@ -9,7 +9,7 @@ everything that was committed since above it.
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import Text, bindparam, cast, func, insert, not_, or_, select, update
+from sqlalchemy import BindParameter, Text, bindparam, cast, func, insert, not_, or_, select, update
 from sqlalchemy.orm import Session
 
 from edgeloop_controller.errors import NotFoundError
@@ -22,7 +22,7 @@ IDS_A_QUERY: Final = 1000
 _DEVICE: Final = table_of(Device).c
 _SLOT: Final = table_of(DeviceSlot).c
 _ASSIGNMENT: Final = table_of(Assignment).c
-_IDS: Final = bindparam("ids", expanding=True)
+_IDS: Final[BindParameter[str]] = bindparam("ids", expanding=True)
 _AFTER: Final = _DEVICE.change > bindparam("after")
 _LAST_CHANGE: Final = Prepared(select(func.max(_DEVICE.change)))
 _EARLIEST_SEEN: Final = Prepared(select(func.min(_DEVICE.last_seen_at)).where(_DEVICE.online))
@@ -81,7 +81,7 @@ _SAVE_DESIRED: Final = Prepared(
     .where(_DEVICE.id == bindparam("key"))
     .values({name: bindparam(name) for name in ("desired", "desired_revision", "change")})
 )
-_ASSIGNED: Final = {
+_ASSIGNED: Final[dict[str, BindParameter[Any]]] = {
     name: bindparam(name)
     for name in ("device_id", "slot", "manifest_digest", "rollout_id", "probation", "reason")
 }

@@ -9,6 +9,7 @@ write; values pass through the same conversions as SQLAlchemy's own; what the dr
 as SQLAlchemy's exceptions. Where the driver is not SQLite's, SQLAlchemy runs it.
 """
 
+import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, cast
@@ -41,8 +42,8 @@ class Prepared:
         assert driver is not None
         try:
             found: list[Row] = driver.execute(text, arguments).fetchall()
-        except Exception as error:
-            raise _translated(error, connection, text, arguments) from error
+        except sqlite3.Error as error:
+            raise translated(error, connection, text, arguments) from error
         return compiled.converted(found)
 
     def scalar(self, session: Session, **values: Any) -> Any:
@@ -64,8 +65,8 @@ class Prepared:
         assert driver is not None
         try:
             driver.executemany(compiled.text({}), arguments).close()
-        except Exception as error:
-            raise _translated(error, connection, compiled.text({}), arguments) from error
+        except sqlite3.Error as error:
+            raise translated(error, connection, compiled.text({}), arguments) from error
 
     def _of(self, dialect: Dialect) -> "_Compiled | None":
         if self._compiled is None and (dialect.name, dialect.driver) == _SQLITE:
@@ -78,11 +79,11 @@ def _connection(session: Session) -> Connection:
     return session.connection()
 
 
-def _translated(
-    error: Exception, connection: Connection, text: str, arguments: Any
+def translated(
+    error: sqlite3.Error, connection: Connection, text: str, arguments: Any = ()
 ) -> BaseException:
-    driver = connection.dialect.loaded_dbapi.Error
-    return DBAPIError.instance(text, arguments, error, driver, dialect=connection.dialect)
+    """What SQLAlchemy raises where SQLite's driver raises `error`."""
+    return DBAPIError.instance(text, arguments, error, sqlite3.Error, dialect=connection.dialect)
 
 
 @dataclass

@@ -169,7 +169,9 @@ _MEMBERS: Final = Prepared(
 _OF_MEMBER: Final = (_MEMBER.c.rollout_id == bindparam("of_rollout")) & (
     _MEMBER.c.device_id == bindparam("of_device")
 )
-_MEMBER_VALUES: Final = {name: bindparam(name) for name in _MEMBER_COLUMNS}
+_MEMBER_VALUES: Final[dict[str, BindParameter[Any]]] = {
+    name: bindparam(name) for name in _MEMBER_COLUMNS
+}
 _ADD_MEMBERS: Final = Prepared(
     insert(_MEMBER).values({"rollout_id": bindparam("of_rollout")} | _MEMBER_VALUES)
 )

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 import numpy as np
-from sqlalchemy import bindparam, func, insert, select, update
+from sqlalchemy import BindParameter, bindparam, func, insert, select, update
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
@@ -228,7 +228,8 @@ def mark_unstorable(
 def _inserting(rows: type[Base]) -> Prepared:
     """All columns but the number that the database gives."""
     table = table_of(rows)
-    values = {column.name: bindparam(column.name) for column in table.c if column.name != "id"}
+    names = [column.name for column in table.c if column.name != "id"]
+    values: dict[str, BindParameter[Any]] = {name: bindparam(name) for name in names}
     return Prepared(insert(table).inline().values(values))
 
 
@@ -355,9 +356,7 @@ def compared_windows(
 ) -> Sequence[tuple[str, str, int, int]]:
     """(device, digest in shadow, compared, disagreements) of a version's windows with a greater id,
     as they came."""
-    found = _COMPARED.rows(
-        session, digest=manifest_digest, slot=slot, after=after_id, since=since
-    )
+    found = _COMPARED.rows(session, digest=manifest_digest, slot=slot, after=after_id, since=since)
     return [(device, str(digest), n, d) for device, digest, n, d in found]
 
 
