@@ -87,7 +87,7 @@ class Reconciler:
 
     def _start_queued(self) -> None:
         with self._database.reading() as session:
-            if not rollouts.with_status(session, (RolloutStatus.QUEUED.value,)):
+            if not rollouts.rows_with_status(session, (RolloutStatus.QUEUED.value,)):
                 return
         with self._database.writing() as session:
             found = self._look(session)[::-1]
@@ -98,7 +98,7 @@ class Reconciler:
                 before = rollouts.state_of(session, rollout)
                 apply_step(session, rollout, before, start(before), self._clock.wall())
 
-    def _claim(self, session: Session, rollout: Rollout) -> Claim:
+    def _claim(self, session: Session, rollout: RolloutRow) -> Claim:
         memory = self._memory(rollout)
         devices = memory.matching | memory.holds(session, rollout)
         return Claim(rollout.id, rollout.slot, rollout.selector, devices)

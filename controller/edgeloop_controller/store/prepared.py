@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, cast
 
-from sqlalchemy import Connection, Dialect, Executable
+from sqlalchemy import Column, Connection, Dialect, Executable
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 from sqlalchemy.sql.compiler import SQLCompiler
@@ -96,7 +96,7 @@ class _Compiled:
     """The names of the values, in the order of the text's question marks."""
     lists: Sequence[str]
     fixed: Mapping[str, Any]
-    """Values that stand in the statement itself."""
+    """Values that nobody gives."""
     converts_in: Mapping[str, _Convert]
     converts_out: Sequence[tuple[int, _Convert]]
     _texts: dict[tuple[int, ...], str] = field(default_factory=dict)
@@ -110,10 +110,12 @@ class _Compiled:
             for name, bound in compiled.binds.items()
             if (convert := bound.type.dialect_impl(dialect).bind_processor(dialect)) is not None
         }
+        # Values that stand in the statement itself, and defaults of columns that it does not name.
+        given = {name: bound.value for name, bound in compiled.binds.items() if not bound.required}
+        given |= {column.key: _default(column) for column in compiled.insert_prefetch}
         fixed = {
-            name: converts_in[name](bound.value) if name in converts_in else bound.value
-            for name, bound in compiled.binds.items()
-            if not bound.required
+            name: converts_in[name](value) if name in converts_in else value
+            for name, value in given.items()
         }
         columns = getattr(statement, "selected_columns", ())
         found = [
@@ -168,6 +170,13 @@ class _Compiled:
                 columns[place] = convert(columns[place])
             converted.append(tuple(columns))
         return converted
+
+
+def _default(column: Column[Any]) -> Any:
+    default: Any = column.default
+    if default is None or not default.is_scalar:
+        raise TypeError(f"{column} is made anew for each row: the statement must name it")
+    return default.arg
 
 
 def _padded(length: int) -> int:

@@ -71,6 +71,7 @@ class RolloutRow(NamedTuple):
     verdict: str
     training_run_id: int | None
     change: int
+    approvals: dict[str, Any]
 
 
 _ROLLOUT: Final = table_of(Rollout)
