@@ -52,13 +52,16 @@ class Prepared:
         return found[0][0] if found else None
 
     def run(self, session: Session, many: Sequence[Mapping[str, Any]]) -> None:
-        """Once with each of `many`; nothing to do where there is none."""
+        """Once with each of `many`, which may hold more than it takes."""
         if not many:
             return
         connection = _connection(session)
         compiled = self._of(connection.dialect)
         if compiled is None:
-            session.execute(self._statement, many)
+            names = cast(Any, self._statement).compile(dialect=connection.dialect).params.keys()
+            session.execute(
+                self._statement, [{n: v for n, v in one.items() if n in names} for one in many]
+            )
             return
         arguments = [compiled.arguments(values) for values in many]
         driver = connection.connection.driver_connection
