@@ -14,7 +14,7 @@ from typing import Any, Final, Protocol
 from sqlalchemy.orm import Session
 
 from edgeloop_controller.services.patches import Hints, Patches
-from edgeloop_controller.store import challengers, devices, rollouts, versions
+from edgeloop_controller.store import assignments, challengers, devices, rollouts, versions
 from edgeloop_controller.store.engine import Database
 from edgeloop_controller.store.json_text import encode_column
 from edgeloop_controller.store.tables import Challenger as ChallengerRow
@@ -91,7 +91,7 @@ def wanted_slots(session: Session, ids: Collection[str]) -> dict[str, list[dict[
     """What each of `ids` that has assignments shall run: the `slots` of its Desired message."""
     documents: dict[tuple[str, str | None, str, str], dict[str, Any]] = {}
     wanted: dict[str, list[dict[str, Any]]] = {}
-    for row in devices.assignments_among(session, ids):
+    for row in assignments.among(session, ids):
         key = (row.slot, row.manifest_digest, encode_column(row.probation), row.reason)
         if key not in documents:
             documents[key] = _slot_desired(session, row)
@@ -146,7 +146,7 @@ def offer(version: Version | VersionRow) -> Offer:
     )
 
 
-def _slot_desired(session: Session, row: devices.AssignmentRow) -> dict[str, Any]:
+def _slot_desired(session: Session, row: assignments.AssignmentRow) -> dict[str, Any]:
     version = versions.row_by_digest(session, row.manifest_digest) if row.manifest_digest else None
     slot = SlotDesired(
         slot=row.slot,

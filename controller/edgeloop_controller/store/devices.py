@@ -1,27 +1,26 @@
-"""Queries over devices, their slots and their assignments.
+"""Queries over devices and their slots.
 
 Invariants: each transaction that writes what decisions are taken by (labels, inventory, presence,
-reported and desired state, assignments) gives the device the next `change`. Writing transactions
-of a controller do not overlap (store.engine), so whoever has read up to one number finds
-everything that was committed since above it.
+reported and desired state, store.assignments) gives the device the next `change`. Writing
+transactions of a controller do not overlap (store.engine), so whoever has read up to one number
+finds everything that was committed since above it.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import BindParameter, Text, bindparam, cast, func, insert, not_, or_, select, update
+from sqlalchemy import BindParameter, Text, bindparam, cast, func, not_, or_, select, update
 from sqlalchemy.orm import Session
 
 from edgeloop_controller.errors import NotFoundError
 from edgeloop_controller.store.prepared import Prepared, Row
-from edgeloop_controller.store.tables import Assignment, Device, DeviceSlot, table_of
+from edgeloop_controller.store.tables import Device, DeviceSlot, table_of
 
 IDS_A_QUERY: Final = 1000
 
 # Asked at every tick, or of every batch of messages.
 _DEVICE: Final = table_of(Device).c
 _SLOT: Final = table_of(DeviceSlot).c
-_ASSIGNMENT: Final = table_of(Assignment).c
 _IDS: Final[BindParameter[str]] = bindparam("ids", expanding=True)
 _AFTER: Final = _DEVICE.change > bindparam("after")
 _LAST_CHANGE: Final = Prepared(select(func.max(_DEVICE.change)))
@@ -59,39 +58,10 @@ _SLOTS_CHANGED: Final = Prepared(
     .join(table_of(Device), _SLOT.device_id == _DEVICE.id)
     .where(_AFTER)
 )
-_ASSIGNMENTS_CHANGED: Final = Prepared(
-    select(_ASSIGNMENT.device_id, _ASSIGNMENT.slot, _ASSIGNMENT.manifest_digest)
-    .join(table_of(Device), _ASSIGNMENT.device_id == _DEVICE.id)
-    .where(_AFTER)
-)
-_ASSIGNMENTS_AMONG: Final = Prepared(
-    select(
-        _ASSIGNMENT.device_id,
-        _ASSIGNMENT.slot,
-        _ASSIGNMENT.manifest_digest,
-        _ASSIGNMENT.rollout_id,
-        _ASSIGNMENT.probation,
-        _ASSIGNMENT.reason,
-    )
-    .where(_ASSIGNMENT.device_id.in_(_IDS))
-    .order_by(_ASSIGNMENT.device_id, _ASSIGNMENT.slot)
-)
 _SAVE_DESIRED: Final = Prepared(
     update(table_of(Device))
     .where(_DEVICE.id == bindparam("key"))
     .values({name: bindparam(name) for name in ("desired", "desired_revision", "change")})
-)
-_ASSIGNED: Final[dict[str, BindParameter[Any]]] = {
-    name: bindparam(name)
-    for name in ("device_id", "slot", "manifest_digest", "rollout_id", "probation", "reason")
-}
-_ADD_ASSIGNMENT: Final = Prepared(insert(table_of(Assignment)).values(_ASSIGNED))
-_MOVE_ASSIGNMENT: Final = Prepared(
-    update(table_of(Assignment))
-    .where(
-        _ASSIGNMENT.device_id == bindparam("of_device"), _ASSIGNMENT.slot == bindparam("of_slot")
-    )
-    .values(_ASSIGNED)
 )
 
 
@@ -113,15 +83,6 @@ class DesiredRow(NamedTuple):
     desired: list[dict[str, Any]]
     desired_revision: int
     revision_seen: int
-
-
-class AssignmentRow(NamedTuple):
-    device_id: str
-    slot: str
-    manifest_digest: str | None
-    rollout_id: int | None
-    probation: dict[str, Any]
-    reason: str
 
 
 def next_change(session: Session) -> int:
@@ -176,11 +137,6 @@ def slots_changed(session: Session, after: int) -> Sequence[Row]:
     return _SLOTS_CHANGED.rows(session, after=after)
 
 
-def assignments_changed(session: Session, after: int) -> Sequence[Row]:
-    """Device, slot and manifest digest of devices with a greater `change`."""
-    return _ASSIGNMENTS_CHANGED.rows(session, after=after)
-
-
 def running_changed(session: Session, after: int) -> Iterator[Any]:
     """Of devices with a greater `change`, a row a slot, or one without: the device's id, its labels
     as text, slot and champion."""
@@ -204,20 +160,9 @@ def slots_of(session: Session, device_id: str) -> Sequence[DeviceSlot]:
     return session.scalars(query).all()
 
 
-def assignments_of(session: Session, device_id: str) -> Sequence[Assignment]:
-    query = select(Assignment).where(Assignment.device_id == device_id).order_by(Assignment.slot)
-    return session.scalars(query).all()
-
-
-def assignments_among(session: Session, ids: Collection[str]) -> Iterator[AssignmentRow]:
-    """Of the devices in `ids`, in the order of device and slot."""
-    for some in _portions(sorted(ids)):
-        yield from map(AssignmentRow._make, _ASSIGNMENTS_AMONG.rows(session, ids=some))
-
-
 def desired_of(session: Session, ids: Collection[str]) -> Iterator[DesiredRow]:
     """Of those that there are, by id."""
-    for some in _portions(sorted(ids)):
+    for some in portions(sorted(ids)):
         yield from map(DesiredRow._make, _DESIRED_OF.rows(session, ids=some))
 
 
@@ -226,21 +171,6 @@ def save_desired(session: Session, rows: Sequence[dict[str, Any]]) -> None:
     if rows:
         change = next_change(session)
         _SAVE_DESIRED.run(session, [row | {"change": change} for row in rows])
-
-
-def save_assignments(
-    session: Session, rows: Collection[dict[str, Any]], known: Collection[tuple[str, str]]
-) -> None:
-    """Rows of the columns of `assignments`; `known` are the (device, slot) pairs that there are."""
-    keys = set(known)
-    new = [row for row in rows if (row["device_id"], row["slot"]) not in keys]
-    _ADD_ASSIGNMENT.run(session, new)
-    moved = [
-        {"of_device": row["device_id"], "of_slot": row["slot"]} | row
-        for row in rows
-        if (row["device_id"], row["slot"]) in keys
-    ]
-    _MOVE_ASSIGNMENT.run(session, moved)
 
 
 def champions(
@@ -297,7 +227,7 @@ def earliest_seen(session: Session) -> float | None:
 
 def set_offline(session: Session, ids: Collection[str]) -> None:
     change = next_change(session)
-    for some in _portions(sorted(ids)):
+    for some in portions(sorted(ids)):
         table = table_of(Device)
         session.execute(
             update(table).where(table.c.id.in_(some)).values(online=False, change=change)
@@ -314,7 +244,7 @@ def ids_to_ask(session: Session, seen_since: float) -> Sequence[str]:
     return session.scalars(query).all()
 
 
-def _portions(ids: Sequence[str]) -> Iterator[Sequence[str]]:
+def portions(ids: Sequence[str]) -> Iterator[Sequence[str]]:
     """A statement takes a bounded number of values."""
     for first in range(0, len(ids), IDS_A_QUERY):
         yield ids[first : first + IDS_A_QUERY]
