@@ -236,6 +236,12 @@ def quiet() -> Iterator[None]:
     logging.disable(logging.NOTSET)
 
 
+@pytest.fixture
+def seeds_played() -> range:
+    """Those that break no law, or a test of theirs fails."""
+    return range(SEEDS)
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """`seed_group`: the module's HALF of the seeds, some at a time."""
     if "seed_group" in metafunc.fixturenames:

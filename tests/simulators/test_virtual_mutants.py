@@ -1,7 +1,5 @@
 """Bugs planted in the real code are found by the seeds that are known to find them."""
 
-from functools import cache
-
 import pytest
 
 from edgeloop_agent.core import device
@@ -15,17 +13,12 @@ NO_LAW_OF_ITS_OWN = ("", SIMULATOR, "EL-INV-9")
 """A mutant that raises has found nothing: the words put in are wrong."""
 
 
-@cache
-def law_without(seed: int) -> str:
-    return play(case_of(seed)).law
-
-
+@pytest.mark.usefixtures("quiet")
 @pytest.mark.parametrize("name", MUTANTS)
-def test_a_planted_bug_is_found_by_its_seed(name: str) -> None:
+def test_a_planted_bug_is_found_by_its_seed(name: str, seeds_played: range) -> None:
+    """That the seed breaks no law without it is what test_virtual_seeds*.py show."""
     seed = MUTANTS[name].seed
-    assert law_without(seed) == "", (
-        f"seed {seed} fails without {name}: `make mutants` finds another"
-    )
+    assert seed in seeds_played, "`make mutants` finds one of those that are played without it"
     with planted(name):
         law = play(case_of(seed)).law
     assert law not in NO_LAW_OF_ITS_OWN, f"seed {seed} does not find {name} ({law or 'no law'})"

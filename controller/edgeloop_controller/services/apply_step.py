@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from edgeloop_controller.core.rollout import Note, OfferTo, RolloutState, Step, WithdrawFrom
 from edgeloop_controller.services import desired
-from edgeloop_controller.store import devices, events, rollouts, versions
+from edgeloop_controller.store import assignments, events, rollouts, versions
 from edgeloop_controller.store.tables import Rollout
 from edgeloop_protocol.limits import TEXT_MAX_CHARS
 
@@ -43,7 +43,7 @@ class _Assigning:
         named = {e.device_id for e in result.effects if isinstance(e, OfferTo | WithdrawFrom)}
         self._holders: dict[str, tuple[int | None, str | None]] = {
             row.device_id: (row.rollout_id, row.manifest_digest)
-            for row in devices.assignments_among(session, named)
+            for row in assignments.among(session, named)
             if row.slot == rollout.slot
         }
         self._known = [(device_id, rollout.slot) for device_id in self._holders]
@@ -75,7 +75,7 @@ class _Assigning:
 
     def write(self) -> set[str]:
         """The devices that were assigned something."""
-        devices.save_assignments(self._session, self._rows.values(), self._known)
+        assignments.save(self._session, self._rows.values(), self._known)
         return set(self._rows)
 
     def _assign(self, device_id: str, *, rollout_id: int | None, **columns: Any) -> None:
@@ -89,5 +89,5 @@ class _Assigning:
 
 
 def _subject(session: Session, rollout: Rollout) -> str:
-    version = versions.by_digest(session, rollout.manifest_digest)
+    version = versions.row_by_digest(session, rollout.manifest_digest)
     return f"{version.name}@{version.version}" if version else rollout.manifest_digest

@@ -36,7 +36,7 @@ class ChallengerTurn:
         self._stale |= changed
 
     def is_due(self, session: Session) -> bool:
-        active = tuple(row.id for row in challengers.active(session))
+        active = challengers.active_ids(session)
         if not active and not self._active:
             self._stale.clear()
         return active != self._active or bool(active and self._stale)

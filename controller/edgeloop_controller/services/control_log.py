@@ -27,6 +27,7 @@ from edgeloop_controller.errors import ControllerError
 from edgeloop_controller.services.fleet import KnownDevice
 from edgeloop_controller.services.registry import Registry
 from edgeloop_controller.store import crashes, rollouts, telemetry
+from edgeloop_controller.store.rollouts import RolloutRow
 from edgeloop_controller.store.tables import Rollout
 from edgeloop_controller.store.telemetry import DeviceWindow
 from edgeloop_protocol.manifest import Manifest
@@ -79,7 +80,9 @@ class ControlLog:
         self._look: Look | None = None
         self._look_of: tuple[_Frozen, Mapping[str, Member]] | None = None
 
-    def read(self, session: Session, rollout: Rollout, matching: int, now: float) -> bool:
+    def read(
+        self, session: Session, rollout: Rollout | RolloutRow, matching: int, now: float
+    ) -> bool:
         """What came since the last time; True if a look became due. `matching`: how many devices
         match, which decides how many of them are followed."""
         started = rollout.wave_started_at
@@ -111,7 +114,7 @@ class ControlLog:
 
     def look(
         self,
-        rollout: Rollout,
+        rollout: Rollout | RolloutRow,
         members: Mapping[str, Member],
         matching: Iterable[str],
         fleet: Mapping[str, KnownDevice],
@@ -180,7 +183,7 @@ class ControlLog:
 
     # ---- reading --------------------------------------------------------------------------------
 
-    def _begin(self, session: Session, rollout: Rollout, matching: int) -> None:
+    def _begin(self, session: Session, rollout: Rollout | RolloutRow, matching: int) -> None:
         self._one_in = 2 ** max(0, math.ceil(math.log2(max(1, matching) / TRACKED_MAX)))
         last = telemetry.last_window_before(session, rollout.started_at)
         first = telemetry.last_window_before(session, rollout.started_at - BEFORE_S)
@@ -197,7 +200,7 @@ class ControlLog:
         self._looked = 0
         self._frozen = None
 
-    def _take_look(self, session: Session, rollout: Rollout, number: int) -> None:
+    def _take_look(self, session: Session, rollout: Rollout | RolloutRow, number: int) -> None:
         """What came after it was due is left for the next one."""
         started = rollout.wave_started_at
         assert started is not None
@@ -215,7 +218,7 @@ class ControlLog:
         sums = self._sums[: len(self._rows)].copy()
         self._frozen = _Frozen(rollout.wave + 1, number, at, sums)
 
-    def _read_windows(self, session: Session, rollout: Rollout, through: int) -> None:
+    def _read_windows(self, session: Session, rollout: Rollout | RolloutRow, through: int) -> None:
         if through <= self._windows_through:
             return
         for window in self._windows(session, rollout.slot, self._windows_through, through):

@@ -14,11 +14,12 @@ from typing import Any, Final, Protocol
 from sqlalchemy.orm import Session
 
 from edgeloop_controller.services.patches import Hints, Patches
-from edgeloop_controller.store import challengers, devices, rollouts, versions
+from edgeloop_controller.store import assignments, challengers, devices, rollouts, versions
 from edgeloop_controller.store.engine import Database
 from edgeloop_controller.store.json_text import encode_column
-from edgeloop_controller.store.tables import Assignment, Version
 from edgeloop_controller.store.tables import Challenger as ChallengerRow
+from edgeloop_controller.store.tables import Version
+from edgeloop_controller.store.versions import VersionRow
 from edgeloop_protocol.clock import Clock
 from edgeloop_protocol.messages import (
     Challenger,
@@ -62,16 +63,24 @@ class Outbound(Protocol):
 class Told(Protocol):
     """What a device is told: its row, in whatever shape it is at hand."""
 
-    id: str
-    desired: list[dict[str, Any]]
-    desired_revision: int
+    @property
+    def id(self) -> str: ...
+
+    @property
+    def desired(self) -> list[dict[str, Any]]: ...
+
+    @property
+    def desired_revision(self) -> int: ...
 
 
 class Revised(Protocol):
     """What a revision goes on from: a device's row, in whatever shape it is at hand."""
 
-    desired_revision: int
-    revision_seen: int
+    @property
+    def desired_revision(self) -> int: ...
+
+    @property
+    def revision_seen(self) -> int: ...
 
 
 def next_revision(device: Revised) -> int:
@@ -82,7 +91,7 @@ def wanted_slots(session: Session, ids: Collection[str]) -> dict[str, list[dict[
     """What each of `ids` that has assignments shall run: the `slots` of its Desired message."""
     documents: dict[tuple[str, str | None, str, str], dict[str, Any]] = {}
     wanted: dict[str, list[dict[str, Any]]] = {}
-    for row in devices.assignments_among(session, ids):
+    for row in assignments.among(session, ids):
         key = (row.slot, row.manifest_digest, encode_column(row.probation), row.reason)
         if key not in documents:
             documents[key] = _slot_desired(session, row)
@@ -110,7 +119,7 @@ def refresh(session: Session, ids: Collection[str]) -> set[str]:
     """Bring what devices shall run up to their assignments; those where it changed, which are to
     be told."""
     wanted = wanted_slots(session, ids)
-    changed = []
+    changed: list[dict[str, Any]] = []
     for row in devices.desired_of(session, ids):
         slots = wanted.get(row.id, [])
         if slots != row.desired:
@@ -126,7 +135,7 @@ def desired_message(device: Told) -> Desired:
     return Desired(revision=device.desired_revision, slots=slots)
 
 
-def offer(version: Version) -> Offer:
+def offer(version: Version | VersionRow) -> Offer:
     return Offer(
         name=version.name,
         version=version.version,
@@ -137,8 +146,8 @@ def offer(version: Version) -> Offer:
     )
 
 
-def _slot_desired(session: Session, row: Assignment) -> dict[str, Any]:
-    version = versions.by_digest(session, row.manifest_digest) if row.manifest_digest else None
+def _slot_desired(session: Session, row: assignments.AssignmentRow) -> dict[str, Any]:
+    version = versions.row_by_digest(session, row.manifest_digest) if row.manifest_digest else None
     slot = SlotDesired(
         slot=row.slot,
         offer=offer(version) if version else None,
@@ -149,7 +158,7 @@ def _slot_desired(session: Session, row: Assignment) -> dict[str, Any]:
 
 
 def _challenger(session: Session, row: ChallengerRow) -> dict[str, Any]:
-    version = versions.by_digest(session, row.manifest_digest)
+    version = versions.row_by_digest(session, row.manifest_digest)
     assert version is not None  # a foreign key
     budget = ShadowBudget.model_validate(row.budget)
     return Challenger(offer=offer(version), budget=budget).model_dump(mode="json")

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from edgeloop_controller.core.rollout import ComparedWindow, Evidence, LabelledPair, Member
 from edgeloop_controller.services.registry import Registry
 from edgeloop_controller.store import samples, telemetry
-from edgeloop_controller.store.tables import Rollout
+from edgeloop_controller.store.rollouts import RolloutRow
 from edgeloop_protocol.manifest import Manifest
 
 
@@ -42,7 +42,7 @@ class EvidenceLog:
         self._labelled: dict[int, _Labelled] = {}
         """By the id of the sample."""
 
-    def read(self, session: Session, rollout: Rollout) -> bool:
+    def read(self, session: Session, rollout: RolloutRow) -> bool:
         """What came since the last time; True if anything did."""
         windows = self._read_windows(session, rollout)
         return self._read_labels(session, rollout) or windows
@@ -67,7 +67,7 @@ class EvidenceLog:
         self._windows[key] = made
         return made
 
-    def _read_windows(self, session: Session, rollout: Rollout) -> bool:
+    def _read_windows(self, session: Session, rollout: RolloutRow) -> bool:
         last = telemetry.last_window_id(session)
         if last == self._windows_through:
             return False
@@ -86,7 +86,7 @@ class EvidenceLog:
         self._windows_through = last
         return bool(fresh)
 
-    def _read_labels(self, session: Session, rollout: Rollout) -> bool:
+    def _read_labels(self, session: Session, rollout: RolloutRow) -> bool:
         last = samples.last_label_change(session)
         if last == self._labels_through:
             return False

@@ -113,7 +113,7 @@ def _offline_why(session: Session, device_id: str) -> str:
 def _slots(session: Session, device: Device) -> tuple[SlotFacts, ...]:
     rows = {row.slot: row for row in devices.slots_of(session, device.id)}
     reported = {name: SlotReported.model_validate(row.reported) for name, row in rows.items()}
-    assigned = {row.slot: row for row in devices.assignments_of(session, device.id)}
+    assigned = {row.slot: row for row in assignments.of_device(session, device.id)}
     concerned = _concerned(session, device, reported)
     challenging = {
         slot: AssignedChallenger(row.id, _name(session, row.manifest_digest), row.manifest_digest)

@@ -12,7 +12,7 @@ from typing import Final
 from pydantic_core import from_json
 from sqlalchemy.orm import Session
 
-from edgeloop_controller.store import devices
+from edgeloop_controller.store import assignments, devices
 from edgeloop_protocol.messages import Inventory, SlotReported
 
 DOCUMENTS_KEPT_MAX: Final = 10_000
@@ -51,7 +51,7 @@ class Fleet:
         for device_id, slot, document in devices.slots_changed(session, self._through):
             slots.setdefault(device_id, {})[slot] = _slot(document)
         assigned: dict[str, dict[str, str | None]] = {}
-        for device_id, slot, digest in devices.assignments_changed(session, self._through):
+        for device_id, slot, digest in assignments.changed(session, self._through):
             assigned.setdefault(device_id, {})[slot] = digest
         changed = set()
         for row in devices.changed(session, self._through):

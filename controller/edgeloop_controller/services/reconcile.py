@@ -35,6 +35,7 @@ from edgeloop_controller.services.timezones import utc_offset
 from edgeloop_controller.services.unheard import Unheard
 from edgeloop_controller.store import rollouts, verdicts
 from edgeloop_controller.store.engine import Database
+from edgeloop_controller.store.rollouts import RolloutRow
 from edgeloop_controller.store.tables import Rollout
 from edgeloop_protocol.clock import Clock
 
@@ -94,7 +95,7 @@ class Reconciler:
 
     def _start_queued(self) -> None:
         with self._database.reading() as session:
-            if not rollouts.with_status(session, (RolloutStatus.QUEUED.value,)):
+            if not rollouts.rows_with_status(session, (RolloutStatus.QUEUED.value,)):
                 return
         with self._database.writing() as session:
             found = self._look(session)[::-1]
@@ -105,7 +106,7 @@ class Reconciler:
                 before = rollouts.state_of(session, rollout)
                 apply_step(session, rollout, before, start(before), self._clock.wall())
 
-    def _claim(self, session: Session, rollout: Rollout) -> Claim:
+    def _claim(self, session: Session, rollout: RolloutRow) -> Claim:
         memory = self._memory(rollout)
         devices = memory.matching | memory.holds(session, rollout)
         return Claim(rollout.id, rollout.slot, rollout.selector, devices)
@@ -148,11 +149,12 @@ class Reconciler:
         now = self._clock.wall()
         with self._database.writing() as session:
             found = self._look(session)
-            rollout = rollouts.require(session, rollout_id)
-            if self._rests(session, rollout, found, now):
+            row = next((one for one in found if one.id == rollout_id), None)
+            if row is None or self._rests(session, row, found, now):
                 return set()
-            memory, spec = self._memory(rollout), self._spec(rollout)
-            state = memory.state(session, rollout)
+            memory, state = self._memory(row), self._memory(row).state(session, row)
+            rollout = rollouts.require(session, rollout_id)
+            spec = self._spec(rollout)
             active = rollout.status in rollouts.ACTIVE
             seen = self._evidence(memory, rollout, state) if active else Evidence()
             result = step(spec, state, memory.views, seen, now, utc_offset)
@@ -168,16 +170,16 @@ class Reconciler:
         look = memory.control.look(rollout, state.members, memory.matching, self._fleet.devices)
         return replace(paired, look=look)
 
-    def _look(self, session: Session) -> Sequence[Rollout]:
+    def _look(self, session: Session) -> Sequence[RolloutRow]:
         """Bring what is remembered of devices up to date; the rollouts, newest first."""
         changed = self._fleet.refresh(session)
         for memory in self._memories.values():
             memory.see(changed, self._fleet.devices)
         self._challengers.see(changed)
-        return rollouts.with_status(session, LOOKED_AT)
+        return rollouts.rows_with_status(session, LOOKED_AT)
 
     def _rests(
-        self, session: Session, rollout: Rollout, found: Sequence[Rollout], now: float
+        self, session: Session, rollout: RolloutRow, found: Sequence[RolloutRow], now: float
     ) -> bool:
         """Brings the rollout's memory up to date to say so."""
         memory = self._memory(rollout)
@@ -198,7 +200,7 @@ class Reconciler:
         memory.gather(self._fleet.devices, held, excluded)
         return memory.rests(now)
 
-    def _excluded(self, found: Sequence[Rollout]) -> Mapping[int, Set[str]]:
+    def _excluded(self, found: Sequence[RolloutRow]) -> Mapping[int, Set[str]]:
         """Finished rollouts that speak for a device still → the devices that a newer finished one
         speaks for."""
         done = [r for r in found if r.status == RolloutStatus.DONE]
@@ -207,12 +209,12 @@ class Reconciler:
             self._excluded_for = self._matching_of(done)
         return self._excluded_ids
 
-    def _matching_of(self, done: Sequence[Rollout]) -> tuple[object, ...]:
+    def _matching_of(self, done: Sequence[RolloutRow]) -> tuple[object, ...]:
         """What `_find_excluded` depends on."""
         moved = [(r.id, m.matching_moved) for r in done if (m := self._memories.get(r.id))]
         return len(self._fleet.devices), [r.id for r in done], moved
 
-    def _find_excluded(self, done: Sequence[Rollout]) -> dict[int, Set[str]]:
+    def _find_excluded(self, done: Sequence[RolloutRow]) -> dict[int, Set[str]]:
         taken: dict[str, set[str]] = {}
         excluded: dict[int, Set[str]] = {}
         for rollout in done:
@@ -222,7 +224,7 @@ class Reconciler:
                 claimed |= self._memory(rollout).matching
         return excluded
 
-    def _memory(self, rollout: Rollout) -> RolloutMemory:
+    def _memory(self, rollout: RolloutRow) -> RolloutMemory:
         memory = self._memories.get(rollout.id)
         if memory is None:
             memory = self._memories[rollout.id] = RolloutMemory.of(rollout, self._registry)

@@ -26,7 +26,7 @@ from edgeloop_controller.services.evidence import EvidenceLog
 from edgeloop_controller.services.fleet import KnownDevice
 from edgeloop_controller.services.registry import Registry
 from edgeloop_controller.store import rollouts
-from edgeloop_controller.store.tables import Rollout
+from edgeloop_controller.store.rollouts import RolloutRow
 
 HOLDING = (MemberPhase.OFFERED, MemberPhase.COMMITTED)
 """Phases of members that an active rollout keeps others from."""
@@ -76,7 +76,7 @@ class RolloutMemory:
     _rest: _Rest | None = None
 
     @classmethod
-    def of(cls, rollout: Rollout, registry: Registry) -> "RolloutMemory":
+    def of(cls, rollout: RolloutRow, registry: Registry) -> "RolloutMemory":
         selector = selectors.parse(rollout.selector)
         return cls(rollout.id, rollout.slot, selector, ControlLog(registry))
 
@@ -91,12 +91,12 @@ class RolloutMemory:
             self.control.forget_look()
         self._mark(changed)
 
-    def read_evidence(self, session: Session, rollout: Rollout, now: float) -> bool:
+    def read_evidence(self, session: Session, rollout: RolloutRow, now: float) -> bool:
         """What came since the last time; True if anything did."""
         paired = self.evidence.read(session, rollout)
         return self.control.read(session, rollout, len(self.matching), now) or paired
 
-    def state(self, session: Session, rollout: Rollout) -> RolloutState:
+    def state(self, session: Session, rollout: RolloutRow) -> RolloutState:
         """Read again if it is not this memory that wrote it last."""
         if self._state is None or self._change != rollout.change:
             state = rollouts.state_of(session, rollout)
@@ -106,7 +106,7 @@ class RolloutMemory:
         assert self._state is not None
         return self._state
 
-    def holds(self, session: Session, rollout: Rollout) -> frozenset[str]:
+    def holds(self, session: Session, rollout: RolloutRow) -> frozenset[str]:
         """Devices whose slot no other rollout may touch while this one is active."""
         members = self.state(session, rollout).members.values()
         if self._holds is None:

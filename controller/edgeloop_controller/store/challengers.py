@@ -8,6 +8,7 @@ from sqlalchemy import bindparam, delete, func, insert, select
 from sqlalchemy.orm import Session
 
 from edgeloop_controller.errors import NotFoundError
+from edgeloop_controller.store.prepared import Prepared
 from edgeloop_controller.store.tables import (
     Challenger,
     ChallengerAssignment,
@@ -17,7 +18,12 @@ from edgeloop_controller.store.tables import (
 )
 
 IDS_A_QUERY: Final = 1000
-_ANY: Final = select(ChallengerAssignment.device_id).limit(1)
+_ANY: Final = Prepared(select(table_of(ChallengerAssignment).c.device_id).limit(1))
+_ACTIVE: Final = Prepared(
+    select(table_of(Challenger).c.id)
+    .where(table_of(Challenger).c.ended_at.is_(None))
+    .order_by("id")
+)
 
 
 def require(session: Session, challenger_id: int) -> Challenger:
@@ -36,6 +42,11 @@ def every(session: Session, limit: int) -> Sequence[Challenger]:
     return session.scalars(select(Challenger).order_by(Challenger.id.desc()).limit(limit)).all()
 
 
+def active_ids(session: Session) -> tuple[int, ...]:
+    """Oldest first."""
+    return tuple(challenger_id for (challenger_id,) in _ACTIVE.rows(session))
+
+
 def active(session: Session) -> Sequence[Challenger]:
     """Oldest first."""
     query = select(Challenger).where(Challenger.ended_at.is_(None)).order_by(Challenger.id)
@@ -44,7 +55,7 @@ def active(session: Session) -> Sequence[Challenger]:
 
 def assigned_among(session: Session, ids: Collection[str]) -> Iterator[tuple[str, str, Challenger]]:
     """(device, slot, challenger) of the devices in `ids`, in the order of device and slot."""
-    if session.scalar(_ANY) is None:
+    if _ANY.scalar(session) is None:
         return
     query = (
         select(ChallengerAssignment.device_id, ChallengerAssignment.slot, Challenger)

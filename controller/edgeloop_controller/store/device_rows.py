@@ -7,12 +7,13 @@ itself; `devices.change` moves when, and only when, something moves that decisio
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
-from sqlalchemy import bindparam, delete, insert, select, update
+from sqlalchemy import BindParameter, bindparam, delete, insert, select, update
 from sqlalchemy.orm import Session
 
 from edgeloop_controller.store.devices import next_change
+from edgeloop_controller.store.prepared import Prepared
 from edgeloop_controller.store.tables import Device, DeviceSlot, table_of
 
 _COLUMNS = (
@@ -27,6 +28,42 @@ _COLUMNS = (
 )
 _DOCUMENTS = ("desired", "agent_labels", "inventory")
 """Written of devices that said hello."""
+
+_DEVICE: Final = table_of(Device)
+_SLOT: Final = table_of(DeviceSlot)
+_IDS: Final[BindParameter[str]] = bindparam("ids", expanding=True)
+_KNOWN: Final = Prepared(
+    select(_DEVICE.c.id, *(_DEVICE.c[name] for name in _COLUMNS)).where(_DEVICE.c.id.in_(_IDS))
+)
+_SLOTS: Final = Prepared(
+    select(_SLOT.c.device_id, _SLOT.c.slot, _SLOT.c.reported, _SLOT.c.updated_at).where(
+        _SLOT.c.device_id.in_(_IDS)
+    )
+)
+_DESIRED: Final = Prepared(select(_DEVICE.c.id, _DEVICE.c.desired).where(_DEVICE.c.id.in_(_IDS)))
+
+
+def _its(names: tuple[str, ...]) -> dict[str, BindParameter[Any]]:
+    return {name: bindparam(name) for name in names}
+
+
+def _updating(*names: str) -> Prepared:
+    its = _DEVICE.c.id == bindparam("key")
+    return Prepared(update(_DEVICE).where(its).values(_its((*_COLUMNS, *names))))
+
+
+_JOIN: Final = Prepared(
+    insert(_DEVICE).values(_its(("id", "labels", "change", *_COLUMNS, *_DOCUMENTS)))
+)
+_HEAR: Final = _updating()
+_CHANGE: Final = _updating("change")
+_DESCRIBE: Final = _updating("change", *_DOCUMENTS)
+_OF_SLOT: Final = (_SLOT.c.device_id == bindparam("key")) & (_SLOT.c.slot == bindparam("name"))
+_SAID: Final = ("state", "champion_digest", "reported", "updated_at")
+_ADD_SLOT: Final = Prepared(insert(_SLOT).values(_its(("device_id", "slot", *_SAID))))
+_SAY_SLOT: Final = Prepared(update(_SLOT).where(_OF_SLOT).values(_its(_SAID)))
+_HEAR_SLOT: Final = Prepared(update(_SLOT).where(_OF_SLOT).values(_its(("updated_at",))))
+_DROP_SLOT: Final = Prepared(delete(_SLOT).where(_OF_SLOT))
 
 
 @dataclass(slots=True)
@@ -77,17 +114,13 @@ def load(
     with_desired: Collection[str],
 ) -> dict[str, DeviceRow]:
     """Those of `ids` that the database knows."""
-    columns = [getattr(Device, name) for name in ("id", *_COLUMNS)]
-    query = select(*columns).where(Device.id.in_(ids))
-    rows = {values[0]: DeviceRow(*values) for values in session.execute(query)}
-    slots = select(
-        DeviceSlot.device_id, DeviceSlot.slot, DeviceSlot.reported, DeviceSlot.updated_at
-    ).where(DeviceSlot.device_id.in_(with_slots))
-    for device_id, slot, reported, updated_at in session.execute(slots):
-        rows[device_id].slots[slot] = SlotRow(reported, updated_at)
-    desired = select(Device.id, Device.desired).where(Device.id.in_(with_desired))
-    for device_id, slots_desired in session.execute(desired):
-        rows[device_id].desired = slots_desired
+    rows = {values[0]: DeviceRow(*values) for values in _KNOWN.rows(session, ids=ids)}
+    if with_slots:
+        for device_id, slot, reported, updated_at in _SLOTS.rows(session, ids=with_slots):
+            rows[device_id].slots[slot] = SlotRow(reported, updated_at)
+    if with_desired:
+        for device_id, slots_desired in _DESIRED.rows(session, ids=with_desired):
+            rows[device_id].desired = slots_desired
     for row in rows.values():
         row.slots_before = row.slots
         row.decided_by_before = row.decided_by()
@@ -102,33 +135,22 @@ def save(session: Session, rows: Collection[DeviceRow]) -> None:
         for row in rows
         if row.decided_by_before is None
     ]
-    if new:
-        session.execute(insert(table_of(Device)), new)
+    _JOIN.run(session, new)
     known = [row for row in rows if row.decided_by_before is not None]
-    _update(session, [row for row in known if row.id not in changed], ())
-    _update(session, [r for r in known if r.id in changed and not r.documents], (), change)
-    _update(session, [row for row in known if row.documents], _DOCUMENTS, change)
+    heard = [row for row in known if row.id not in changed]
+    moved = [row for row in known if row.id in changed and not row.documents]
+    described = [row for row in known if row.documents]
+    _HEAR.run(session, [{"key": row.id} | _columns(row) for row in heard])
+    news = {"change": change}
+    _CHANGE.run(session, [{"key": row.id} | news | _columns(row) for row in moved])
+    _DESCRIBE.run(
+        session, [{"key": row.id} | news | _columns(row) | row.documents for row in described]
+    )
     _save_slots(session, [row for row in rows if row.slots is not row.slots_before])
 
 
 def _columns(row: DeviceRow) -> dict[str, Any]:
     return {name: getattr(row, name) for name in _COLUMNS}
-
-
-def _update(
-    session: Session, rows: list[DeviceRow], documents: tuple[str, ...], change: int | None = None
-) -> None:
-    if not rows:
-        return
-    names = [*_COLUMNS, *documents] + (["change"] if change is not None else [])
-    statement = (
-        update(table_of(Device))
-        .where(table_of(Device).c.id == bindparam("key"))
-        .values({name: bindparam(name) for name in names})
-    )
-    fixed = {} if change is None else {"change": change}
-    values = [{"key": row.id} | fixed | _columns(row) | row.documents for row in rows]
-    session.execute(statement, values)
 
 
 def _save_slots(session: Session, rows: list[DeviceRow]) -> None:
@@ -143,16 +165,10 @@ def _save_slots(session: Session, rows: list[DeviceRow]) -> None:
                 heard.append({"key": row.id, "name": name, "updated_at": slot.updated_at})
             else:
                 said.append({"key": row.id, "name": name} | _slot_columns(slot))
-    table = table_of(DeviceSlot)
-    its = (table.c.device_id == bindparam("key")) & (table.c.slot == bindparam("name"))
-    if gone:
-        session.execute(delete(table).where(its), gone)
-    if new:
-        session.execute(insert(table), new)
-    if heard:
-        session.execute(update(table).where(its), heard)
-    if said:
-        session.execute(update(table).where(its), said)
+    _DROP_SLOT.run(session, gone)
+    _ADD_SLOT.run(session, new)
+    _HEAR_SLOT.run(session, heard)
+    _SAY_SLOT.run(session, said)
 
 
 def _slot_columns(slot: SlotRow) -> dict[str, Any]:

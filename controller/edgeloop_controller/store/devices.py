@@ -1,37 +1,88 @@
-"""Queries over devices, their slots and their assignments.
+"""Queries over devices and their slots.
 
 Invariants: each transaction that writes what decisions are taken by (labels, inventory, presence,
-reported and desired state, assignments) gives the device the next `change`. Writing transactions
-of a controller do not overlap (store.engine), so whoever has read up to one number finds
-everything that was committed since above it.
+reported and desired state, store.assignments) gives the device the next `change`. Writing
+transactions of a controller do not overlap (store.engine), so whoever has read up to one number
+finds everything that was committed since above it.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
-from sqlalchemy import Text, bindparam, cast, func, insert, not_, or_, select, update
+from sqlalchemy import BindParameter, Text, bindparam, cast, func, not_, or_, select, update
 from sqlalchemy.orm import Session
 
 from edgeloop_controller.errors import NotFoundError
-from edgeloop_controller.store.tables import Assignment, Device, DeviceSlot, table_of
+from edgeloop_controller.store.prepared import Prepared, Row
+from edgeloop_controller.store.tables import Device, DeviceSlot, table_of
 
 IDS_A_QUERY: Final = 1000
 
-# Asked at every tick, and made once: making a statement costs more than running these.
-_LAST_CHANGE: Final = select(func.max(Device.change))
-_EARLIEST_SEEN: Final = select(func.min(Device.last_seen_at)).where(Device.online)
-_DESIRED_OF: Final = (
-    select(Device.id, Device.desired, Device.desired_revision, Device.revision_seen)
-    .where(Device.id.in_(bindparam("ids", expanding=True)))
-    .order_by(Device.id)
+# Asked at every tick, or of every batch of messages.
+_DEVICE: Final = table_of(Device).c
+_SLOT: Final = table_of(DeviceSlot).c
+_IDS: Final[BindParameter[str]] = bindparam("ids", expanding=True)
+_AFTER: Final = _DEVICE.change > bindparam("after")
+_LAST_CHANGE: Final = Prepared(select(func.max(_DEVICE.change)))
+_EARLIEST_SEEN: Final = Prepared(select(func.min(_DEVICE.last_seen_at)).where(_DEVICE.online))
+_DESIRED_OF: Final = Prepared(
+    select(_DEVICE.id, _DEVICE.desired, _DEVICE.desired_revision, _DEVICE.revision_seen)
+    .where(_DEVICE.id.in_(_IDS))
+    .order_by(_DEVICE.id)
 )
-_BEHIND: Final = (
-    select(Device.id)
+_BEHIND: Final = Prepared(
+    select(_DEVICE.id)
     .where(
-        Device.online, Device.desired_revision > 0, Device.revision_seen != Device.desired_revision
+        _DEVICE.online,
+        _DEVICE.desired_revision > 0,
+        _DEVICE.revision_seen != _DEVICE.desired_revision,
     )
-    .order_by(Device.id)
+    .order_by(_DEVICE.id)
 )
+_CHANGED: Final = Prepared(
+    select(
+        _DEVICE.id,
+        _DEVICE.online,
+        _DEVICE.quarantine,
+        _DEVICE.revision_seen,
+        _DEVICE.desired_revision,
+        cast(_DEVICE.agent_labels, Text),
+        cast(_DEVICE.labels, Text),
+        cast(_DEVICE.inventory, Text),
+    )
+    .where(_AFTER)
+    .order_by(_DEVICE.id)
+)
+_SLOTS_CHANGED: Final = Prepared(
+    select(_SLOT.device_id, _SLOT.slot, cast(_SLOT.reported, Text))
+    .join(table_of(Device), _SLOT.device_id == _DEVICE.id)
+    .where(_AFTER)
+)
+_SAVE_DESIRED: Final = Prepared(
+    update(table_of(Device))
+    .where(_DEVICE.id == bindparam("key"))
+    .values({name: bindparam(name) for name in ("desired", "desired_revision", "change")})
+)
+
+
+class ChangedRow(NamedTuple):
+    """A device that decisions see anew; its documents as text."""
+
+    id: str
+    online: bool
+    quarantine: str
+    revision_seen: int
+    desired_revision: int
+    agent_labels: str
+    labels: str
+    inventory: str
+
+
+class DesiredRow(NamedTuple):
+    id: str
+    desired: list[dict[str, Any]]
+    desired_revision: int
+    revision_seen: int
 
 
 def next_change(session: Session) -> int:
@@ -73,38 +124,17 @@ def merged_labels(of_agent: Mapping[str, str], set_here: Mapping[str, str]) -> d
 
 
 def last_change(session: Session) -> int:
-    return session.scalar(_LAST_CHANGE) or 0
+    return _LAST_CHANGE.scalar(session) or 0
 
 
-def changed(session: Session, after: int) -> Iterator[Any]:
+def changed(session: Session, after: int) -> Iterator[ChangedRow]:
     """Rows of devices with a greater `change`, in the order of their ids; JSON as text."""
-    query = (
-        select(
-            Device.id,
-            Device.online,
-            Device.quarantine,
-            Device.revision_seen,
-            Device.desired_revision,
-            cast(Device.agent_labels, Text).label("agent_labels"),
-            cast(Device.labels, Text).label("labels"),
-            cast(Device.inventory, Text).label("inventory"),
-        )
-        .where(Device.change > after)
-        .order_by(Device.id)
-    )
-    yield from session.execute(query)
+    yield from map(ChangedRow._make, _CHANGED.rows(session, after=after))
 
 
-def slots_changed(session: Session, after: int) -> Iterator[Any]:
+def slots_changed(session: Session, after: int) -> Sequence[Row]:
     """Device, slot and reported document, as text, of devices with a greater `change`."""
-    query = select(DeviceSlot.device_id, DeviceSlot.slot, cast(DeviceSlot.reported, Text))
-    yield from session.execute(query.join(Device).where(Device.change > after))
-
-
-def assignments_changed(session: Session, after: int) -> Iterator[Any]:
-    """Device, slot and manifest digest of devices with a greater `change`."""
-    query = select(Assignment.device_id, Assignment.slot, Assignment.manifest_digest)
-    yield from session.execute(query.join(Device).where(Device.change > after))
+    return _SLOTS_CHANGED.rows(session, after=after)
 
 
 def running_changed(session: Session, after: int) -> Iterator[Any]:
@@ -130,49 +160,17 @@ def slots_of(session: Session, device_id: str) -> Sequence[DeviceSlot]:
     return session.scalars(query).all()
 
 
-def assignments_of(session: Session, device_id: str) -> Sequence[Assignment]:
-    query = select(Assignment).where(Assignment.device_id == device_id).order_by(Assignment.slot)
-    return session.scalars(query).all()
-
-
-def assignments_among(session: Session, ids: Collection[str]) -> Iterator[Assignment]:
-    """Of the devices in `ids`, in the order of device and slot."""
-    query = select(Assignment).order_by(Assignment.device_id, Assignment.slot)
-    for some in _portions(sorted(ids)):
-        yield from session.scalars(query.where(Assignment.device_id.in_(some)))
-
-
-def desired_of(session: Session, ids: Collection[str]) -> Iterator[Any]:
-    """Rows of id, desired, desired_revision and revision_seen of those that there are, by id."""
-    for some in _portions(sorted(ids)):
-        yield from session.execute(_DESIRED_OF, {"ids": some})
+def desired_of(session: Session, ids: Collection[str]) -> Iterator[DesiredRow]:
+    """Of those that there are, by id."""
+    for some in portions(sorted(ids)):
+        yield from map(DesiredRow._make, _DESIRED_OF.rows(session, ids=some))
 
 
 def save_desired(session: Session, rows: Sequence[dict[str, Any]]) -> None:
     """Rows of `key` (the device's id), `desired` and `desired_revision`."""
     if rows:
-        table = table_of(Device)
-        statement = update(table).where(table.c.id == bindparam("key"))
-        session.execute(statement.values(change=next_change(session)), rows)
-
-
-def save_assignments(
-    session: Session, rows: Collection[dict[str, Any]], known: Collection[tuple[str, str]]
-) -> None:
-    """Rows of the columns of `assignments`; `known` are the (device, slot) pairs that there are."""
-    table = table_of(Assignment)
-    keys = set(known)
-    new = [row for row in rows if (row["device_id"], row["slot"]) not in keys]
-    if new:
-        session.execute(insert(table), new)
-    moved = [
-        {"of_device": row["device_id"], "of_slot": row["slot"]} | row
-        for row in rows
-        if (row["device_id"], row["slot"]) in keys
-    ]
-    if moved:
-        its = (table.c.device_id == bindparam("of_device")) & (table.c.slot == bindparam("of_slot"))
-        session.execute(update(table).where(its), moved)
+        change = next_change(session)
+        _SAVE_DESIRED.run(session, [row | {"change": change} for row in rows])
 
 
 def champions(
@@ -194,7 +192,7 @@ def champions(
 
 def behind(session: Session) -> Sequence[str]:
     """Online devices that have not yet reported the revision that was made for them."""
-    return session.scalars(_BEHIND).all()
+    return [device_id for (device_id,) in _BEHIND.rows(session)]
 
 
 def behind_while_offline(
@@ -223,12 +221,13 @@ def silent(session: Session, seen_before: float) -> Sequence[tuple[str, float]]:
 
 def earliest_seen(session: Session) -> float | None:
     """When the online device that was silent for longest was heard; None: none is online."""
-    return session.scalar(_EARLIEST_SEEN)
+    seen_at: float | None = _EARLIEST_SEEN.scalar(session)
+    return seen_at
 
 
 def set_offline(session: Session, ids: Collection[str]) -> None:
     change = next_change(session)
-    for some in _portions(sorted(ids)):
+    for some in portions(sorted(ids)):
         table = table_of(Device)
         session.execute(
             update(table).where(table.c.id.in_(some)).values(online=False, change=change)
@@ -245,7 +244,7 @@ def ids_to_ask(session: Session, seen_since: float) -> Sequence[str]:
     return session.scalars(query).all()
 
 
-def _portions(ids: Sequence[str]) -> Iterator[Sequence[str]]:
+def portions(ids: Sequence[str]) -> Iterator[Sequence[str]]:
     """A statement takes a bounded number of values."""
     for first in range(0, len(ids), IDS_A_QUERY):
         yield ids[first : first + IDS_A_QUERY]

@@ -23,12 +23,14 @@ from sqlalchemy.orm import Session
 from edgeloop_controller.store import audit
 from edgeloop_controller.store.json_text import decode_column, encode_column
 from edgeloop_controller.store.migrate import upgrade
+from edgeloop_controller.store.prepared import translated
 
 BUSY_TIMEOUT_MS: Final = 30_000
 # Above the 40 threads that serve HTTP and those that the scheduler and ingest use.
 CONNECTIONS_KEPT: Final = 8
 CONNECTIONS_MAX: Final = 64
 _WRITE_OPTION: Final = "edgeloop_write"
+_THROWN_AWAY: Final = ("journal_mode=MEMORY", "synchronous=OFF")
 
 
 class Database:
@@ -88,7 +90,7 @@ def _create_engine(url: str, durable: bool) -> Engine:
         pool_size=CONNECTIONS_KEPT,
         max_overflow=CONNECTIONS_MAX - CONNECTIONS_KEPT,
     )
-    pragmas = ("journal_mode=WAL", "synchronous=FULL") if durable else ("synchronous=OFF",)
+    pragmas = ("journal_mode=WAL", "synchronous=FULL") if durable else _THROWN_AWAY
     event.listen(engine, "connect", partial(_configure_sqlite, pragmas=pragmas))
     event.listen(engine, "begin", _begin_sqlite)
     return engine
@@ -106,4 +108,10 @@ def _begin_sqlite(connection: Connection) -> None:
     # A deferred transaction that reads first and writes later fails with SQLITE_BUSY_SNAPSHOT,
     # which no busy timeout waits for; a writer therefore takes the write lock at its start.
     writes = connection.get_execution_options().get(_WRITE_OPTION, False)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+    driver = connection.connection.driver_connection
+    assert driver is not None
+    text = "BEGIN IMMEDIATE" if writes else "BEGIN"
+    try:
+        driver.execute(text).close()
+    except sqlite3.Error as error:
+        raise translated(error, connection, text) from error

@@ -2,19 +2,26 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
-from sqlalchemy import func, select
+from sqlalchemy import bindparam, func, insert, select
 from sqlalchemy.orm import Session
 
-from edgeloop_controller.store.tables import Event
+from edgeloop_controller.store.prepared import Prepared
+from edgeloop_controller.store.tables import Event, table_of
+
+_ADD: Final = Prepared(
+    insert(table_of(Event))
+    .inline()
+    .values({name: bindparam(name) for name in ("at", "kind", "subject", "data")})
+)
 
 
 def add(
     session: Session, at: float, kind: str, subject: str, data: dict[str, Any] | None = None
 ) -> None:
     """One event of the controller's own; `kind` is `<noun>.<past participle>`."""
-    session.add(Event(at=at, kind=kind, subject=subject, data=data or {}))
+    _ADD.run(session, [{"at": at, "kind": kind, "subject": subject, "data": data or {}}])
 
 
 @dataclass(frozen=True)

@@ -1,16 +1,18 @@
 """Rollouts and their members: rows, and the engine's values that they hold."""
 
 from collections.abc import Collection, Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from sqlalchemy import (
     BindParameter,
     Float,
+    String,
     and_,
     bindparam,
     delete,
     func,
     insert,
+    literal_column,
     or_,
     select,
     update,
@@ -25,6 +27,7 @@ from edgeloop_controller.core.rollout import (
     RolloutTerms,
 )
 from edgeloop_controller.errors import NotFoundError
+from edgeloop_controller.store.prepared import Prepared
 from edgeloop_controller.store.tables import (
     Assignment,
     Device,
@@ -55,6 +58,39 @@ def next_id(session: Session) -> int:
 def every(session: Session, limit: int) -> Sequence[Rollout]:
     """Newest first."""
     return session.scalars(select(Rollout).order_by(Rollout.id.desc()).limit(limit)).all()
+
+
+class RolloutRow(NamedTuple):
+    """A rollout as the reconciler looks at it at every tick; to be changed, it is a `Rollout`."""
+
+    id: int
+    manifest_digest: str
+    slot: str
+    selector: str
+    waves: list[Any]
+    terms: dict[str, Any]
+    status: str
+    wave: int
+    wave_started_at: float | None
+    started_at: float
+    ended_at: float | None
+    verdict: str
+    training_run_id: int | None
+    change: int
+    approvals: dict[str, Any]
+
+
+_ROLLOUT: Final = table_of(Rollout)
+_WITH_STATUS: Final = Prepared(
+    select(*(_ROLLOUT.c[name] for name in RolloutRow._fields))
+    .where(_ROLLOUT.c.status.in_(bindparam("statuses", expanding=True)))
+    .order_by(_ROLLOUT.c.id.desc())
+)
+
+
+def rows_with_status(session: Session, statuses: Collection[str]) -> Sequence[RolloutRow]:
+    """Newest first."""
+    return [RolloutRow._make(row) for row in _WITH_STATUS.rows(session, statuses=statuses)]
 
 
 def with_status(session: Session, statuses: Collection[str]) -> Sequence[Rollout]:
@@ -96,11 +132,9 @@ def memberships_of(
 
 
 # Written out, so that the index of offered members serves.
-_OFFERED: Final[BindParameter[str]] = bindparam(
-    "offered", MemberPhase.OFFERED.value, literal_execute=True
-)
+_OFFERED: Final = literal_column(f"'{MemberPhase.OFFERED.value}'", String)
 _HEARD_BEFORE: Final[BindParameter[float]] = bindparam("heard_before", type_=Float)
-_SILENT_ABOUT_OFFER: Final = (
+_SILENT_ABOUT_OFFER: Final = Prepared(
     select(Device.id)
     .join(RolloutMember, RolloutMember.device_id == Device.id)
     .join(
@@ -123,16 +157,16 @@ _SILENT_ABOUT_OFFER: Final = (
     .distinct()
     .order_by(Device.id)
 )
-"""Made once: it is asked at every tick, and making it costs more than running it."""
 
 
 def silent_about_offer(session: Session, heard_before: float) -> Sequence[str]:
     """Online devices that hold an offer that they have not settled, and whose slot was last heard
     of before that time."""
-    return session.scalars(_SILENT_ABOUT_OFFER, {"heard_before": heard_before}).all()
+    rows = _SILENT_ABOUT_OFFER.rows(session, heard_before=heard_before)
+    return [device_id for (device_id,) in rows]
 
 
-def terms_of(rollout: Rollout) -> RolloutTerms:
+def terms_of(rollout: Rollout | RolloutRow) -> RolloutTerms:
     return RolloutTerms.model_validate(rollout.terms)
 
 
@@ -140,20 +174,38 @@ def terms_document(terms: RolloutTerms) -> dict[str, Any]:
     return terms.model_dump(mode="json")
 
 
-def state_of(session: Session, rollout: Rollout) -> RolloutState:
-    table = RolloutMember
-    query = select(
-        table.device_id,
-        table.wave,
-        table.phase,
-        table.offered_at,
-        table.settled_at,
-        table.before_digest,
-        table.cause,
-    ).where(table.rollout_id == rollout.id)
+_MEMBER: Final = table_of(RolloutMember)
+_MEMBER_COLUMNS: Final = (
+    "device_id",
+    "wave",
+    "phase",
+    "offered_at",
+    "settled_at",
+    "before_digest",
+    "cause",
+)
+_MEMBERS: Final = Prepared(
+    select(*(_MEMBER.c[name] for name in _MEMBER_COLUMNS))
+    .where(_MEMBER.c.rollout_id == bindparam("rollout_id"))
+    .order_by(_MEMBER.c.device_id)
+)
+_OF_MEMBER: Final = (_MEMBER.c.rollout_id == bindparam("of_rollout")) & (
+    _MEMBER.c.device_id == bindparam("of_device")
+)
+_MEMBER_VALUES: Final[dict[str, BindParameter[Any]]] = {
+    name: bindparam(name) for name in _MEMBER_COLUMNS
+}
+_ADD_MEMBERS: Final = Prepared(
+    insert(_MEMBER).values({"rollout_id": bindparam("of_rollout")} | _MEMBER_VALUES)
+)
+_MOVE_MEMBERS: Final = Prepared(update(_MEMBER).where(_OF_MEMBER).values(_MEMBER_VALUES))
+_DROP_MEMBERS: Final = Prepared(delete(_MEMBER).where(_OF_MEMBER))
+
+
+def state_of(session: Session, rollout: Rollout | RolloutRow) -> RolloutState:
     members = {
         row[0]: Member(row[0], row[1], MemberPhase(row[2]), *row[3:])
-        for row in session.execute(query.order_by(table.device_id))
+        for row in _MEMBERS.rows(session, rollout_id=rollout.id)
     }
     return RolloutState(
         status=RolloutStatus(rollout.status),
@@ -180,21 +232,18 @@ def save_state(
     session.flush()
     known = before.members
     moved = [m for device_id, m in state.members.items() if known.get(device_id) is not m]
-    gone = [{"of_device": device_id} for device_id in known.keys() - state.members.keys()]
-    table = table_of(RolloutMember)
-    its = (table.c.rollout_id == rollout.id) & (table.c.device_id == bindparam("of_device"))
-    if gone:
-        session.execute(delete(table).where(its), gone)
-    new = [_columns(m) for m in moved if m.device_id not in known]
-    if new:
-        session.execute(insert(table).values(rollout_id=rollout.id), new)
-    old = [{"of_device": m.device_id} | _columns(m) for m in moved if m.device_id in known]
-    if old:
-        session.execute(update(table).where(its), old)
+    its: dict[str, Any] = {"of_rollout": rollout.id}
+    gone = known.keys() - state.members.keys()
+    new = [its | _columns(m) for m in moved if m.device_id not in known]
+    old = [its | _columns(m) for m in moved if m.device_id in known]
+    _DROP_MEMBERS.run(session, [its | {"of_device": device_id} for device_id in gone])
+    _ADD_MEMBERS.run(session, new)
+    _MOVE_MEMBERS.run(session, old)
 
 
 def _columns(member: Member) -> dict[str, Any]:
     return {
+        "of_device": member.device_id,
         "device_id": member.device_id,
         "wave": member.wave,
         "phase": member.phase.value,

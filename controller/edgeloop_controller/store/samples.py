@@ -1,13 +1,15 @@
 """Sampled examples and their labels."""
 
 from collections.abc import Collection, Sequence
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from edgeloop_controller.store.tables import Label, Sample
+from edgeloop_controller.store.prepared import Prepared
+from edgeloop_controller.store.tables import Label, Sample, table_of
 
 SampleAndLabel = tuple[Sample, Label | None]
 
@@ -65,8 +67,11 @@ def count_labelled(
     return session.scalar(query) or 0
 
 
+_LAST_LABEL_CHANGE: Final = Prepared(select(func.max(table_of(Label).c.change)))
+
+
 def last_label_change(session: Session) -> int:
-    return session.scalar(select(func.max(Label.change))) or 0
+    return _LAST_LABEL_CHANGE.scalar(session) or 0
 
 
 def shadowed(

@@ -13,12 +13,14 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 import numpy as np
-from sqlalchemy import bindparam, func, insert, select, update
+from sqlalchemy import BindParameter, bindparam, func, insert, select, update
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from edgeloop_controller.store.json_text import JsonText
+from edgeloop_controller.store.prepared import Prepared
 from edgeloop_controller.store.tables import (
+    Base,
     Device,
     Event,
     Sample,
@@ -223,26 +225,42 @@ def mark_unstorable(
     return PartialBatch(batch.epoch, batch.base, tuple(marked), batch.said, batch.reduced)
 
 
+def _inserting(rows: type[Base]) -> Prepared:
+    """All columns but the number that the database gives."""
+    table = table_of(rows)
+    names = [column.name for column in table.c if column.name != "id"]
+    values: dict[str, BindParameter[Any]] = {name: bindparam(name) for name in names}
+    return Prepared(insert(table).inline().values(values))
+
+
+_ADD_WINDOWS: Final = _inserting(Window)
+_ADD_SHADOWS: Final = _inserting(ShadowWindow)
+_ADD_SAMPLES: Final = _inserting(Sample)
+_ADD_EVENTS: Final = _inserting(Event)
+
+
 def insert_rows(session: Session, rows: Rows) -> None:
-    if rows.windows:
-        session.execute(insert(table_of(Window)), rows.windows)
-    if rows.shadows:
-        session.execute(insert(table_of(ShadowWindow)), rows.shadows)
-    if rows.samples:
-        session.execute(insert(table_of(Sample)), rows.samples)
-    if rows.events:
-        session.execute(insert(table_of(Event)), rows.events)
+    _ADD_WINDOWS.run(session, rows.windows)
+    _ADD_SHADOWS.run(session, rows.shadows)
+    _ADD_SAMPLES.run(session, rows.samples)
+    _ADD_EVENTS.run(session, rows.events)
 
 
 _CURSOR: Final = table_of(TelemetryCursor).c
-_CURSORS: Final = select(
-    _CURSOR.device_id, _CURSOR.epoch, *(_CURSOR[name] for name in _NUMBERS)
-).where(
-    _CURSOR.device_id.in_(bindparam("ids", expanding=True)),
-    _CURSOR.epoch.concat("").in_(bindparam("epochs", expanding=True)),
+_CURSORS: Final = Prepared(
+    select(_CURSOR.device_id, _CURSOR.epoch, *(_CURSOR[name] for name in _NUMBERS)).where(
+        _CURSOR.device_id.in_(bindparam("ids", expanding=True)),
+        _CURSOR.epoch.concat("").in_(bindparam("epochs", expanding=True)),
+    )
 )
 """A little more than is asked for. SQLite scans the whole table for pairs, and probes each id with
 each epoch where both could be looked up; an expression cannot be."""
+_ADD_CURSORS: Final = _inserting(TelemetryCursor)
+_MOVE_CURSORS: Final = Prepared(
+    update(table_of(TelemetryCursor))
+    .where(_CURSOR.device_id == bindparam("of_device"), _CURSOR.epoch == bindparam("of_epoch"))
+    .values({name: bindparam(name) for name in _NUMBERS})
+)
 
 
 def load_cursors(
@@ -254,7 +272,7 @@ def load_cursors(
     for first in range(0, len(ordered), CURSORS_A_QUERY):
         some = ordered[first : first + CURSORS_A_QUERY]
         named = {"ids": [boot[0] for boot in some], "epochs": [boot[1] for boot in some]}
-        for row in session.execute(_CURSORS, named):
+        for row in _CURSORS.rows(session, **named):
             if (row[0], row[1]) in cursors:
                 numbers: dict[str, int] = dict(zip(_NUMBERS, row[2:], strict=True))
                 cursors[row[0], row[1]] = Cursor(row[0], row[1], is_new=False, **numbers)
@@ -262,7 +280,6 @@ def load_cursors(
 
 
 def save_cursors(session: Session, cursors: Iterable[Cursor]) -> None:
-    table = table_of(TelemetryCursor)
     new, moved = [], []
     for cursor in cursors:
         numbers = cursor.numbers()
@@ -270,13 +287,8 @@ def save_cursors(session: Session, cursors: Iterable[Cursor]) -> None:
             new.append({"device_id": cursor.device_id, "epoch": cursor.epoch} | numbers)
         else:
             moved.append({"of_device": cursor.device_id, "of_epoch": cursor.epoch} | numbers)
-    if new:
-        session.execute(insert(table), new)
-    if moved:
-        its = (table.c.device_id == bindparam("of_device")) & (
-            table.c.epoch == bindparam("of_epoch")
-        )
-        session.execute(update(table).where(its), moved)
+    _ADD_CURSORS.run(session, new)
+    _MOVE_CURSORS.run(session, moved)
 
 
 def strangers(session: Session, limit: int) -> list[str]:
@@ -313,8 +325,30 @@ def windows_after(
     yield from session.scalars(query)
 
 
+_LAST_WINDOW: Final = Prepared(select(func.max(table_of(Window).c.id)))
+
+
 def last_window_id(session: Session) -> int:
-    return session.scalar(select(func.max(Window.id))) or 0
+    return _LAST_WINDOW.scalar(session) or 0
+
+
+_WINDOW: Final = table_of(Window).c
+_COMPARED: Final = Prepared(
+    select(
+        _WINDOW.device_id,
+        _WINDOW.body["comparison"]["shadow"]["manifest_digest"].as_string(),
+        _WINDOW.compared,
+        _WINDOW.disagreements,
+    )
+    .where(
+        _WINDOW.manifest_digest == bindparam("digest"),
+        _WINDOW.slot == bindparam("slot"),
+        _WINDOW.id > bindparam("after"),
+        _WINDOW.received_at >= bindparam("since"),
+        _WINDOW.compared > 0,
+    )
+    .order_by(_WINDOW.id)
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -398,19 +432,8 @@ def compared_windows(
 ) -> Sequence[tuple[str, str, int, int]]:
     """(device, digest in shadow, compared, disagreements) of a version's windows with a greater id,
     as they came."""
-    shadow = Window.body["comparison"]["shadow"]["manifest_digest"].as_string()
-    query = (
-        select(Window.device_id, shadow, Window.compared, Window.disagreements)
-        .where(
-            Window.manifest_digest == manifest_digest,
-            Window.slot == slot,
-            Window.id > after_id,
-            Window.received_at >= since,
-            Window.compared > 0,
-        )
-        .order_by(Window.id)
-    )
-    return [(device, str(digest), n, d) for device, digest, n, d in session.execute(query)]
+    found = _COMPARED.rows(session, digest=manifest_digest, slot=slot, after=after_id, since=since)
+    return [(device, str(digest), n, d) for device, digest, n, d in found]
 
 
 def _add_row(

@@ -1,12 +1,35 @@
 """Queries over published versions. A row never changes."""
 
 from collections.abc import Sequence
+from typing import Final, NamedTuple
 
-from sqlalchemy import select
+from sqlalchemy import bindparam, select
 from sqlalchemy.orm import Session
 
 from edgeloop_controller.errors import NotFoundError
-from edgeloop_controller.store.tables import Version
+from edgeloop_controller.store.prepared import Prepared
+from edgeloop_controller.store.tables import Version, table_of
+
+
+class VersionRow(NamedTuple):
+    """A `Version`, without what the ORM needs to follow its changes: it has none."""
+
+    manifest_digest: str
+    name: str
+    version: str
+    artifact_digest: str
+    artifact_size_bytes: int
+    manifest_size_bytes: int
+    published_at: float
+    training_run_id: int | None
+
+
+_VERSION: Final = table_of(Version).c
+_BY_DIGEST: Final = Prepared(
+    select(*(_VERSION[name] for name in VersionRow._fields)).where(
+        _VERSION.manifest_digest == bindparam("digest")
+    )
+)
 
 
 def find(session: Session, name: str, version: str) -> Version | None:
@@ -46,6 +69,11 @@ def every(session: Session) -> Sequence[Version]:
 
 def by_digest(session: Session, manifest_digest: str) -> Version | None:
     return session.get(Version, manifest_digest)
+
+
+def row_by_digest(session: Session, manifest_digest: str) -> VersionRow | None:
+    found = _BY_DIGEST.rows(session, digest=manifest_digest)
+    return VersionRow._make(found[0]) if found else None
 
 
 def of_run(session: Session, run_id: int) -> Version | None:

@@ -10,7 +10,7 @@ from edgeloop_controller.core.device_facts import is_built_in
 from edgeloop_controller.core.schedule import TIMEZONE_LABEL
 from edgeloop_controller.errors import RefusedInputError
 from edgeloop_controller.services.timezones import is_known
-from edgeloop_controller.store import devices, events, telemetry
+from edgeloop_controller.store import assignments, devices, events, telemetry
 from edgeloop_controller.store.tables import Assignment, Device, DeviceSlot
 from edgeloop_protocol.lifecycle import SlotState
 from edgeloop_protocol.limits import NAME_MAX_CHARS, TEXT_MAX_CHARS
@@ -145,7 +145,7 @@ def _detail(session: Session, device: Device) -> documents.DeviceDetail:
 
 def _slots(session: Session, device_id: str) -> list[documents.SlotDocument]:
     rows = {row.slot: row for row in devices.slots_of(session, device_id)}
-    assigned = {row.slot: row for row in devices.assignments_of(session, device_id)}
+    assigned = {row.slot: row for row in assignments.of_device(session, device_id)}
     return [
         _slot(session, name, rows.get(name), assigned.get(name))
         for name in sorted(set(rows) | set(assigned))
