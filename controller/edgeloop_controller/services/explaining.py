@@ -25,7 +25,15 @@ from edgeloop_controller.core.explained_facts import (
 )
 from edgeloop_controller.core.explanation import Account, explain
 from edgeloop_controller.core.rollout import Member, MemberPhase, RolloutStatus, RolloutTerms
-from edgeloop_controller.store import challengers, devices, drift, events, rollouts, telemetry
+from edgeloop_controller.store import (
+    assignments,
+    challengers,
+    devices,
+    drift,
+    events,
+    rollouts,
+    telemetry,
+)
 from edgeloop_controller.store import versions as published
 from edgeloop_controller.store.engine import Database
 from edgeloop_controller.store.tables import (
