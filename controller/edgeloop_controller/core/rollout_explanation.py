@@ -150,7 +150,7 @@ def _settled(rollout: ConcernedRollout, member: Member, run: Situation) -> Itera
             Concern.PERSON,
             f"It is held out of {of}: it is offered nothing by it.",
             member.cause or "a person held it out",
-            f"release it from rollout {rollout.id} when it may take part again",
+            f"to let it take part: `edgeloop rollout release {rollout.id} {member.device_id}`",
             member.settled_at,
         )
     elif member.phase is MemberPhase.FAILED and run is not Situation.REFUSED:
@@ -196,7 +196,7 @@ def _without_place(
             f"Rollout {rollout.id} of {rollout.target} has no place for it before wave {wave} of "
             f"{rollout.waves}, which a person has to approve.",
             rollout.verdict,
-            f"look at it with `edgeloop rollout show {rollout.id}`, then approve wave {wave}",
+            f"`edgeloop rollout show {rollout.id}`, then `edgeloop rollout approve {rollout.id}`",
             rollout.started_at,
         )
     where = f"Rollout {rollout.id} of {rollout.target} is in wave {rollout.wave + 1} of "

@@ -109,7 +109,7 @@ def gather(session: Session, device_id: str, broker: Broker) -> DeviceFacts:
 def _holds(device: Device) -> tuple[Hold, ...]:
     if not device.quarantine:
         return ()
-    remedy = "mend what it was put there for, then take it out of quarantine"
+    remedy = f"mend what it was put there for, then `edgeloop device release {device.id}`"
     return (Hold("in quarantine", None, device.quarantine, remedy),)
 
 

@@ -247,7 +247,7 @@ ROLLOUTS = [
     (with_member(MemberPhase.INELIGIBLE), Situation.INELIGIBLE, "person", "no runtime"),
     (with_member(MemberPhase.FAILED), Situation.FAILED, "person", "--to device=d-1"),
     (with_member(MemberPhase.WITHDRAWN), Situation.WITHDRAWN, "waits", "taken back"),
-    (with_member(MemberPhase.HELD), Situation.HELD_OUT, "person", "release it from rollout 7"),
+    (with_member(MemberPhase.HELD), Situation.HELD_OUT, "person", "edgeloop rollout release 7 d-1"),
     (
         slot(rollouts=(rollout(status=RolloutStatus.QUEUED),)),
         Situation.ROLLOUT_QUEUED,
@@ -258,7 +258,7 @@ ROLLOUTS = [
         slot(rollouts=(rollout(waits_for_approval_of=2, verdict="waits for approval of wave 2"),)),
         Situation.ROLLOUT_UNAPPROVED,
         "person",
-        "approve wave 2",
+        "edgeloop rollout approve 7",
     ),
     (
         slot(rollouts=(rollout(waits_for_approval_of=2),)),
