@@ -282,7 +282,7 @@ def test_a_plan_names_what_is_in_the_way(bed: Bed) -> None:
     bed.turn()
     held = bed.plan("2")
     assert held["cannot"] == [{"cause": f"held by rollout {first}", "devices": ["a", "b"]}]
-    assert held["waits"] == "wave 1 of 3 waits for a device that is online and free"
+    assert held["waits"] == "wave 1 of 4 waits for a device that is online and free"
     assert len(bed.plan("2", if_busy="preempt")["waves"]) == 2
 
 

@@ -140,9 +140,17 @@ class Reconciler:
                 for r in found
                 if r.id in kept
                 and r.status != RolloutStatus.QUEUED
-                and not self._rests(session, r, found, now)
+                and self._may_move(session, r, found, now)
             ]
         return [r.id for r in sorted(due, key=lambda r: r.status not in rollouts.ACTIVE)]
+
+    def _may_move(
+        self, session: Session, rollout: RolloutRow, found: Sequence[RolloutRow], now: float
+    ) -> bool:
+        try:
+            return not self._rests(session, rollout, found, now)
+        except Exception:  # its turn fails by the same, where that is told and stops no other
+            return True
 
     def _turn(self, rollout_id: int) -> set[str]:
         """The devices that are to be told."""

@@ -260,8 +260,8 @@ MUTANTS: Final[dict[str, Mutant]] = {
         "a wave offers to one device more than its bound",
         0,
         _CONTROLLER + "core.rollout_turn:Turn._places",
-        "- taken",
-        "- taken + 1",
+        "- len(exposed)",
+        "- len(exposed) + 1",
     ),
     "failed-ones-forgotten": _one(
         "devices that failed give their places in the wave to others",
