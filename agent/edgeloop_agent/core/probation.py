@@ -15,6 +15,10 @@ from edgeloop_protocol.messages import Probation
 
 LATENCY_FLOOR_US: Final = 2000.0
 """A p95 below this is never a slowdown: on a busy device the scheduler alone makes as much."""
+LATENCY_SURE_EXAMPLES: Final = 100
+LATENCY_SURE_S: Final = 20.0
+"""A slow p95 of fewer examples may be two hiccups of a busy device: the version is tried on, for so
+long beyond the probation's `min_s`, until there are as many."""
 SAME_ANSWERS_MIN: Final = 20
 """Fewer answers that are all the same prove nothing, whatever the probation's `min_examples`."""
 
@@ -64,7 +68,12 @@ def judge(
             "and different labels from the old version",
         )
     if enough and elapsed_s >= terms.min_s and progress.examples >= terms.min_examples:
-        return _slower(terms, progress, old_latency_p95_us) or Proven()
+        slower = _slower(terms, progress, old_latency_p95_us)
+        if slower is None:
+            return Proven()
+        sure_at_s = min(terms.min_s + LATENCY_SURE_S, terms.max_s)
+        is_sure = progress.examples >= LATENCY_SURE_EXAMPLES or elapsed_s >= sure_at_s
+        return slower if is_sure else None
     if elapsed_s >= terms.max_s:
         return Failed(
             "not proven in time",

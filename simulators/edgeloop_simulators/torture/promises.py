@@ -28,6 +28,7 @@ class Ledger:
     appended: dict[str, int] = field(default_factory=dict)
     received: dict[str, set[int]] = field(default_factory=dict)
     is_done: bool = False
+    appended_when_done: dict[str, int] = field(default_factory=dict)
 
     def take(self, line: str) -> None:
         told = json.loads(line)
@@ -43,12 +44,13 @@ class Ledger:
                 self.received.setdefault(told["epoch"], set()).update(came)
             case "done":
                 self.is_done = True
+                self.appended_when_done = dict(self.appended)
 
     def missing(self) -> list[str]:
-        """Epochs of which a promised record never came."""
+        """Epochs of which a record that was promised before it was done never came."""
         return [
             epoch
-            for epoch, through in self.appended.items()
+            for epoch, through in self.appended_when_done.items()
             if not set(range(1, through + 1)) <= self.received.get(epoch, set())
         ]
 

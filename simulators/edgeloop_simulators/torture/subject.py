@@ -70,7 +70,8 @@ NOT_IN_TIME: Final = 3
 ATTEMPTS_EXHAUSTED: Final = "attempts exhausted"
 """As it must end when the power goes in each of its tries (EL-LIFE-5): the old version runs on."""
 QUICK: Final = Probation(min_s=0.02, min_examples=1, max_s=30.0, compare=False)
-_REAL: Final = Probation(min_s=0.2, min_examples=5, max_s=30.0)
+_REAL: Final = Probation(min_s=0.2, min_examples=5, max_s=30.0, max_latency_ratio=1e6)
+"""Who is watched at each system call is slow, and the machine is busy with others like it."""
 INVENTORY: Final = Inventory(
     agent_version="tortured",
     architecture="any",
@@ -200,12 +201,12 @@ def run(state_dir: Path, shelf: Shelf, goal: Goal, tell: Tell, *, quick: bool) -
         while not is_done and (goal.forever or clock.monotonic() < deadline):
             loop.turn()
             is_done = counterpart.is_content and kept.totals().held == 0
+        if is_done:
+            tell(done())  # before what runners say at their end, which the next start sends
         loop.stop()
     finally:
         outbox.close()
         lock.release()
-    if is_done:
-        tell(done())
     return 0 if is_done else NOT_IN_TIME
 
 
