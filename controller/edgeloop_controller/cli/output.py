@@ -22,7 +22,7 @@ WIDTH: Final = 100
 
 errors = Console(stderr=True, highlight=False, soft_wrap=True)
 
-_COLOURS: Final = {
+COLOURS: Final = {
     "running": "cyan",
     "pending": "cyan",
     "online": "green",
@@ -55,7 +55,7 @@ def print_json(document: Any) -> None:
 
 def say(text: str = "") -> None:
     """A line; a state's name in it is not coloured. Wraps at WIDTH."""
-    _console().print(escape(text), soft_wrap=False)
+    console().print(escape(text), soft_wrap=False)
 
 
 def entry(at: str, kind: str, subject: str, detail: str, width: int = 22) -> None:
@@ -65,9 +65,8 @@ def entry(at: str, kind: str, subject: str, detail: str, width: int = 22) -> Non
 
 def paragraph(text: str, indent: str) -> None:
     """Wrapped at the width, with `indent` before all but the first line."""
-    console = _console()
-    wrapped = textwrap.fill(text, console.width, subsequent_indent=indent)
-    console.print(escape(wrapped), soft_wrap=True)
+    onto = console()
+    onto.print(escape(textwrap.fill(text, onto.width, subsequent_indent=indent)), soft_wrap=True)
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], empty: str) -> None:
@@ -79,7 +78,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], empty: str) -> 
     for row in rows:
         shown.add_row(*(_cell(value) for value in row))
     if shown.row_count:
-        _console().print(shown)
+        console().print(shown)
     else:
         say(empty)
 
@@ -91,7 +90,7 @@ def facts(pairs: Iterable[tuple[str, Any]]) -> None:
     shown.add_column(overflow="fold")
     for name, value in pairs:
         shown.add_row(name, _cell(value))
-    _console().print(shown)
+    console().print(shown)
 
 
 def when(seconds: float | None) -> str:
@@ -136,11 +135,12 @@ def _cell(value: Any) -> str:
     if value is None or value == "":
         return "-"
     text = f"{value:.3f}" if isinstance(value, float) else str(value)
-    colour = _COLOURS.get(text)
+    colour = COLOURS.get(text)
     return f"[{colour}]{text}[/]" if colour else escape(text)
 
 
-def _console() -> Console:
+def console() -> Console:
+    """Onto stdout, at most WIDTH wide."""
     return Console(
         width=min(WIDTH, Console().width) if Console().is_terminal else WIDTH, highlight=False
     )

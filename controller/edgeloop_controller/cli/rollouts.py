@@ -14,6 +14,8 @@ from edgeloop_controller.cli.connection import (
     split_version,
 )
 from edgeloop_controller.cli.rollout_plan import show_plan
+from edgeloop_controller.cli.rollout_view import show_rollout
+from edgeloop_controller.cli.rollout_watch import watch_rollout
 
 app = typer.Typer(no_args_is_help=True, help="Bring a version to devices, wave by wave.")
 
@@ -141,14 +143,26 @@ def list_rollouts(json: Json = False) -> None:
 
 
 @app.command()
-def show(rollout: RolloutId, json: Json = False) -> None:
-    """One rollout with its devices."""
+def show(
+    rollout: RolloutId,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="draw it as it goes, until it ends or Ctrl-C")
+    ] = False,
+    interval_s: Annotated[
+        float, typer.Option("--interval", min=0.2, metavar="SECONDS", help="between two looks")
+    ] = 1.0,
+    json: Json = False,
+) -> None:
+    """One rollout with its gates and devices."""
     with connected() as client:
+        if watch:
+            watch_rollout(lambda: client.get(f"/rollouts/{rollout}"), interval_s, json)
+            return
         document = client.get(f"/rollouts/{rollout}")
     if json:
         output.print_json(document)
     else:
-        _show(document)
+        show_rollout(document)
 
 
 @app.command()
@@ -256,54 +270,4 @@ def _row(rollout: dict[str, Any]) -> tuple[Any, ...]:
         f"{counts['committed']}/{sum(counts.values())}",
         output.ago(rollout["started_at"]),
         rollout["verdict"],
-    )
-
-
-def _show(document: dict[str, Any]) -> None:
-    counts = document["members"]
-    output.facts(
-        [
-            ("rollout", document["id"]),
-            ("version", f"{document['name']}@{document['version']}"),
-            ("to", document["selector"]),
-            ("slot", document["slot"]),
-            ("waves", ", ".join(document["waves"])),
-            ("status", document["status"]),
-            ("wave", f"{document['wave']} of {len(document['waves'])}"),
-            ("verdict", document["verdict"]),
-            ("devices", ", ".join(f"{n} {phase}" for phase, n in counts.items() if n)),
-            ("approved", _approvals(document)),
-            ("started", output.when(document["started_at"])),
-            ("ended", output.when(document["ended_at"])),
-        ]
-    )
-    output.table(
-        ("gate", "halts", "says", "at"),
-        (
-            (v["gate"], "yes" if v["halted"] else "", v["sentence"], output.ago(v["at"]))
-            for v in document["verdicts"]
-        ),
-        "no gate was asked yet",
-    )
-    output.table(
-        (">wave", "device", "phase", "offered", "settled", "cause"),
-        (
-            (
-                m["wave"],
-                m["device_id"],
-                m["phase"],
-                output.ago(m["offered_at"]),
-                output.ago(m["settled_at"]),
-                m["cause"],
-            )
-            for m in document["devices"]
-        ),
-        "no device was offered it yet",
-    )
-
-
-def _approvals(document: dict[str, Any]) -> str:
-    return ", ".join(
-        f"wave {one['wave']} by {one['by']}, {output.ago(one['at'])}"
-        for one in document["approvals"]
     )
