@@ -71,6 +71,8 @@ def _cost(document: dict[str, Any]) -> str:
             f"They fetch {output.size(total)}: {document['patched']} a patch; "
             f"without patches it would be {output.size(full)}."
         )
+    if not total:
+        return "They fetch nothing: they have it still."
     return f"They fetch {output.size(total)}, or less once there are patches."
 
 

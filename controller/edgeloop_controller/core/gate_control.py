@@ -100,7 +100,7 @@ GATES: Final = (
         "confidence",
         lambda terms: terms.max_confidence_drop,
         _moved("confidence", up="fell", down="rose"),
-        "neither version says its confidences without a baseline",
+        "no device says its confidences: a version without a baseline has none to say",
     ),
     _Gate(
         "predictions",

@@ -3,6 +3,7 @@
 The benchmark's network with more hidden units: 50 KB, 30 features, 7 labels, a baseline.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -39,8 +40,8 @@ def publish(url: str, directory: Path, version: str) -> str:
     return f"{NAME}@{version}"
 
 
-def roll_out(url: str, version: str, compare: bool = True) -> int:
-    """To every device at once; returns the rollout's id.
+def roll_out(url: str, version: str, compare: bool = True, waves: Sequence[str] = ("100%",)) -> int:
+    """To every device, by default at once; returns the rollout's id.
 
     The versions are unlike each other on purpose, so that the gates that compare them are open; a
     rollout that compares is not done before the devices' windows have told of the comparison.
@@ -56,7 +57,13 @@ def roll_out(url: str, version: str, compare: bool = True) -> int:
             "compare": compare,
         },
     }
-    asked = {"name": NAME, "version": version, "selector": "all", "waves": ["100%"], "terms": terms}
+    asked = {
+        "name": NAME,
+        "version": version,
+        "selector": "all",
+        "waves": list(waves),
+        "terms": terms,
+    }
     with Client(url) as client:
         return int(client.post("/rollouts", asked)["id"])
 
