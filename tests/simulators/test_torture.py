@@ -137,8 +137,8 @@ def test_nobody_else_keeps_an_image_mounted(
 @pytest.mark.timeout(900)
 def test_power_cuts_on_ext4(shelf: Path) -> None:
     with PowerCuts(shelf, seed=7) as cuts:
-        played = list(cuts.play(40))
-    assert len(played) == 40
+        played = list(cuts.play(20))
+    assert len(played) == 20
     assert [cut for cut in played if cut.problems] == []
 
 
