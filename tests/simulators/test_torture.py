@@ -18,7 +18,7 @@ from edgeloop_simulators.torture import exactly_once, ext4_image, strict_disk, s
 from edgeloop_simulators.torture.exactly_once import ExactlyOnce, Plan, problems_of, told
 from edgeloop_simulators.torture.fsyncs import FSYNCS, By, prove
 from edgeloop_simulators.torture.power import PowerCuts
-from edgeloop_simulators.torture.promises import Ledger
+from edgeloop_simulators.torture.promises import Ledger, done
 from edgeloop_simulators.torture.shelf import fill
 from edgeloop_simulators.torture.syscalls import Fault, Syscalls
 from edgeloop_simulators.torture.verdict import broken
@@ -178,7 +178,11 @@ def test_what_was_promised_is_looked_for(tmp_path: Path) -> None:
     ledger.received["e"] = {1}
     laws = [problem.partition(":")[0] for problem in broken(tmp_path, ledger)]
     assert laws == ["EL-INV-4", "EL-INV-1", "EL-TEL-3"]
+    ledger.take(done())
     assert ledger.missing() == ["e"]
+    ledger.appended["e"] = 3  # of what runners say at their end, the next start tells
+    ledger.received["e"] = {1, 2}
+    assert ledger.missing() == []
 
 
 @needs_mosquitto
