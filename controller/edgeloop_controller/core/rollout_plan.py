@@ -157,6 +157,9 @@ class _Play:
             if isinstance(effect, OfferTo):
                 offered.setdefault(effect.wave, []).append(effect.device_id)
                 self._commits[effect.device_id] = self.now + self._takes_s
+                # What it reports now, such as an earlier refusal, is no answer to this offer.
+                view = self._views[effect.device_id]
+                self._views[effect.device_id] = replace(view, has_seen_offer=False)
         for index, names in offered.items():
             if len(self.waves) <= index:
                 self._end_wave()
@@ -178,7 +181,8 @@ class _Play:
             slot = SlotReported(
                 slot=self._spec.slot, state=SlotState.COMMITTED, champion=self._spec.target
             )
-            self._views[device_id] = replace(view, slots={**view.slots, self._spec.slot: slot})
+            slots = {**view.slots, self._spec.slot: slot}
+            self._views[device_id] = replace(view, slots=slots, has_seen_offer=True)
             before = view.slots.get(self._spec.slot)
             if before is not None and before.champion is not None:
                 enough = max(1, self._spec.terms.min_compared)

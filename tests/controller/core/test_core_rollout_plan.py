@@ -71,6 +71,13 @@ def test_who_has_it_already() -> None:
     assert planned(fleet).has_it == ("d1",)
 
 
+def test_a_refusal_of_an_earlier_offer_is_no_answer() -> None:
+    fleet = scheduled(2, "100%")
+    fleet.refuse("d0", "withdrawn")
+    found = planned(fleet)
+    assert (found.ends_at, found.waits) == (30.0, "")
+
+
 def test_pace_start_and_hours_take_their_time() -> None:
     paced = planned(scheduled(10, "100%", pace_per_min=2))
     assert paced.ends_at is not None
