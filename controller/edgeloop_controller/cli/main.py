@@ -14,6 +14,7 @@ from edgeloop_controller.cli import (
     audit,
     challengers,
     connection,
+    control,
     devices,
     events,
     loop,
@@ -40,6 +41,9 @@ app.command("why")(why.why)
 app.command("lineage")(models.lineage)
 app.command("events")(events.events)
 app.command("audit")(audit.audit)
+app.command("diff")(control.diff)
+app.command("apply")(control.apply)
+app.command("export")(control.export)
 
 
 @app.callback()
