@@ -1,4 +1,4 @@
-"""Files × state → what has to be done, purely.
+"""What the files want and what there is: what has to be done, purely.
 
 Invariants: nothing is aborted or started a second time unless it is asked for; what needs a person
 is a change without a call; once the calls are done, the plan of the same files has none.
@@ -119,7 +119,7 @@ def _rollout(
     elif there is not None and there.status in UNFINISHED and file.if_busy == "refuse":
         return Change(
             f"rollout {name} differs from rollout {there.id} ({there.version}, {there.status})",
-            hint=f"wait, `edgeloop rollout abort {there.id}` or `rollback {there.id}`, or set if_busy",
+            hint=f"wait, `edgeloop rollout abort {there.id}` or `rollback`, or set if_busy",
         )
     return Change(
         f"rollout {name}: start {file.version} to {file.selector}, waves {','.join(file.waves)}"

@@ -1,4 +1,4 @@
-"""Writes the JSON Schema of control files: `python -m edgeloop_controller.control.schemas DIRECTORY`.
+"""Writes the schema of control files: `python -m edgeloop_controller.control.schemas DIRECTORY`.
 
 Invariant: the file in docs/spec/schemas is what this writes; a test compares them.
 """
