@@ -92,7 +92,8 @@ def _plan(client: Client, directory: Path, prune: bool, restart: list[str]) -> "
         if name not in files.rollouts:
             known = ", ".join(sorted(files.rollouts)) or "none"
             output.fail(f"no rollout {name!r} in {directory}", f"there: {known}", ExitCode.USAGE)
-    return plan(files, read_state(client), prune, restart)
+    only = None if prune else files.devices.keys()
+    return plan(files, read_state(client, only), prune, restart)
 
 
 def _show(changes: "list[Change]", json: bool) -> None:

@@ -1,5 +1,6 @@
 """Reads the state that a plan is made for, and makes a plan's calls. Raises ApiError."""
 
+from collections.abc import Collection
 from urllib.parse import quote
 
 from edgeloop_controller.client import Client
@@ -10,9 +11,12 @@ ROLLOUTS_READ_MAX = 1000
 """The newest: the API gives no more at once. Older ones count as not there."""
 
 
-def read_state(client: Client) -> State:
+def read_state(client: Client, only: Collection[str] | None = None) -> State:
+    """`only`: the devices to ask about, each by a request of its own; None: all."""
     devices = {}
     for item in client.get("/devices")["items"]:
+        if only is not None and item["id"] not in only:
+            continue
         detail = client.get(f"/devices/{_quoted(item['id'])}")
         devices[item["id"]] = DeviceState(detail["labels_set"], detail["quarantine"])
     newest: dict[tuple[str, str], int] = {}
