@@ -37,7 +37,9 @@ class RolloutFile(Config):
     @classmethod
     def _times_are_seconds(cls, terms: Any) -> Any:
         schedule = terms.get("schedule") if isinstance(terms, dict) else None
-        at = schedule.get("starts_at") if isinstance(schedule, dict) else None
+        if not isinstance(schedule, dict):
+            return terms
+        at = schedule.get("starts_at")
         if not isinstance(at, datetime):
             return terms
         if at.tzinfo is None:

@@ -172,6 +172,14 @@ def test_a_time_is_a_toml_datetime_with_an_offset(tmp_path: Path) -> None:
         load_directory(tmp_path)
 
 
+def test_the_example_of_the_docs_can_be_used(tmp_path: Path) -> None:
+    page = (ROOT / "docs/control-as-files.md").read_text(encoding="utf-8")
+    (tmp_path / "f.toml").write_text(page.split("```toml\n")[1].split("```")[0], encoding="utf-8")
+    files = load_directory(tmp_path)
+    assert files.devices["watch-3"].labels == {"site": "lab"}
+    assert files.rollouts["watch-to-the-lab"].terms.schedule.max_unavailable == "10%"
+
+
 def test_a_device_stands_in_one_file_only(tmp_path: Path) -> None:
     for name in ("one", "two"):
         (tmp_path / f"{name}.toml").write_text('[devices."watch-3"]\n')
