@@ -1,8 +1,8 @@
 """`edgeloop`: the controller, and the client of its HTTP API.
 
-Invariants: a command imports nothing of the server but `serve`, lazily; results go to stdout,
-errors with their hint to stderr; no traceback for an error that has a name; exit codes as in
-`cli.exit_codes`.
+Invariants: a command imports nothing of the server but `serve`, lazily, and the rollouts' terms
+(`diff`, `apply`, `export`), lazily too; results go to stdout, errors with their hint to stderr; no
+traceback for an error that has a name; exit codes as in `cli.exit_codes`.
 """
 
 from pathlib import Path

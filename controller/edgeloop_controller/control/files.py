@@ -79,4 +79,12 @@ def _joined(files: Iterable[tuple[Path, ControlFile]]) -> ControlFile:
             origin[key] = path
         devices |= file.devices
         rollouts |= file.rollouts
+    targets: dict[tuple[str, str], str] = {}
+    for name, rollout in rollouts.items():
+        other = targets.setdefault((rollout.slot, rollout.selector), name)
+        if other != name:
+            raise ConfigError(
+                f"{origin[f'rollouts.{name}']}: rollouts.{name} has the slot and the selector of "
+                f"{other}, and they would replace each other for ever: keep one of them"
+            )
     return ControlFile(devices=devices, rollouts=rollouts)

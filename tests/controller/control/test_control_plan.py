@@ -187,6 +187,13 @@ def test_a_device_stands_in_one_file_only(tmp_path: Path) -> None:
         load_directory(tmp_path)
 
 
+def test_two_rollouts_of_one_slot_and_selector_are_refused(tmp_path: Path) -> None:
+    both = '[rollouts.r]\nversion = "m@1"\n[rollouts.s]\nversion = "m@2"\n'
+    (tmp_path / "f.toml").write_text(both)
+    with pytest.raises(ConfigError, match=r"f\.toml: rollouts\.s has the slot .* of r"):
+        load_directory(tmp_path)
+
+
 def test_the_schema_is_that_of_the_code() -> None:
     committed = (ROOT / "docs/spec/schemas" / FILE).read_text(encoding="utf-8")
     assert committed == control_schema_text(), "run `make schemas`"
