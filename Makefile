@@ -78,6 +78,7 @@ schemas: $(STAMP)  ## write the JSON Schemas, the OpenAPI description and the li
 	@$(BIN)/python -m edgeloop_protocol.schemas docs/spec/schemas
 	@$(BIN)/python -m edgeloop_agent.lifecycle_diagram docs/spec/lifecycle.md
 	@$(BIN)/python -m edgeloop_simulators.virtual.scenario.schemas docs/spec/schemas
+	@$(BIN)/python -m edgeloop_controller.control.schemas docs/spec/schemas
 	@$(BIN)/python -m edgeloop_controller.api.openapi docs/spec/openapi.json
 
 lock:  ## requirements.in -> requirements.txt (needs uv)

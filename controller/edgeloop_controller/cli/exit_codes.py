@@ -14,6 +14,7 @@ class ExitCode(IntEnum):
     UNREACHABLE = 6
     CANNOT_START = 7
     NO_ANSWER = 8
+    DIFFERENT = 9
 
 
 MEANINGS: Final = {
@@ -26,6 +27,7 @@ MEANINGS: Final = {
     ExitCode.UNREACHABLE: "no controller answers at the URL",
     ExitCode.CANNOT_START: "serve: a port or the data directory is in use",
     ExitCode.NO_ANSWER: "the device that was asked did not answer in time",
+    ExitCode.DIFFERENT: "diff: the files and the fleet differ",
 }
 
 # HTTP status of the controller's answer → exit code; any other is FAILED.

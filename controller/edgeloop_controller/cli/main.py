@@ -1,8 +1,8 @@
 """`edgeloop`: the controller, and the client of its HTTP API.
 
-Invariants: a command imports nothing of the server but `serve`, lazily; results go to stdout,
-errors with their hint to stderr; no traceback for an error that has a name; exit codes as in
-`cli.exit_codes`.
+Invariants: a command imports nothing of the server but `serve`, lazily, and the rollouts' terms
+(`diff`, `apply`, `export`), lazily too; results go to stdout, errors with their hint to stderr; no
+traceback for an error that has a name; exit codes as in `cli.exit_codes`.
 """
 
 from pathlib import Path
@@ -14,6 +14,7 @@ from edgeloop_controller.cli import (
     audit,
     challengers,
     connection,
+    control,
     devices,
     events,
     loop,
@@ -40,6 +41,9 @@ app.command("why")(why.why)
 app.command("lineage")(models.lineage)
 app.command("events")(events.events)
 app.command("audit")(audit.audit)
+app.command("diff")(control.diff)
+app.command("apply")(control.apply)
+app.command("export")(control.export)
 
 
 @app.callback()

@@ -1,0 +1,90 @@
+"""What the files under git may say of a fleet: `DIR/**/*.toml`, joined (docs/adr/0025).
+
+Invariants: unknown keys are errors; a device or a rollout stands in one file only; every error
+names the file, the key and the mend.
+"""
+
+from collections.abc import Iterable
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, field_validator
+
+from edgeloop_controller.core.rollout_types import RolloutTerms
+from edgeloop_protocol.config import Config, load_config
+from edgeloop_protocol.errors import ConfigError
+from edgeloop_protocol.messages import Name
+
+
+class DeviceFile(Config):
+    labels: dict[str, str] = Field(default_factory=dict, description="set at the controller")
+    quarantine: str | None = Field(
+        default=None, description='why it is in quarantine; "": it is not; left out: not compared'
+    )
+
+
+class RolloutFile(Config):
+    version: str = Field(pattern=r"^[^@/]+@[^@/]+$", description="NAME@VERSION")
+    selector: str = "all"
+    waves: tuple[str, ...] = Field(default=("1", "5%", "25%", "100%"), min_length=1, max_length=32)
+    slot: Name = "main"
+    if_busy: Literal["refuse", "queue", "preempt"] = "refuse"
+    allow_empty: bool = False
+    terms: RolloutTerms = RolloutTerms()
+
+    @field_validator("terms", mode="before")
+    @classmethod
+    def _times_are_seconds(cls, terms: Any) -> Any:
+        schedule = terms.get("schedule") if isinstance(terms, dict) else None
+        if not isinstance(schedule, dict):
+            return terms
+        at = schedule.get("starts_at")
+        if not isinstance(at, datetime):
+            return terms
+        if at.tzinfo is None:
+            raise ValueError(
+                f"schedule.starts_at: {at.isoformat()} has no offset: write {at.isoformat()}Z"
+            )
+        return {**terms, "schedule": {**schedule, "starts_at": at.timestamp()}}
+
+
+class ControlFile(Config):
+    """Each file may hold any part; together they are what is wanted."""
+
+    devices: dict[str, DeviceFile] = Field(default_factory=dict)
+    rollouts: dict[str, RolloutFile] = Field(default_factory=dict)
+
+
+def load_directory(directory: Path) -> ControlFile:
+    """Raises ConfigError."""
+    if not directory.is_dir():
+        raise ConfigError(f"no directory {directory}: give one that holds TOML files with -f")
+    paths = sorted(directory.rglob("*.toml"))
+    if not paths:
+        raise ConfigError(f"no TOML file in {directory}: `edgeloop export {directory}` writes some")
+    return _joined((path, load_config(ControlFile, path, environment={})) for path in paths)
+
+
+def _joined(files: Iterable[tuple[Path, ControlFile]]) -> ControlFile:
+    devices: dict[str, DeviceFile] = {}
+    rollouts: dict[str, RolloutFile] = {}
+    origin: dict[str, Path] = {}
+    for path, file in files:
+        for key in [f"devices.{k}" for k in file.devices] + [
+            f"rollouts.{k}" for k in file.rollouts
+        ]:
+            if key in origin:
+                raise ConfigError(f"{path}: {key} stands in {origin[key]} too: keep one of them")
+            origin[key] = path
+        devices |= file.devices
+        rollouts |= file.rollouts
+    targets: dict[tuple[str, str], str] = {}
+    for name, rollout in rollouts.items():
+        other = targets.setdefault((rollout.slot, rollout.selector), name)
+        if other != name:
+            raise ConfigError(
+                f"{origin[f'rollouts.{name}']}: rollouts.{name} has the slot and the selector of "
+                f"{other}, and they would replace each other for ever: keep one of them"
+            )
+    return ControlFile(devices=devices, rollouts=rollouts)

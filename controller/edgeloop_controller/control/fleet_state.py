@@ -1,0 +1,49 @@
+"""Reads the state that a plan is made for, and makes a plan's calls. Raises ApiError."""
+
+from collections.abc import Collection
+from urllib.parse import quote
+
+from edgeloop_controller.client import Client
+from edgeloop_controller.control.plan import Call, DeviceState, RolloutState, State
+from edgeloop_controller.core.rollout_types import RolloutTerms
+
+ROLLOUTS_READ_MAX = 1000
+"""The newest: the API gives no more at once. Older ones count as not there."""
+
+
+def read_state(client: Client, only: Collection[str] | None = None) -> State:
+    """`only`: the devices to ask about, each by a request of its own; None: all."""
+    devices = {}
+    for item in client.get("/devices")["items"]:
+        if only is not None and item["id"] not in only:
+            continue
+        detail = client.get(f"/devices/{_quoted(item['id'])}")
+        devices[item["id"]] = DeviceState(detail["labels_set"], detail["quarantine"])
+    newest: dict[tuple[str, str], int] = {}
+    for item in client.get("/rollouts", limit=ROLLOUTS_READ_MAX)["items"]:
+        newest.setdefault((item["slot"], item["selector"]), item["id"])
+    rollouts = [_rollout(client, rollout_id) for rollout_id in newest.values()]
+    return State(devices, rollouts)
+
+
+def make_call(client: Client, call: Call) -> None:
+    {"POST": client.post, "PUT": client.put, "PATCH": client.patch}[call.method](
+        call.path, dict(call.body)
+    )
+
+
+def _rollout(client: Client, rollout_id: int) -> RolloutState:
+    found = client.get(f"/rollouts/{rollout_id}")
+    return RolloutState(
+        id=found["id"],
+        version=f"{found['name']}@{found['version']}",
+        selector=found["selector"],
+        waves=tuple(found["waves"]),
+        slot=found["slot"],
+        status=found["status"],
+        terms=RolloutTerms.model_validate(found["terms"]),
+    )
+
+
+def _quoted(part: str) -> str:
+    return quote(part, safe="")

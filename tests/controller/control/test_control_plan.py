@@ -1,0 +1,200 @@
+"""The pure plan of control files, and the files' own errors."""
+
+import json
+import tomllib
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edgeloop_controller.control.export import devices_toml, rollouts_toml
+from edgeloop_controller.control.files import ControlFile, load_directory
+from edgeloop_controller.control.plan import Change, DeviceState, RolloutState, State, plan
+from edgeloop_controller.control.schemas import FILE, control_schema_text
+from edgeloop_controller.core.rollout_types import RolloutTerms
+from edgeloop_protocol.errors import ConfigError
+
+ROOT = Path(__file__).parents[3]
+
+
+def _after(state: State, changes: Sequence[Change]) -> State:
+    """What a controller makes of the calls."""
+    devices = dict(state.devices)
+    rollouts = {(one.slot, one.selector): one for one in state.rollouts}
+    for call in (change.call for change in changes if change.call is not None):
+        if call.path == "/rollouts":
+            body = call.body
+            terms = RolloutTerms.model_validate(body["terms"])
+            version, waves = f"{body['name']}@{body['version']}", tuple(body["waves"])
+            started = RolloutState(
+                99, version, body["selector"], waves, body["slot"], "running", terms
+            )
+            rollouts[started.slot, started.selector] = started
+            continue
+        _, _, name, what = call.path.split("/")
+        device = devices[name]
+        if what == "labels":
+            labels = {**device.labels_set, **call.body["labels"]}
+            kept = {key: value for key, value in labels.items() if value is not None}
+            devices[name] = DeviceState(kept, device.quarantine)
+        else:
+            devices[name] = DeviceState(device.labels_set, call.body["reason"].strip())
+    return State(devices, tuple(rollouts.values()))
+
+
+_IDS = st.sampled_from(["a", "b", "c"])
+_TEXTS = st.sampled_from(["", "x", 'y"\\\x7f\n', " padded "])
+_LABELS = st.dictionaries(_IDS, _TEXTS)
+_TERMS = st.builds(
+    lambda soak, compared, probation, at, hours: RolloutTerms.model_validate(
+        {
+            "soak_s": soak,
+            "min_compared": compared,
+            "probation": {"min_s": probation},
+            "schedule": {"starts_at": at, "maintenance": hours},
+        }
+    ),
+    st.sampled_from([0.0, 30.0, 0.1]),
+    st.sampled_from([0, 50, 200]),
+    st.sampled_from([2.0, 5.0]),
+    st.sampled_from([None, 1.8e9]),
+    st.sampled_from([[], ["22:00-05:00", "Sat,Sun 00:00-24:00"]]),
+)
+_VERSIONS, _SELECTORS = st.sampled_from(["m@1", "m@2"]), st.sampled_from(["all", "site=lab"])
+_STATUSES = st.sampled_from(["queued", "running", "paused", "halted", "aborted", "done"])
+_STATES = st.builds(
+    State,
+    st.dictionaries(_IDS, st.builds(DeviceState, _LABELS, _TEXTS.map(str.strip))),
+    st.lists(
+        st.builds(
+            RolloutState,
+            st.integers(1, 9),
+            _VERSIONS,
+            _SELECTORS,
+            st.just(("1", "100%")),
+            st.just("main"),
+            _STATUSES,
+            _TERMS,
+        ),
+        unique_by=(lambda one: one.selector, lambda one: one.id),
+    ),
+)
+_FILES = st.builds(
+    lambda devices, rollouts: ControlFile.model_validate(
+        {"devices": devices, "rollouts": {one["selector"]: one for one in rollouts}}
+    ),
+    st.dictionaries(
+        _IDS, st.fixed_dictionaries({"labels": _LABELS, "quarantine": st.none() | _TEXTS})
+    ),
+    st.lists(
+        st.fixed_dictionaries(
+            {
+                "version": _VERSIONS,
+                "selector": _SELECTORS,
+                "waves": st.just(["1", "100%"]),
+                "if_busy": st.sampled_from(["refuse", "queue", "preempt"]),
+                "terms": _TERMS,
+            }
+        )
+    ),
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(_FILES, _STATES, st.booleans(), st.lists(_SELECTORS))
+def test_what_was_applied_is_not_planned_again(
+    files: ControlFile, state: State, prune: bool, restart: list[str]
+) -> None:
+    left = plan(files, _after(state, plan(files, state, prune, restart)), prune)
+    assert [change for change in left if change.call is not None] == []
+
+
+@settings(max_examples=60, deadline=None)
+@given(_STATES)
+def test_what_is_exported_differs_in_nothing(state: State) -> None:
+    text = f"{devices_toml(state)}\n{rollouts_toml(state)}"
+    files = ControlFile.model_validate(tomllib.loads(text))
+    assert plan(files, state, prune=True) == []
+
+
+def _rollout(status: str, version: str = "m@1") -> State:
+    terms, waves = RolloutTerms(), ("1", "5%", "25%", "100%")
+    return State({}, [RolloutState(7, version, "all", waves, "main", status, terms)])
+
+
+@pytest.mark.parametrize("status", ["halted", "aborted"])
+def test_what_was_stopped_is_started_again_only_on_demand(status: str) -> None:
+    files = ControlFile.model_validate({"rollouts": {"r": {"version": "m@1"}}})
+    (found,) = plan(files, _rollout(status))
+    assert found.call is None
+    assert "--restart r" in found.hint
+    (again,) = plan(files, _rollout(status), restart=["r"])
+    assert again.call is not None
+    changed = ControlFile.model_validate(
+        {"rollouts": {"r": {"version": "m@1", "terms": {"soak_s": 9}}}}
+    )
+    assert plan(changed, _rollout(status))[0].call is not None
+
+
+def test_a_running_rollout_is_never_ended_silently() -> None:
+    files = ControlFile.model_validate({"rollouts": {"r": {"version": "m@2"}}})
+    (found,) = plan(files, _rollout("running"))
+    assert found.call is None
+    assert "rollout abort 7" in found.hint
+    assert plan(files, _rollout("done"))[0].call is not None
+
+
+def test_nothing_is_taken_away_without_prune() -> None:
+    files = ControlFile.model_validate({"devices": {"a": {"labels": {"site": "lab"}}}})
+    state = State(
+        {"a": DeviceState({"site": "lab", "x": "1"}, "why"), "b": DeviceState({"y": "2"}, "")}
+    )
+    assert plan(files, state) == []
+    calls = [change.call for change in plan(files, state, prune=True)]
+    assert [call.body for call in calls if call] == [
+        {"labels": {"x": None}},
+        {"reason": ""},
+        {"labels": {"y": None}},
+    ]
+
+
+def test_a_time_is_a_toml_datetime_with_an_offset(tmp_path: Path) -> None:
+    path = tmp_path / "r.toml"
+    start = '[rollouts.r]\nversion = "m@1"\nterms.schedule.starts_at = '
+    path.write_text(f"{start}2026-12-24T22:00:00+01:00\n")
+    at = load_directory(tmp_path).rollouts["r"].terms.schedule.starts_at
+    assert at == datetime(2026, 12, 24, 21, tzinfo=UTC).timestamp()
+    path.write_text(f"{start}2026-12-24T22:00:00\n")
+    with pytest.raises(ConfigError, match=r"r\.toml: rollouts\.r\.terms: .*has no offset"):
+        load_directory(tmp_path)
+
+
+def test_the_example_of_the_docs_can_be_used(tmp_path: Path) -> None:
+    page = (ROOT / "docs/control-as-files.md").read_text(encoding="utf-8")
+    (tmp_path / "f.toml").write_text(page.split("```toml\n")[1].split("```")[0], encoding="utf-8")
+    files = load_directory(tmp_path)
+    assert files.devices["watch-3"].labels == {"site": "lab"}
+    assert files.rollouts["watch-to-the-lab"].terms.schedule.max_unavailable == "10%"
+
+
+def test_a_device_stands_in_one_file_only(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / f"{name}.toml").write_text('[devices."watch-3"]\n')
+    with pytest.raises(ConfigError, match=r"two\.toml: devices\.watch-3 stands in .*one\.toml"):
+        load_directory(tmp_path)
+
+
+def test_two_rollouts_of_one_slot_and_selector_are_refused(tmp_path: Path) -> None:
+    both = '[rollouts.r]\nversion = "m@1"\n[rollouts.s]\nversion = "m@2"\n'
+    (tmp_path / "f.toml").write_text(both)
+    with pytest.raises(ConfigError, match=r"f\.toml: rollouts\.s has the slot .* of r"):
+        load_directory(tmp_path)
+
+
+def test_the_schema_is_that_of_the_code() -> None:
+    committed = (ROOT / "docs/spec/schemas" / FILE).read_text(encoding="utf-8")
+    assert committed == control_schema_text(), "run `make schemas`"
+    assert "date-time" in json.dumps(json.loads(committed)["$defs"]["Schedule"])
