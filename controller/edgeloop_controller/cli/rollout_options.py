@@ -73,6 +73,23 @@ def request(
     }
 
 
+def schedule(
+    at: str | None,
+    pace: float | None,
+    max_unavailable: str | None,
+    unavailable_by: str | None,
+    maintenance: list[str] | None,
+) -> dict[str, Any]:
+    """When and how fast; what is None was not said."""
+    return {
+        "starts_at": starts_at(at),
+        "pace_per_min": pace,
+        "max_unavailable": max_unavailable,
+        "unavailable_by": unavailable_by,
+        "maintenance": maintenance or None,
+    }
+
+
 def if_busy(queue: bool, preempt: bool) -> str:
     if queue and preempt:
         fail("--queue and --preempt say different things", "choose one", ExitCode.USAGE)

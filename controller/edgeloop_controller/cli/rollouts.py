@@ -64,14 +64,8 @@ def start(
             "max_accuracy_drop": max_accuracy_drop,
         },
         {"min_s": probation_seconds, "min_examples": probation_examples},
-        {
-            "starts_at": options.starts_at(at),
-            "pace_per_min": pace,
-            "max_unavailable": max_unavailable,
-            "unavailable_by": unavailable_by,
-            "maintenance": maintenance or None,
-            "approve": options.approve(approve, waves),
-        },
+        options.schedule(at, pace, max_unavailable, unavailable_by, maintenance)
+        | {"approve": options.approve(approve, waves)},
     )
     body |= {"allow_empty": allow_empty, "if_busy": options.if_busy(queue, preempt)}
     with connected() as client:
@@ -110,13 +104,7 @@ def plan(
         slot,
         {"soak_s": soak, "deadline_s": deadline, "min_compared": min_compared},
         {"min_s": probation_seconds},
-        {
-            "starts_at": options.starts_at(at),
-            "pace_per_min": pace,
-            "max_unavailable": max_unavailable,
-            "unavailable_by": unavailable_by,
-            "maintenance": maintenance or None,
-        },
+        options.schedule(at, pace, max_unavailable, unavailable_by, maintenance),
     )
     body |= {"install_s": install, "if_busy": options.if_busy(queue, preempt)}
     with connected() as client:

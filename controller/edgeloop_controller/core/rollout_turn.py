@@ -284,7 +284,6 @@ class Turn:
             if view.busy_with is None
             and (view.online or last)
             and (view.id not in self.members or (last and self._withdrawn(view)))
-            and not view.quarantine
         ]
         return entry_order(self._spec.id, free, self._spec.terms.site_label)
 

@@ -7,7 +7,7 @@ alone would allow more.
 
 import math
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from edgeloop_controller.core.rollout_types import DeviceView, Member, MemberPhase, RolloutTerms
@@ -57,32 +57,37 @@ class Openings:
         self._utc_offset = utc_offset
         self._hours = self._schedule.hours()
 
-    def choose(self, candidates: Iterable[DeviceView], places: int) -> Chosen:
-        """At most `places` of `candidates`, in their order."""
+    def choose(self, candidates: Sequence[DeviceView], places: int) -> Chosen:
+        """At most `places` of `candidates`, in their order.
+
+        Pace, then sites, then hours: what keeps a device is said the same until that ends, although
+        hours close meanwhile.
+        """
         starts_at = self._schedule.starts_at
         if starts_at is not None and self._now < starts_at:
             return Chosen([], "waits for its start", starts_at)
         pace = _Pace(self._schedule.pace_per_min, self._members, self._now)
         sites = self._sites()
+        if self._hours:  # they are for what begins at once: who is offline begins when it is back
+            candidates = [device for device in candidates if device.online]
         chosen = Chosen([])
         for device in candidates:
-            if len(chosen.devices) >= places:
+            if len(chosen.devices) >= min(places, pace.left):
                 break
-            if self._hours and not self._is_open(device, chosen):
-                continue
-            if len(chosen.devices) >= pace.left:
-                _keep(chosen, f"is offered to {pace}", pace.next_at)
-                break
-            if sites is not None and not sites.take(device):
+            if sites is not None and not sites.has_room(device):
                 _keep(chosen, f"waits for other devices of {sites.named(device)}", None)
                 continue
+            if self._hours and not self._is_open(device, chosen):
+                continue
+            if sites is not None:
+                sites.take(device)
             chosen.devices.append(device)
+        if pace.left <= len(chosen.devices) < min(places, len(candidates)):
+            chosen.kept = f"is offered to {pace}"
+            chosen.waits_until = pace.next_at
         return chosen
 
     def _is_open(self, device: DeviceView, chosen: Chosen) -> bool:
-        """Hours are for what begins at once: who is offline would begin when it comes back."""
-        if not device.online:
-            return False
         zone = device.labels.get(TIMEZONE_LABEL, "")
         local_s = self._now + self._utc_offset(zone, self._now) + _THURSDAY_S
         closed_s = closed_for_s(self._hours, local_s % WEEK_S)
@@ -135,12 +140,11 @@ class _Sites:
     label: str
     left: dict[str, int]
 
-    def take(self, device: DeviceView) -> bool:
-        name = device.labels.get(self.label, "")
-        if self.left.get(name, 1) <= 0:
-            return False
-        self.left[name] = self.left.get(name, 1) - 1
-        return True
+    def has_room(self, device: DeviceView) -> bool:
+        return self.left[device.labels.get(self.label, "")] > 0
+
+    def take(self, device: DeviceView) -> None:
+        self.left[device.labels.get(self.label, "")] -= 1
 
     def named(self, device: DeviceView) -> str:
         name = device.labels.get(self.label, "")

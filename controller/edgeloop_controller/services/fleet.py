@@ -12,6 +12,7 @@ from typing import Final
 from pydantic_core import from_json
 from sqlalchemy.orm import Session
 
+from edgeloop_controller.core.rollout_types import DeviceView
 from edgeloop_controller.store import assignments, devices
 from edgeloop_protocol.messages import Inventory, SlotReported
 
@@ -33,6 +34,21 @@ class KnownDevice:
     slots: Mapping[str, SlotReported] = field(default_factory=dict)
     assigned: Mapping[str, str | None] = field(default_factory=dict)
     """Slot → manifest digest."""
+
+    def view(self, slot: str, busy_with: int | None) -> DeviceView:
+        """As a rollout of the slot sees it; `busy_with`: the other one that holds it there."""
+        return DeviceView(
+            id=self.id,
+            labels=self.labels,
+            online=self.online,
+            inventory=self.inventory,
+            slots=self.slots,
+            # What it was assigned last is in the message that carries the desired revision.
+            has_seen_offer=self.has_seen_desired,
+            assigned_digest=self.assigned.get(slot),
+            busy_with=busy_with,
+            quarantine=self.quarantine,
+        )
 
 
 class Fleet:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from sqlalchemy.orm import Session
 
 from edgeloop_controller.core import selector as selectors
-from edgeloop_controller.core.rollout import DeviceView, MemberPhase, RolloutSpec
+from edgeloop_controller.core.rollout import RolloutSpec
 from edgeloop_controller.core.rollout_plan import Plan, plan
 from edgeloop_controller.core.rollout_queue import Claim
 from edgeloop_controller.core.schedule import TIMEZONE_LABEL
@@ -17,6 +17,7 @@ from edgeloop_controller.core.waves import parse_waves
 from edgeloop_controller.services.fleet import Fleet, KnownDevice
 from edgeloop_controller.services.patches import Patches
 from edgeloop_controller.services.registry import Registry
+from edgeloop_controller.services.rollout_memory import HOLDING
 from edgeloop_controller.services.rollouts import (
     IfBusy,
     RolloutRequest,
@@ -78,7 +79,7 @@ class Planning:
             busy = overlapping(session, claim)
             in_the_way = busy if request.if_busy is IfBusy.REFUSE else []
             holders = _holders(session, [other.rollout_id for other in in_the_way])
-            views = {d.id: _view(d, request.slot, holders) for d in matching.values()}
+            views = {d.id: d.view(request.slot, holders.get(d.id)) for d in matching.values()}
             spec = self._spec(number, version, request)
             found = plan(spec, views, self._clock.wall(), install_s, utc_offset)
             sizes = self._sizes(session, version, request.slot, found, matching)
@@ -140,24 +141,9 @@ def _has(device: KnownDevice, slot: str, manifest_digest: str) -> bool:
 
 
 def _holders(session: Session, rollout_ids: list[int]) -> dict[str, int]:
-    holding = (MemberPhase.OFFERED.value, MemberPhase.COMMITTED.value)
     return {
         device_id: rollout_id
         for rollout_id in rollout_ids
         for device_id, member in rollouts.members_of(session, rollout_id).items()
-        if member.phase in holding
+        if member.phase in HOLDING
     }
-
-
-def _view(device: KnownDevice, slot: str, holders: Mapping[str, int]) -> DeviceView:
-    return DeviceView(
-        id=device.id,
-        labels=device.labels,
-        online=device.online,
-        inventory=device.inventory,
-        slots=device.slots,
-        has_seen_offer=device.has_seen_desired,
-        assigned_digest=device.assigned.get(slot),
-        busy_with=holders.get(device.id),
-        quarantine=device.quarantine,
-    )

@@ -95,20 +95,24 @@ class Reconciler:
 
     def _start_queued(self) -> None:
         with self._database.reading() as session:
-            if not rollouts.rows_with_status(session, (RolloutStatus.QUEUED.value,)):
+            queued = rollouts.rows_with_status(session, (RolloutStatus.QUEUED.value,))
+            if not queued or not self._startable(session):
                 return
         with self._database.writing() as session:
-            found = self._look(session)[::-1]
-            queued = [self._claim(session, r) for r in found if r.status == RolloutStatus.QUEUED]
-            active = [self._claim(session, r) for r in found if r.status in rollouts.ACTIVE]
-            for rollout_id in startable(queued, active):
+            for rollout_id in self._startable(session):
                 rollout = rollouts.require(session, rollout_id)
                 before = rollouts.state_of(session, rollout)
                 apply_step(session, rollout, before, start(before), self._clock.wall())
 
+    def _startable(self, session: Session) -> list[int]:
+        found = self._look(session)[::-1]
+        queued = [self._claim(session, r) for r in found if r.status == RolloutStatus.QUEUED]
+        active = [self._claim(session, r) for r in found if r.status in rollouts.ACTIVE]
+        return startable(queued, active)
+
     def _claim(self, session: Session, rollout: RolloutRow) -> Claim:
         memory = self._memory(rollout)
-        devices = memory.matching | memory.holds(session, rollout)
+        devices = memory.matching | memory.state(session, rollout).members.keys()
         return Claim(rollout.id, rollout.slot, rollout.selector, devices)
 
     def _challenge(self) -> None:

@@ -132,7 +132,9 @@ class RolloutMemory:
         for device_id in self._stale:
             concerned = device_id in self.matching or device_id in members
             if concerned and device_id not in excluded and device_id in fleet:
-                self.views[device_id] = self._view(fleet[device_id])
+                self.views[device_id] = fleet[device_id].view(
+                    self.slot, self._holders.get(device_id)
+                )
             else:
                 self.views.pop(device_id, None)
         self._stale.clear()
@@ -166,17 +168,3 @@ class RolloutMemory:
         if ids:
             self._stale |= ids
             self._rest = None
-
-    def _view(self, device: KnownDevice) -> DeviceView:
-        return DeviceView(
-            id=device.id,
-            labels=device.labels,
-            quarantine=device.quarantine,
-            online=device.online,
-            inventory=device.inventory,
-            slots=device.slots,
-            # What it was assigned last is in the message that carries the desired revision.
-            has_seen_offer=device.has_seen_desired,
-            assigned_digest=device.assigned.get(self.slot),
-            busy_with=self._holders.get(device.id),
-        )

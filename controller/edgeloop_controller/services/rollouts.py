@@ -32,7 +32,7 @@ class IfBusy(StrEnum):
     REFUSE = "refuse"
     QUEUE = "queue"
     PREEMPT = "preempt"
-    """The active ones are aborted: devices that committed keep what they have."""
+    """The others are aborted: devices that committed keep what they have."""
 
 
 @dataclass(frozen=True)

@@ -121,6 +121,21 @@ def test_hours_are_those_of_the_devices_own_zone() -> None:
     assert ids(choose(night, fleet, now=MONDAY + 16 * 3600, zones=utc_offset)) == ["tokyo"]
 
 
+def test_what_keeps_a_wave_is_said_the_same_although_hours_close() -> None:
+    hours = ("00:00-00:02",)
+    paced = Schedule(pace_per_min=0.5, maintenance=hours)
+    members = [offered("d0", MONDAY + 60)]
+    for now in (MONDAY + 61, MONDAY + 150):
+        found = choose(paced, FLEET, members, now=now)
+        assert (ids(found), found.waits_until) == ([], MONDAY + 180)
+        assert found.kept == "is offered to 0.5 devices a minute"
+    by_site = Schedule(max_unavailable="1", maintenance=hours)
+    busy = [offered("d0", MONDAY + 60), offered("d1", MONDAY + 60)]
+    for now in (MONDAY + 61, MONDAY + 150):
+        found = choose(by_site, FLEET, busy, now=now)
+        assert found.kept == "waits for other devices of site south"
+
+
 @pytest.mark.parametrize(
     ("text", "hours"),
     [
