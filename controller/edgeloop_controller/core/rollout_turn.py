@@ -52,7 +52,7 @@ class Turn:
         self._matching = matching(parse(spec.selector), self.views)
         self._now = now
         self._utc_offset = utc_offset
-        self._chosen = Chosen([])
+        self._chosen = self._replacing = Chosen([])
         self._effects: list[Effect] = []
         self._moved = False
         self._look: Look | None = None
@@ -63,7 +63,9 @@ class Turn:
     def result(self) -> Step:
         # The very members that came in, where none moved: a large fleet is compared by identity.
         state = replace(self._state, members=self.members) if self._moved else self._state
-        return Step(state, tuple(self._effects), self._chosen.waits_until)
+        until = (self._chosen.waits_until, self._replacing.waits_until)
+        waits_until = min((time for time in until if time is not None), default=None)
+        return Step(state, tuple(self._effects), waits_until)
 
     # ---- what the devices report ----------------------------------------------------------------
 
@@ -122,11 +124,14 @@ class Turn:
 
     def withdraw_overdue(self) -> None:
         """While nobody has committed, a member that let its deadline pass gives its place to
-        another device that is free; where none is, it keeps it."""
+        another device that is free and may be offered it now; where none is, it keeps it."""
         if self._in_phase(MemberPhase.COMMITTED) or self._last_wave():
             return
         overdue = [m for m in self._in_phase(MemberPhase.OFFERED) if self._overdue(m)]
-        for member in overdue[: len(self._candidates()) if overdue else 0]:
+        if not overdue:
+            return
+        self._replacing = self._openings().choose(self._candidates(), len(overdue))
+        for member in overdue[: len(self._replacing.devices)]:
             cause = f"did not commit within {self._spec.terms.deadline_s:g} s"
             self._withdraw(member, cause)
             self._note("rollout.device_overdue", f"{member.device_id}: {cause}")
@@ -253,10 +258,7 @@ class Turn:
         places = self._places()
         self._chosen = Chosen([])
         if places > 0 and not (self._state.wave_started_at is None and self._unapproved(0)):
-            openings = Openings(
-                self._spec.terms, self.members.values(), self._fit(), self._now, self._utc_offset
-            )
-            self._chosen = openings.choose(self._candidates(), places)
+            self._chosen = self._openings().choose(self._candidates(), places)
         chosen = self._chosen.devices
         if chosen and self._state.wave_started_at is None:
             self._state = replace(self._state, wave_started_at=self._now)
@@ -275,6 +277,11 @@ class Turn:
                 )
             )
             self._effects.append(OfferTo(view.id, self._state.wave))
+
+    def _openings(self) -> Openings:
+        return Openings(
+            self._spec.terms, self.members.values(), self._fit(), self._now, self._utc_offset
+        )
 
     def _candidates(self) -> list[DeviceView]:
         last = self._last_wave()

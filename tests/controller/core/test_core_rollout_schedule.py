@@ -90,6 +90,17 @@ def test_offers_begin_in_maintenance_hours_only() -> None:
     assert offered(fleet.turn(21 * 3600)) == ["d1"]
 
 
+def test_an_overdue_canary_keeps_its_place_until_another_may_have_it() -> None:
+    fleet = scheduled(2, "1,100%", maintenance=["00:00-00:01", "01:00-02:00"])
+    (canary,) = offered(fleet.turn())
+    for _ in range(2):
+        late = fleet.turn(100)
+        assert (withdrawn(late), late.waits_until) == ({}, 3600.0)
+    (other,) = fleet.views.keys() - {canary}
+    again = fleet.turn(3600)
+    assert (list(withdrawn(again)), offered(again)) == ([canary], [other])
+
+
 def test_who_is_offline_gets_it_in_maintenance_hours_too_and_holds_nothing_up() -> None:
     fleet = scheduled(2, maintenance=["00:00-01:00"])
     fleet.change("d1", online=False)
