@@ -26,6 +26,7 @@ from edgeloop_controller.services.ingest import Ingest
 from edgeloop_controller.services.labelling import Labelling
 from edgeloop_controller.services.patches import Patches
 from edgeloop_controller.services.planning import Planning
+from edgeloop_controller.services.policies import PolicyShelf
 from edgeloop_controller.services.publishing import Publishing
 from edgeloop_controller.services.reconcile import Reconciler
 from edgeloop_controller.services.registry import Registry
@@ -104,7 +105,8 @@ def build(
 
     publishing = Publishing(database, registry, clock)
     rollouts = Rollouts(database, desired, clock)
-    retraining = Retraining(database, clock, config.retraining, config.runs_dir)
+    policies = PolicyShelf(database, clock, config.retraining)
+    retraining = Retraining(database, clock, policies, config.runs_dir)
     diagnosis = Diagnosis(database, outbound)
     listener = InboxListener(inbox, ask_everybody)
     address = f"{config.broker.host}:{config.broker.port}"
@@ -134,6 +136,7 @@ def build(
         challengers=Challengers(database, clock),
         drift_watch=DriftWatch(database, registry, clock, config.drift),
         labelling=Labelling(database, registry, clock),
+        policies=policies,
         retraining=retraining,
         diagnosis=diagnosis,
         explaining=Explaining(database, listener, address, clock),
@@ -141,7 +144,7 @@ def build(
     )
     candidates = make_candidates(database, registry, publishing, limits)
     training_runs = TrainingRuns(
-        database, registry, executor, candidates, rollouts, retraining.policies, clock
+        database, registry, executor, candidates, rollouts, policies.load, clock
     )
     reconciler = Reconciler(database, registry, desired, unheard, clock, config.offline_after_s)
     return Parts(services, reconciler, training_runs, patches)

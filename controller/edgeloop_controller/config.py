@@ -64,6 +64,10 @@ class DriftConfig(Config):
 
 class RetrainingConfig(Config):
     policies_dir: Path | None = None
+    scripts_dir: Path | None = Field(
+        default=None,
+        description="of the scripts and inputs of policies given over the API; None: none taken",
+    )
     runs_dir: Path | None = Field(default=None, description="None: <data_dir>/runs")
     interval_s: float = Field(default=2.0, gt=0)
 

@@ -223,9 +223,12 @@ def database(tmp_path: Path) -> Iterator[Database]:
 
 @pytest.fixture
 def config(tmp_path: Path) -> ControllerConfig:
-    (tmp_path / "policies").mkdir()
+    policies_dir, scripts_dir = tmp_path / "policies", tmp_path / "scripts"
+    policies_dir.mkdir()
+    scripts_dir.mkdir()
     return ControllerConfig(
-        data_dir=tmp_path, retraining=RetrainingConfig(policies_dir=tmp_path / "policies")
+        data_dir=tmp_path,
+        retraining=RetrainingConfig(policies_dir=policies_dir, scripts_dir=scripts_dir),
     )
 
 

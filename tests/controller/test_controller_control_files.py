@@ -14,6 +14,11 @@ version = "tiny@1"
 selector = "all"
 waves = ["1", "100%"]
 terms = { soak_s = 5, schedule = { starts_at = 2030-01-01T00:00:00Z } }
+[policies.again]
+model = "tiny"
+script = "tiny/train.py"
+min_labels = 40
+rollout.waves = ["1"]
 """
 
 
@@ -21,6 +26,8 @@ def test_files_become_the_fleet_and_the_fleet_becomes_files(
     cli: Any, controller: Any, make_device: Any, tmp_path: Path
 ) -> None:
     controller.publish("1")
+    (tmp_path / "scripts" / "tiny").mkdir()
+    (tmp_path / "scripts" / "tiny" / "train.py").write_text("")
     controller.takes(make_device("watch-3").hello())
     wanted = tmp_path / "wanted"
     wanted.mkdir()
@@ -30,10 +37,12 @@ def test_files_become_the_fleet_and_the_fleet_becomes_files(
     assert "start tiny@1" in said
     cli.run("apply", "-f", str(wanted), "--dry-run", code=ExitCode.DIFFERENT)
     assert cli.json("rollout", "list")["items"] == []
-    assert len(cli.json("apply", "-f", str(wanted))["changes"]) == 3
+    assert len(cli.json("apply", "-f", str(wanted))["changes"]) == 4
     assert cli.json("apply", "-f", str(wanted)) == {"changes": []}
     assert cli.json("device", "show", "watch-3")["quarantine"] == "screen broken"
     assert cli.json("rollout", "show", "1")["terms"]["soak_s"] == 5
+    (policy,) = cli.json("retrain", "policies")["items"]
+    assert (policy["name"], policy["origin"], policy["terms"]["min_labels"]) == ("again", "api", 40)
 
     exported = tmp_path / "exported"
     cli.run("export", str(exported))

@@ -17,6 +17,7 @@ from edgeloop_controller.services.inbox import Inbox
 from edgeloop_controller.services.ingest import Ingest
 from edgeloop_controller.services.labelling import Labelling
 from edgeloop_controller.services.planning import Planning
+from edgeloop_controller.services.policies import PolicyShelf
 from edgeloop_controller.services.publishing import Publishing
 from edgeloop_controller.services.registry import Registry
 from edgeloop_controller.services.retrain import Retraining
@@ -46,6 +47,7 @@ class Services:
     challengers: Challengers
     drift_watch: DriftWatch
     labelling: Labelling
+    policies: PolicyShelf
     retraining: Retraining
     diagnosis: Diagnosis
     explaining: Explaining

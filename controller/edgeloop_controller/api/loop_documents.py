@@ -113,14 +113,20 @@ class PolicyDocument(Document):
     slot: str
     on: list[str]
     script: str
+    origin: Literal["file", "api"]
+    terms: dict[str, Any] = Field(description="all of it, as it was given, defaults filled in")
     champion: VersionRef | None
     labels_since_alarm: int
     labels_since_last_run: int
     says: str = Field(description="what it waits for, or why it would start now")
 
 
+class PolicyRemoved(Document):
+    name: str
+
+
 class BadPolicy(Document):
-    file: str
+    file: str = Field(description="or `policy NAME`, where it was given over the API")
     error: str
 
 

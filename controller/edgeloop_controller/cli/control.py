@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 Directory = Annotated[Path, typer.Option("-f", "--files", metavar="DIR", help="of TOML files")]
 Prune = Annotated[
-    bool, typer.Option("--prune", help="take away labels and quarantines that no file names")
+    bool, typer.Option("--prune", help="take away labels, quarantines, policies that no file names")
 ]
 Restart = Annotated[
     list[str] | None,
@@ -60,11 +60,13 @@ def apply(
 
 
 def export(directory: Annotated[Path, typer.Argument(metavar="DIR")]) -> None:
-    """Write today's state as devices.toml and rollouts.toml."""
-    from edgeloop_controller.control.export import devices_toml, rollouts_toml
+    """Write today's state as devices.toml, rollouts.toml and policies.toml."""
+    from edgeloop_controller.control.export import devices_toml, policies_toml, rollouts_toml
     from edgeloop_controller.control.fleet_state import read_state
 
-    targets = [directory / "devices.toml", directory / "rollouts.toml"]
+    writers = (devices_toml, rollouts_toml, policies_toml)
+    names = ("devices.toml", "rollouts.toml", "policies.toml")
+    targets = [directory / name for name in names]
     for target in targets:
         if target.exists():
             output.fail(f"{target} is there", "export to an empty directory", ExitCode.CONFLICT)
@@ -72,8 +74,8 @@ def export(directory: Annotated[Path, typer.Argument(metavar="DIR")]) -> None:
         state = read_state(client)
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        for target, text in zip(targets, (devices_toml(state), rollouts_toml(state)), strict=True):
-            target.write_text(text, encoding="utf-8")
+        for target, write in zip(targets, writers, strict=True):
+            target.write_text(write(state), encoding="utf-8")
             output.say(f"{target} written")
     except OSError as error:
         output.fail(f"cannot write: {error}", "choose another directory", ExitCode.USAGE)

@@ -123,10 +123,11 @@ def policies(json: Json = False) -> None:
         output.print_json(document)
         return
     output.table(
-        ("policy", "model", "on", "champion", "now"),
+        ("policy", "from", "model", "on", "champion", "now"),
         (
             (
                 p["name"],
+                p["origin"],
                 p["model"],
                 ", ".join(p["on"]),
                 output.version_name(p["champion"]),
@@ -134,7 +135,8 @@ def policies(json: Json = False) -> None:
             )
             for p in document["items"]
         ),
-        "no policy is in use: put <name>.toml files into [retraining] policies_dir",
+        "no policy is in use: `edgeloop apply` gives one, or put <name>.toml files into "
+        "[retraining] policies_dir",
     )
     for bad in document["errors"]:
         output.say(f"cannot be used: {bad['error']}")

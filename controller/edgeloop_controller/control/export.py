@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from edgeloop_controller.control.plan import UNFINISHED, State
+from edgeloop_controller.core.retraining import PolicyTerms
 from edgeloop_controller.core.rollout_types import RolloutTerms
 
 
@@ -36,6 +37,26 @@ def rollouts_toml(state: State) -> str:
         lines += [
             f"terms.{key} = {_value(value)}"
             for key, value in _differing(one.terms.model_dump(mode="json"), defaults)
+        ]
+        lines.append("")
+    return "\n".join(lines)
+
+
+def policies_toml(state: State) -> str:
+    """Those of the API: the others are files already."""
+    lines: list[str] = []
+    for name, policy in sorted(state.policies.items()):
+        if policy.origin != "api":
+            continue
+        given = policy.terms.model_dump(mode="json", exclude={"inputs"})
+        defaults = PolicyTerms(model=policy.terms.model, script=policy.terms.script)
+        lines += [f"[policies.{_text(name)}]"]
+        lines += [f"{key} = {_value(given[key])}" for key in ("model", "script")]
+        if policy.terms.inputs:
+            lines.append(f"inputs = {_value(policy.terms.inputs)}")
+        lines += [
+            f"{key} = {_value(value)}"
+            for key, value in _differing(given, defaults.model_dump(mode="json"))
         ]
         lines.append("")
     return "\n".join(lines)

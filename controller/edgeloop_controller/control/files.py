@@ -1,6 +1,6 @@
 """What the files under git may say of a fleet: `DIR/**/*.toml`, joined (docs/adr/0025).
 
-Invariants: unknown keys are errors; a device or a rollout stands in one file only; every error
+Invariants: unknown keys are errors; what has a name stands in one file only; every error
 names the file, the key and the mend.
 """
 
@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
+from edgeloop_controller.core.retraining import PolicyTerms
 from edgeloop_controller.core.rollout_types import RolloutTerms
 from edgeloop_protocol.config import Config, load_config
 from edgeloop_protocol.errors import ConfigError
@@ -54,6 +55,9 @@ class ControlFile(Config):
 
     devices: dict[str, DeviceFile] = Field(default_factory=dict)
     rollouts: dict[str, RolloutFile] = Field(default_factory=dict)
+    policies: dict[Name, PolicyTerms] = Field(
+        default_factory=dict, description="script and inputs are below the controller's scripts_dir"
+    )
 
 
 def load_directory(directory: Path) -> ControlFile:
@@ -69,16 +73,16 @@ def load_directory(directory: Path) -> ControlFile:
 def _joined(files: Iterable[tuple[Path, ControlFile]]) -> ControlFile:
     devices: dict[str, DeviceFile] = {}
     rollouts: dict[str, RolloutFile] = {}
+    policies: dict[str, PolicyTerms] = {}
     origin: dict[str, Path] = {}
     for path, file in files:
-        for key in [f"devices.{k}" for k in file.devices] + [
-            f"rollouts.{k}" for k in file.rollouts
-        ]:
+        for key in _names(file):
             if key in origin:
                 raise ConfigError(f"{path}: {key} stands in {origin[key]} too: keep one of them")
             origin[key] = path
         devices |= file.devices
         rollouts |= file.rollouts
+        policies |= file.policies
     targets: dict[tuple[str, str], str] = {}
     for name, rollout in rollouts.items():
         other = targets.setdefault((rollout.slot, rollout.selector), name)
@@ -87,4 +91,12 @@ def _joined(files: Iterable[tuple[Path, ControlFile]]) -> ControlFile:
                 f"{origin[f'rollouts.{name}']}: rollouts.{name} has the slot and the selector of "
                 f"{other}, and they would replace each other for ever: keep one of them"
             )
-    return ControlFile(devices=devices, rollouts=rollouts)
+    return ControlFile(devices=devices, rollouts=rollouts, policies=policies)
+
+
+def _names(file: ControlFile) -> list[str]:
+    return [
+        *(f"devices.{name}" for name in file.devices),
+        *(f"rollouts.{name}" for name in file.rollouts),
+        *(f"policies.{name}" for name in file.policies),
+    ]

@@ -4,7 +4,14 @@ from collections.abc import Collection
 from urllib.parse import quote
 
 from edgeloop_controller.client import Client
-from edgeloop_controller.control.plan import Call, DeviceState, RolloutState, State
+from edgeloop_controller.control.plan import (
+    Call,
+    DeviceState,
+    PolicyState,
+    RolloutState,
+    State,
+)
+from edgeloop_controller.core.retraining import PolicyTerms
 from edgeloop_controller.core.rollout_types import RolloutTerms
 
 ROLLOUTS_READ_MAX = 1000
@@ -23,13 +30,25 @@ def read_state(client: Client, only: Collection[str] | None = None) -> State:
     for item in client.get("/rollouts", limit=ROLLOUTS_READ_MAX)["items"]:
         newest.setdefault((item["slot"], item["selector"]), item["id"])
     rollouts = [_rollout(client, rollout_id) for rollout_id in newest.values()]
-    return State(devices, rollouts)
+    return State(devices, rollouts, _policies(client))
 
 
 def make_call(client: Client, call: Call) -> None:
+    if call.method == "DELETE":
+        client.delete(call.path)
+        return
     {"POST": client.post, "PUT": client.put, "PATCH": client.patch}[call.method](
         call.path, dict(call.body)
     )
+
+
+def _policies(client: Client) -> dict[str, PolicyState]:
+    """Those that can be used, and those of the API that cannot count as not there: to give one
+    again says why."""
+    return {
+        item["name"]: PolicyState(PolicyTerms.model_validate(item["terms"]), item["origin"])
+        for item in client.get("/retraining/policies")["items"]
+    }
 
 
 def _rollout(client: Client, rollout_id: int) -> RolloutState:

@@ -10,6 +10,7 @@ from typing import Any, Final, Literal
 from urllib.parse import quote
 
 from edgeloop_controller.control.files import ControlFile, DeviceFile, RolloutFile
+from edgeloop_controller.core.retraining import PolicyTerms
 from edgeloop_controller.core.rollout_types import RolloutTerms
 
 UNFINISHED: Final = frozenset({"queued", "running", "paused"})
@@ -36,16 +37,24 @@ class RolloutState:
 
 
 @dataclass(frozen=True)
+class PolicyState:
+    terms: PolicyTerms
+    origin: str
+    """`api`, or `file`: one of the controller's own."""
+
+
+@dataclass(frozen=True)
 class State:
     """`rollouts`: the newest of each slot and selector."""
 
     devices: Mapping[str, DeviceState] = field(default_factory=dict)
     rollouts: Sequence[RolloutState] = ()
+    policies: Mapping[str, PolicyState] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Call:
-    method: Literal["POST", "PUT", "PATCH"]
+    method: Literal["POST", "PUT", "PATCH", "DELETE"]
     path: str
     body: Mapping[str, Any]
 
@@ -62,8 +71,8 @@ class Change:
 def plan(
     files: ControlFile, state: State, prune: bool = False, restart: Collection[str] = ()
 ) -> list[Change]:
-    """`prune`: take away labels and quarantines that no file names. `restart`: rollouts that may
-    start again although one of the same content was halted or aborted."""
+    """`prune`: take away labels, quarantines and policies that no file names. `restart`: rollouts
+    that may start again although one of the same content was halted or aborted."""
     wanted = dict(files.devices)
     if prune:
         wanted |= {name: DeviceFile() for name in state.devices if name not in wanted}
@@ -77,7 +86,30 @@ def plan(
         there = newest.get((rollout.slot, rollout.selector))
         change = _rollout(name, rollout, there, name in restart)
         changes += [change] if change else []
+    changes += _policies(files, state, prune)
     return changes
+
+
+def _policies(files: ControlFile, state: State, prune: bool) -> Iterator[Change]:
+    for name, terms in sorted(files.policies.items()):
+        there = state.policies.get(name)
+        if there is not None and there.terms == terms:
+            continue
+        if there is not None and there.origin == "file":
+            yield Change(
+                f"policy {name} differs from the controller's own file of that name",
+                hint="change that file on the controller, or remove one of the two",
+            )
+            continue
+        path = f"/retraining/policies/{quote(name, safe='')}"
+        yield Change(
+            f"policy {name}: {'give' if there is None else 'change'}",
+            Call("PUT", path, terms.model_dump(mode="json")),
+        )
+    for name, one in sorted(state.policies.items()):
+        if prune and one.origin == "api" and name not in files.policies:
+            path = f"/retraining/policies/{quote(name, safe='')}"
+            yield Change(f"policy {name}: take away", Call("DELETE", path, {}))
 
 
 def _device(

@@ -38,10 +38,9 @@ class RolloutPlan(Config):
     terms: RolloutTerms = RolloutTerms()
 
 
-class Policy(Config):
-    """A file `policies/<name>.toml`."""
+class PolicyTerms(Config):
+    """What starts training, what is run, and what becomes of the candidate."""
 
-    name: str
     model: str
     slot: str = "main"
     on: tuple[Literal["drift", "schedule", "labels"], ...] = ("drift",)
@@ -53,13 +52,19 @@ class Policy(Config):
     timeout_s: float = Field(default=600, gt=0)
     memory_max_bytes: int = Field(default=4 * 1024**3, gt=0)
     acceptance: Acceptance = Acceptance()
-    rollout: RolloutPlan | None = RolloutPlan()
+    rollout: RolloutPlan = RolloutPlan()
 
     @model_validator(mode="after")
     def _schedule_has_a_period(self) -> Self:
         if "schedule" in self.on and self.every_s is None:
             raise ValueError('on = ["schedule"] needs every_s')
         return self
+
+
+class Policy(PolicyTerms):
+    """A file `policies/<name>.toml`, or one that was given over the API."""
+
+    name: str
 
 
 @dataclass(frozen=True)

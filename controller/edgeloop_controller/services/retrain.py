@@ -11,11 +11,18 @@ from typing import Any, Literal
 
 from sqlalchemy.orm import Session
 
-from edgeloop_controller.config import RetrainingConfig
-from edgeloop_controller.core.retraining import Policy, PolicyView, RunStatus, Start, Wait, decide
+from edgeloop_controller.core.retraining import (
+    Policy,
+    PolicyTerms,
+    PolicyView,
+    RunStatus,
+    Start,
+    Wait,
+    decide,
+)
 from edgeloop_controller.errors import ConflictError
 from edgeloop_controller.services.failure_log import FailureLog
-from edgeloop_controller.services.policies import Policies, load_policies
+from edgeloop_controller.services.policies import Origin, Policies, PolicyShelf
 from edgeloop_controller.store import devices, drift, events, rollouts, runs, samples, versions
 from edgeloop_controller.store.engine import Database
 from edgeloop_controller.store.tables import TrainingRun, Version
@@ -31,6 +38,9 @@ class PolicyStatus:
     """A policy and what it waits for now."""
 
     policy: Policy
+    terms: PolicyTerms
+    """As they were given, and `origin` says where."""
+    origin: Origin
     champion: Version | None
     view: PolicyView
     says: str
@@ -40,17 +50,17 @@ class Retraining:
     """`look` is called by the scheduler; `request` by people."""
 
     def __init__(
-        self, database: Database, clock: Clock, config: RetrainingConfig, runs_dir: Path
+        self, database: Database, clock: Clock, shelf: PolicyShelf, runs_dir: Path
     ) -> None:
         self._database = database
         self._clock = clock
-        self._config = config
+        self._shelf = shelf
         self._runs_dir = runs_dir
-        self._errors_said: dict[Path, str] = {}
+        self._errors_said: dict[str, str] = {}
         self._failures = FailureLog(logger)
 
     def policies(self) -> Policies:
-        return load_policies(self._config.policies_dir)
+        return self._shelf.load()
 
     def look(self) -> None:
         """Start a run for each policy that says so."""
@@ -82,12 +92,14 @@ class Retraining:
         """Every usable policy, for people."""
         now = self._clock.wall()
         result = []
+        policies = self.policies()
         with self._database.reading() as session:
-            for policy in self.policies().found.values():
+            for name, policy in policies.found.items():
                 parent = champion(session, policy)
                 view = _view(session, policy, parent)
                 says = decide(policy, view, now).why
-                result.append(PolicyStatus(policy, parent, view, says))
+                terms, origin = policies.terms(name), policies.origin(name)
+                result.append(PolicyStatus(policy, terms, origin, parent, view, says))
         return result
 
     def _look_at(self, policy: Policy) -> None:
@@ -132,15 +144,16 @@ class Retraining:
 
     def _say_errors(self, policies: Policies) -> None:
         """Once for each file and error."""
-        new = {p: e for p, e in policies.errors.items() if self._errors_said.get(p) != e}
+        new = {w: e for w, e in policies.errors.items() if self._errors_said.get(w) != e}
         self._errors_said = dict(policies.errors)
         if not new:
             return
         with self._database.writing() as session:
-            for path, error in new.items():
+            for where, error in new.items():
                 logger.error("a retraining policy cannot be used: %s", error)
-                data = {"file": str(path), "error": error}
-                events.add(session, self._clock.wall(), "policy.refused", path.stem, data)
+                data = {"file": where, "error": error}
+                subject = Path(where).stem.removeprefix("policy ")
+                events.add(session, self._clock.wall(), "policy.refused", subject, data)
 
 
 def champion(session: Session, policy: Policy) -> Version | None:

@@ -244,7 +244,7 @@ class TrainingRuns:
                 policy = policies.get(run.policy)
                 if policy is None or "rollout_refused" in run.result:
                     continue
-                if policy.rollout is None or not policy.rollout.waves:
+                if not policy.rollout.waves:
                     if "rollout_waits" in run.result:
                         refused[run.id] = "the policy only publishes now"
                     continue
@@ -281,7 +281,6 @@ def _close(session: Session, run: TrainingRun, status: RunStatus, error: str, no
 
 
 def _request(policy: Policy, version: str, run_id: int) -> RolloutRequest:
-    assert policy.rollout is not None
     return RolloutRequest(
         name=policy.model,
         version=version,

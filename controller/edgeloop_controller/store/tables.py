@@ -389,6 +389,17 @@ class ArtifactPatch(Base):
     made_at: Mapped[float]
 
 
+class RetrainingPolicy(Base):
+    """One that was given over the API (services.policies)."""
+
+    __tablename__ = "retraining_policies"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    terms: Mapped[dict[str, Any]]
+    """`core.retraining.PolicyTerms`, paths as they were given."""
+    changed_at: Mapped[float]
+
+
 class AuditEntry(Base):
     """One request that was to change something (store.audit). Append-only by triggers, which a
     migration that rebuilds the table must make again."""

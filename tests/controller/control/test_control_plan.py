@@ -10,10 +10,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgeloop_controller.control.export import devices_toml, rollouts_toml
+from edgeloop_controller.control.export import devices_toml, policies_toml, rollouts_toml
 from edgeloop_controller.control.files import ControlFile, load_directory
-from edgeloop_controller.control.plan import Change, DeviceState, RolloutState, State, plan
+from edgeloop_controller.control.plan import (
+    Change,
+    DeviceState,
+    PolicyState,
+    RolloutState,
+    State,
+    plan,
+)
 from edgeloop_controller.control.schemas import FILE, control_schema_text
+from edgeloop_controller.core.retraining import PolicyTerms
 from edgeloop_controller.core.rollout_types import RolloutTerms
 from edgeloop_protocol.errors import ConfigError
 
@@ -24,6 +32,7 @@ def _after(state: State, changes: Sequence[Change]) -> State:
     """What a controller makes of the calls."""
     devices = dict(state.devices)
     rollouts = {(one.slot, one.selector): one for one in state.rollouts}
+    policies = dict(state.policies)
     for call in (change.call for change in changes if change.call is not None):
         if call.path == "/rollouts":
             body = call.body
@@ -34,6 +43,12 @@ def _after(state: State, changes: Sequence[Change]) -> State:
             )
             rollouts[started.slot, started.selector] = started
             continue
+        if call.path.startswith("/retraining/policies/"):
+            name = call.path.rpartition("/")[2]
+            policies.pop(name, None)
+            if call.method == "PUT":
+                policies[name] = PolicyState(PolicyTerms.model_validate(call.body), "api")
+            continue
         _, _, name, what = call.path.split("/")
         device = devices[name]
         if what == "labels":
@@ -42,7 +57,7 @@ def _after(state: State, changes: Sequence[Change]) -> State:
             devices[name] = DeviceState(kept, device.quarantine)
         else:
             devices[name] = DeviceState(device.labels_set, call.body["reason"].strip())
-    return State(devices, tuple(rollouts.values()))
+    return State(devices, tuple(rollouts.values()), policies)
 
 
 _IDS = st.sampled_from(["a", "b", "c"])
@@ -65,6 +80,24 @@ _TERMS = st.builds(
 )
 _VERSIONS, _SELECTORS = st.sampled_from(["m@1", "m@2"]), st.sampled_from(["all", "site=lab"])
 _STATUSES = st.sampled_from(["queued", "running", "paused", "halted", "aborted", "done"])
+_POLICIES = st.builds(
+    lambda inputs, on, gain, waves, terms: PolicyTerms.model_validate(
+        {
+            "model": "m",
+            "script": "m/train.py",
+            "inputs": inputs,
+            "on": on,
+            "every_s": 3600.0 if "schedule" in on else None,
+            "acceptance": {"min_accuracy_gain": gain},
+            "rollout": {"waves": waves, "terms": terms},
+        }
+    ),
+    st.dictionaries(_IDS, _TEXTS),
+    st.sampled_from([["drift"], ["labels", "schedule"]]),
+    st.sampled_from([0.0, -0.5]),
+    st.sampled_from([[], ["1", "100%"]]),
+    _TERMS,
+)
 _STATES = st.builds(
     State,
     st.dictionaries(_IDS, st.builds(DeviceState, _LABELS, _TEXTS.map(str.strip))),
@@ -81,10 +114,17 @@ _STATES = st.builds(
         ),
         unique_by=(lambda one: one.selector, lambda one: one.id),
     ),
+    st.dictionaries(
+        _IDS, st.builds(PolicyState, _POLICIES, st.sampled_from(["file", "api"])), max_size=2
+    ),
 )
 _FILES = st.builds(
-    lambda devices, rollouts: ControlFile.model_validate(
-        {"devices": devices, "rollouts": {one["selector"]: one for one in rollouts}}
+    lambda devices, rollouts, policies: ControlFile.model_validate(
+        {
+            "devices": devices,
+            "rollouts": {one["selector"]: one for one in rollouts},
+            "policies": policies,
+        }
     ),
     st.dictionaries(
         _IDS, st.fixed_dictionaries({"labels": _LABELS, "quarantine": st.none() | _TEXTS})
@@ -100,6 +140,7 @@ _FILES = st.builds(
             }
         )
     ),
+    st.dictionaries(_IDS, _POLICIES, max_size=2),
 )
 
 
@@ -115,7 +156,7 @@ def test_what_was_applied_is_not_planned_again(
 @settings(max_examples=60, deadline=None)
 @given(_STATES)
 def test_what_is_exported_differs_in_nothing(state: State) -> None:
-    text = f"{devices_toml(state)}\n{rollouts_toml(state)}"
+    text = f"{devices_toml(state)}\n{rollouts_toml(state)}\n{policies_toml(state)}"
     files = ControlFile.model_validate(tomllib.loads(text))
     assert plan(files, state, prune=True) == []
 
@@ -123,6 +164,18 @@ def test_what_is_exported_differs_in_nothing(state: State) -> None:
 def _rollout(status: str, version: str = "m@1") -> State:
     terms, waves = RolloutTerms(), ("1", "5%", "25%", "100%")
     return State({}, [RolloutState(7, version, "all", waves, "main", status, terms)])
+
+
+def test_a_policy_that_is_a_file_of_the_controllers_own_is_left_to_a_person() -> None:
+    files = ControlFile.model_validate({"policies": {"p": {"model": "m", "script": "t.py"}}})
+    own = PolicyTerms(model="m", script="/opt/t.py")
+    (found,) = plan(files, State(policies={"p": PolicyState(own, "file")}), prune=True)
+    assert found.call is None
+    assert plan(ControlFile(), State(policies={"p": PolicyState(own, "file")}), prune=True) == []
+    (removed,) = plan(ControlFile(), State(policies={"p": PolicyState(own, "api")}), prune=True)
+    assert removed.call is not None
+    assert removed.call.method == "DELETE"
+    assert plan(ControlFile(), State(policies={"p": PolicyState(own, "api")})) == []
 
 
 @pytest.mark.parametrize("status", ["halted", "aborted"])

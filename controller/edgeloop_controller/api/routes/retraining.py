@@ -11,10 +11,12 @@ from edgeloop_controller.api import loop_documents as shapes
 from edgeloop_controller.api.context import Context
 from edgeloop_controller.api.documents import Items
 from edgeloop_controller.api.version_refs import version_ref
+from edgeloop_controller.core.retraining import PolicyTerms
 from edgeloop_controller.services.desired import offer
 from edgeloop_controller.services.retrain import PolicyStatus
 from edgeloop_controller.store import rollouts, runs
 from edgeloop_controller.store.tables import TrainingRun
+from edgeloop_protocol.messages import Name
 
 router = APIRouter(prefix="/retraining", tags=["retraining"])
 
@@ -27,8 +29,23 @@ def list_policies(services: Context) -> shapes.PoliciesDocument:
     errors = services.retraining.policies().errors
     return shapes.PoliciesDocument(
         items=[_policy(status) for status in services.retraining.status()],
-        errors=[shapes.BadPolicy(file=str(p), error=text) for p, text in errors.items()],
+        errors=[shapes.BadPolicy(file=where, error=text) for where, text in errors.items()],
     )
+
+
+@router.put("/policies/{name}")
+def give_policy(name: Name, terms: PolicyTerms, services: Context) -> shapes.PolicyDocument:
+    """Script and inputs are paths below the controller's `[retraining] scripts_dir`. What the name
+    had before is replaced."""
+    services.policies.give(name, terms)
+    return next(_policy(one) for one in services.retraining.status() if one.policy.name == name)
+
+
+@router.delete("/policies/{name}")
+def take_policy_away(name: Name, services: Context) -> shapes.PolicyRemoved:
+    """Of the API only; not while a run of it has not ended."""
+    services.policies.take_away(name)
+    return shapes.PolicyRemoved(name=name)
 
 
 @router.post("/policies/{name}/runs", status_code=201)
@@ -93,6 +110,8 @@ def _policy(status: PolicyStatus) -> shapes.PolicyDocument:
         slot=policy.slot,
         on=list(policy.on),
         script=policy.script,
+        origin=status.origin,
+        terms=status.terms.model_dump(mode="json", exclude={"name"}),
         champion=offer(status.champion).ref if status.champion else None,
         labels_since_alarm=status.view.labels_since_alarm,
         labels_since_last_run=status.view.labels_since_last_run,
