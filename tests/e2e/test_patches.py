@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 import pytest
 
-from edgeloop_controller.client import Client
+from edgeloop.client import Client
 from edgeloop_simulators.bench.model import FEATURES, LABELS, mlp
 from edgeloop_simulators.live.middle import Middle
 from edgeloop_simulators.live.publication import NAME, roll_out

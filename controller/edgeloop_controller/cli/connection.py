@@ -7,9 +7,10 @@ from typing import Annotated
 
 import typer
 
+from edgeloop.client import DEFAULT_URL, Client
+from edgeloop.errors import ApiError
 from edgeloop_controller.cli.exit_codes import BY_STATUS, ExitCode
 from edgeloop_controller.cli.output import fail
-from edgeloop_controller.client import DEFAULT_URL, ApiError, Client
 
 Json = Annotated[bool, typer.Option("--json", help="print the API's own document")]
 VersionArgument = Annotated[str, typer.Argument(metavar="NAME@VERSION")]
@@ -39,7 +40,7 @@ def connected() -> Iterator[Client]:
             code = ExitCode.UNREACHABLE
             if error.status is not None:
                 code = BY_STATUS.get(error.status, ExitCode.FAILED)
-            fail(str(error), error.hint, code)
+            fail(error.message, error.hint, code)
 
 
 def split_version(text: str) -> tuple[str, str]:

@@ -3,7 +3,7 @@
 from collections.abc import Collection
 from urllib.parse import quote
 
-from edgeloop_controller.client import Client
+from edgeloop.client import Client
 from edgeloop_controller.control.plan import Call, DeviceState, RolloutState, State
 from edgeloop_controller.core.rollout_types import RolloutTerms
 

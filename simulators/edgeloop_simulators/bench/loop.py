@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import psutil
 
-from edgeloop_controller.client import ApiError, Client
+from edgeloop.client import Client
+from edgeloop.errors import ApiError
 from edgeloop_simulators.bench.model import FEATURES, LABELS, BenchModel
 from edgeloop_simulators.errors import SimulatorError
 from edgeloop_simulators.fleet import HOST, Process, free_ports, program

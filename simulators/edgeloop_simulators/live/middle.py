@@ -18,7 +18,8 @@ from typing import Any, Final
 
 import psutil
 
-from edgeloop_controller.client import ApiError, Client
+from edgeloop.client import Client
+from edgeloop.errors import ApiError
 from edgeloop_protocol.mqtt import BrokerAddress
 from edgeloop_simulators.errors import FleetError
 from edgeloop_simulators.fleet import HOST, Process, free_ports, program

@@ -3,7 +3,8 @@
 from fastapi import APIRouter
 from sqlalchemy.orm import Session
 
-from edgeloop_controller.api import documents
+from edgeloop.documents import fleet as documents
+from edgeloop.documents.base import Items
 from edgeloop_controller.api.context import Context
 from edgeloop_controller.api.version_refs import version_ref
 from edgeloop_controller.core.device_facts import is_built_in
@@ -20,9 +21,9 @@ router = APIRouter(prefix="/devices", tags=["devices"])
 
 
 @router.get("")
-def list_devices(services: Context) -> documents.Items[documents.DeviceSummary]:
+def list_devices(services: Context) -> Items[documents.DeviceSummary]:
     with services.database.reading() as session:
-        return documents.Items(items=[_summary(session, d) for d in devices.every(session)])
+        return Items(items=[_summary(session, d) for d in devices.every(session)])
 
 
 @router.get("/{device_id}")

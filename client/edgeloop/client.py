@@ -9,20 +9,12 @@ from typing import Any, Final, Self
 
 import httpx
 
+from edgeloop.errors import ApiError
+
 ACTOR_HEADER: Final = "x-edgeloop-actor"
 DEFAULT_URL: Final = "http://127.0.0.1:8080"
 CONNECT_TIMEOUT_S: Final = 5.0
 ANSWER_TIMEOUT_S: Final = 120.0  # publishing runs the model
-
-
-class ApiError(Exception):
-    """The controller's refusal; `status` is None when none was reached."""
-
-    def __init__(self, status: int | None, code: str, message: str, hint: str) -> None:
-        super().__init__(message)
-        self.status = status
-        self.code = code
-        self.hint = hint
 
 
 class Client:

@@ -1,0 +1,29 @@
+"""Edgeloop's Python client: `from edgeloop import Fleet`.
+
+Invariant: `import edgeloop` imports nothing; a name below is imported when it is first asked for.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from edgeloop.client import Client
+    from edgeloop.errors import ApiError, EdgeloopError
+
+__all__ = ["ApiError", "Client", "EdgeloopError"]
+
+_MODULES: Final = {
+    "ApiError": "edgeloop.errors",
+    "Client": "edgeloop.client",
+    "EdgeloopError": "edgeloop.errors",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module 'edgeloop' has no attribute {name!r}")
+    return getattr(import_module(_MODULES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
