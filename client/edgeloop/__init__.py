@@ -8,15 +8,43 @@ from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from edgeloop.client import Client
-    from edgeloop.errors import ApiError, EdgeloopError
-
-__all__ = ["ApiError", "Client", "EdgeloopError"]
+    from edgeloop.errors import (
+        AnswerError,
+        ApiError,
+        EdgeloopError,
+        MissingExtraError,
+        ModelError,
+        RolloutHaltedError,
+        RolloutTimeoutError,
+    )
+    from edgeloop.fleet import Fleet
+    from edgeloop.rollout import Rollout
 
 _MODULES: Final = {
+    "AnswerError": "edgeloop.errors",
     "ApiError": "edgeloop.errors",
     "Client": "edgeloop.client",
     "EdgeloopError": "edgeloop.errors",
+    "Fleet": "edgeloop.fleet",
+    "MissingExtraError": "edgeloop.errors",
+    "ModelError": "edgeloop.errors",
+    "Rollout": "edgeloop.rollout",
+    "RolloutHaltedError": "edgeloop.errors",
+    "RolloutTimeoutError": "edgeloop.errors",
 }
+
+__all__ = [
+    "AnswerError",
+    "ApiError",
+    "Client",
+    "EdgeloopError",
+    "Fleet",
+    "MissingExtraError",
+    "ModelError",
+    "Rollout",
+    "RolloutHaltedError",
+    "RolloutTimeoutError",
+]
 
 
 def __getattr__(name: str) -> Any:

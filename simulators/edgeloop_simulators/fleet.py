@@ -15,10 +15,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from edgeloop.toml_text import toml_text
 from edgeloop_simulators import launch
 from edgeloop_simulators.errors import FleetError
 from edgeloop_simulators.scenario import Scenario
-from edgeloop_simulators.toml_text import toml_text
 
 HOST: Final = "127.0.0.1"
 STOP_TIMEOUT_S: Final = 10.0

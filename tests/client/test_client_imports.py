@@ -26,7 +26,8 @@ def test_importing_the_package_imports_nothing_else() -> None:
 
 @pytest.mark.parametrize("name", ["Fleet", "Client", "EdgeloopError"])
 def test_the_front_needs_neither_the_server_nor_any_extra(name: str) -> None:
-    assert not imported_by(f"from edgeloop import {name}") & (HEAVY | SERVER)
+    # Where rich is installed, httpx imports it for a command line of its own.
+    assert not imported_by(f"from edgeloop import {name}") & (HEAVY - {"rich"} | SERVER)
 
 
 def test_documents_need_no_http() -> None:
@@ -37,5 +38,5 @@ def test_a_name_that_is_not_there() -> None:
     import edgeloop
 
     with pytest.raises(AttributeError, match="nothing_such"):
-        edgeloop.nothing_such
+        edgeloop.nothing_such  # noqa: B018
     assert "Fleet" in dir(edgeloop)

@@ -49,10 +49,3 @@ def split_version(text: str) -> tuple[str, str]:
     if not (name and at and version) or "/" in text:
         fail(f"{text!r} is not NAME@VERSION", "for example watch@3", ExitCode.USAGE)
     return name, version
-
-
-def quoted(part: str) -> str:
-    """A name in a URL's path."""
-    from urllib.parse import quote
-
-    return quote(part, safe="")
