@@ -1,7 +1,7 @@
 """A torch.nn.Module to ONNX, by whichever exporter its PyTorch has.
 
 Invariants: the file has one input `x`, float32 (n, features) with any n, and one output `scores`;
-all weights are inside; the module is left in the mode that it was in.
+all weights are inside, and no path of this machine; the module is left in the mode that it was in.
 """
 
 import importlib.util
@@ -77,7 +77,16 @@ def _by_dynamo(torch: Any, module: Any, inputs: Any) -> bytes:
         opset_version=DYNAMO_OPSET,
         verbose=False,
     )
-    return bytes(program.model_proto.SerializeToString())
+    return _without_traces(program.model_proto)
+
+
+def _without_traces(model: Any) -> bytes:
+    """Each node carries where in which file of this machine it came from: that goes nowhere."""
+    for graph in (model.graph, *model.functions):
+        for part in (*graph.node, *graph.value_info):
+            part.ClearField("metadata_props")
+            part.ClearField("doc_string")
+    return bytes(model.SerializeToString())
 
 
 def _by_torchscript(torch: Any, module: Any, inputs: Any, takes: Any) -> bytes:

@@ -49,6 +49,7 @@ def _convert(estimator: Any, kind: str) -> bytes:
             f"skl2onnx cannot convert {kind}: {error}",
             "its input is one matrix of float32 features; see skl2onnx's list of what it supports",
         ) from error
-    probabilities = model.graph.output[-1].name
-    reduced = graphs.select_model_inputs_outputs(model, outputs=[probabilities])
+    probabilities = model.graph.output[-1]
+    reduced = graphs.select_model_inputs_outputs(model, outputs=[probabilities.name])
+    reduced.graph.output[0].CopyFrom(probabilities)  # with its type, which was lost
     return bytes(reduced.SerializeToString())
