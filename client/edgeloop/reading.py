@@ -228,7 +228,8 @@ def _frame(rows: Iterable[Mapping[str, Any]], dtypes: Mapping[str, str]) -> "pd.
     frame = pandas.DataFrame.from_records(list(rows), columns=list(dtypes))
     for name, dtype in dtypes.items():
         if dtype == "time":
-            frame[name] = pandas.to_datetime(frame[name].astype("float64"), unit="s", utc=True)
+            times = pandas.to_datetime(frame[name].astype("float64"), unit="s", utc=True)
+            frame[name] = times.dt.as_unit("ms")  # more than that a float of seconds cannot tell
         else:
             frame[name] = frame[name].astype(dtype)
     return frame

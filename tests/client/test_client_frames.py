@@ -1,5 +1,6 @@
 """Telemetry, samples, drift and alarms as DataFrames: columns, types, pages, limits."""
 
+import warnings
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -91,7 +92,9 @@ def test_telemetry_is_a_row_a_window(
 def test_a_frame_that_is_cut_short_says_so(fleet: Fleet, heard: VersionRef) -> None:
     with pytest.warns(UserWarning, match="holds more than 4 rows"):
         assert len(fleet.telemetry(rows_max=4)) == 4
-    assert len(fleet.telemetry(rows_max=6)) == 6, "no more, no warning"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert len(fleet.telemetry(rows_max=6)) == 6, "there are no more"
 
 
 def test_samples_have_their_features_by_name_and_take_labels(
