@@ -41,8 +41,13 @@ class Example:
 
     def ordered(self, names: Sequence[str]) -> "Example":
         """With the columns in the order of `names`. Raises ModelError naming those that miss."""
-        if self.names is None or tuple(names) == self.names:
+        if tuple(names) == self.names or (self.names is None and len(names) == self.width):
             return self
+        if self.names is None:
+            raise ModelError(
+                f"the example has {self.width} columns, and the model {len(names)} features",
+                "give the rows that the model was trained on",
+            )
         missing = [name for name in names if name not in self.names]
         if missing or len(names) != len(self.names):
             raise ModelError(

@@ -118,6 +118,8 @@ def test_the_example_follows_the_order_that_the_estimator_was_fitted_in() -> Non
     assert read.column_names == ["gx", "ax", "ay", "label"]
     with pytest.raises(ModelError, match="are not the model's features"):
         example.ordered(("gx", "ax"))
+    with pytest.raises(ModelError, match="3 columns, and the model 2 features"):
+        read_example(ROWS).ordered(("gx", "ax"))
 
 
 @pytest.mark.parametrize(
