@@ -129,7 +129,7 @@ class Client:
                 None,
                 "unreachable",
                 f"no controller answers at {self.url}: {error}",
-                "start one with `edgeloop serve`, or give its address with --url or EDGELOOP_URL",
+                "start one with `edgeloop serve`, or give its address: --url, Fleet(url) or EDGELOOP_URL",
             ) from error
         if response.is_success:
             return response

@@ -76,6 +76,7 @@ def read_example(given: Any, y: Any = None, groups: Any = None) -> Example:
     """A DataFrame, an Arrow table, an array, a tensor or lists of numbers. Raises ModelError."""
     names: tuple[str, ...] | None = None
     if hasattr(given, "to_pandas"):
+        require("pandas", "dataframes", "an example that is a table")
         given = given.to_pandas()
     if hasattr(given, "columns"):
         y = given[LABEL] if y is None and LABEL in given.columns else y

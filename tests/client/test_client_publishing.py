@@ -70,6 +70,7 @@ def test_a_scikit_learn_pipeline_in_one_call(fleet: Fleet, classifier: Any) -> N
     assert not again.created, "the same object gives the same bytes"
 
 
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 def test_the_file_answers_as_the_estimator_does(classifier: Any) -> None:
     network = MLPClassifier((8,), max_iter=20, random_state=0)
     for estimator in (classifier, network.fit(ROWS, Y == "walk")):
