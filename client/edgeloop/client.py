@@ -129,7 +129,8 @@ class Client:
                 None,
                 "unreachable",
                 f"no controller answers at {self.url}: {error}",
-                "start one with `edgeloop serve`, or give its address: --url, Fleet(url) or EDGELOOP_URL",
+                "start one with `edgeloop serve`, or give its address by --url, Fleet(url) "
+                "or EDGELOOP_URL",
             ) from error
         if response.is_success:
             return response

@@ -1,6 +1,5 @@
 """Fleet over the real application: typed answers, rollouts by handle, errors with words."""
 
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -137,7 +136,7 @@ def test_address_and_actor_are_of_the_environment(monkeypatch: pytest.MonkeyPatc
     assert repr(fleet) == "Fleet('http://there:1')"
 
 
-def test_a_controller_that_goes_away_is_waited_for(capsys: Any, tmp_path: Path) -> None:
+def test_a_controller_that_goes_away_is_waited_for(capsys: Any) -> None:
     detail = {
         "id": 1,
         "name": "a",
@@ -162,6 +161,7 @@ def test_a_controller_that_goes_away_is_waited_for(capsys: Any, tmp_path: Path) 
     }
     answers = [
         httpx.Response(200, json=detail | {"status": "running"}),
+        httpx.Response(200, json=detail | {"status": "running"}),
         httpx.Response(503, json={"error": {"code": "x", "message": "away", "hint": ""}}),
         httpx.ConnectError("refused"),
         httpx.Response(200, json=detail | {"status": "done"}),
@@ -177,6 +177,8 @@ def test_a_controller_that_goes_away_is_waited_for(capsys: Any, tmp_path: Path) 
         rollout = fleet.get_rollout(1)
         answers.insert(0, httpx.Response(200, json=detail | {"status": "running"}))
         assert rollout.follow(60.0, sleep=lambda _s: None).status == "done"
-    said = capsys.readouterr().out
-    assert "[away]" in said
-    assert "no controller answers at http://x" in said
+    first, away, refused, done = capsys.readouterr().out.splitlines()
+    assert first == "a@1 wave 1/1 running: no device yet", "once, although it was seen twice"
+    assert "[away]" in away
+    assert "no controller answers at http://x" in refused
+    assert "done" in done

@@ -20,7 +20,7 @@ from sklearn.preprocessing import StandardScaler
 
 from edgeloop import ApiError, Fleet, MissingExtraError, ModelError
 from edgeloop.example import read_example
-from edgeloop.publishing import export
+from edgeloop.publishing import export, publish
 
 RANDOM = np.random.default_rng(0)
 ROWS = RANDOM.normal(size=(200, 3)).astype(np.float32)
@@ -80,6 +80,19 @@ def test_the_file_answers_as_the_estimator_does(classifier: Any) -> None:
         assert [one.name for one in onnx.load_from_string(content).graph.output] == [
             "probabilities"
         ]
+
+
+def test_what_the_caller_says_goes_over_what_the_object_says(classifier: Any) -> None:
+    class Uploads:
+        def upload(self, _kind: Any, _name: str, _version: str, files: dict[str, bytes]) -> Any:
+            return tomllib.loads(files["manifest"].decode())
+
+    def draft(**said: Any) -> Any:
+        return publish(Uploads(), classifier, "walk", "1", ROWS[:2], **said)  # type: ignore
+
+    assert draft()["labels"] == ["still", "walk"]
+    assert draft(manifest={"labels": ["no", "yes"]})["labels"] == ["no", "yes"]
+    assert draft(manifest={"labels": ["a", "b"]}, labels=[0, 1])["labels"] == ["0", "1"]
 
 
 def test_a_search_publishes_its_best(classifier: Any) -> None:
