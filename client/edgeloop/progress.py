@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 SETTLED: Final = frozenset({"committed", "failed", "withdrawn", "ineligible", "held"})
 
+BAR_CHARS: Final = 24
+
 
 class Shown(Protocol):
     def update(self, document: RolloutDetail, problem: str) -> None:
@@ -29,7 +31,7 @@ def share_done(document: RolloutDetail) -> float:
         return 1.0
     here = [one.phase for one in document.devices if one.wave == document.wave]
     settled = sum(phase in SETTLED for phase in here) / len(here) if here else 0.0
-    return (document.wave - 1 + settled) / len(document.waves)
+    return max(0.0, document.wave - 1 + settled) / len(document.waves)
 
 
 def sentence(document: RolloutDetail, problem: str = "") -> str:
@@ -84,14 +86,15 @@ class _TerminalBar:
 @contextmanager
 def _terminal_bar() -> Iterator[Shown]:
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.table import Column
 
     columns = (
-        BarColumn(),
+        BarColumn(BAR_CHARS, table_column=Column(min_width=BAR_CHARS)),
         TextColumn("{task.percentage:>3.0f}%"),
         TimeElapsedColumn(),
-        TextColumn("{task.description}", markup=False),
+        TextColumn("{task.description}", markup=False, table_column=Column(ratio=1)),
     )
-    with Progress(*columns) as bar:
+    with Progress(*columns, expand=True) as bar:
         yield _TerminalBar(bar)
 
 
