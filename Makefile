@@ -5,11 +5,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-PACKAGES := protocol agent controller simulators
+PACKAGES := protocol client agent controller simulators
 PYTEST_JOBS ?= 2
 
 .PHONY: help setup demo test check bench bench-fleet bench-chaos bench-delta bench-scale bench-rollout explore mutants \
-	torture soak lock schemas wheels clean test-packages
+	torture soak lock schemas notebooks wheels clean test-packages
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -80,6 +80,9 @@ schemas: $(STAMP)  ## write the JSON Schemas, the OpenAPI description and the li
 	@$(BIN)/python -m edgeloop_simulators.virtual.scenario.schemas docs/spec/schemas
 	@$(BIN)/python -m edgeloop_controller.control.schemas docs/spec/schemas
 	@$(BIN)/python -m edgeloop_controller.api.openapi docs/spec/openapi.json
+
+notebooks: $(STAMP)  ## run the notebooks in docs/ and write their outputs
+	@$(BIN)/python tools/notebooks.py
 
 lock:  ## requirements.in -> requirements.txt (needs uv)
 	@uv pip compile requirements.in --generate-hashes --no-header --no-annotate \

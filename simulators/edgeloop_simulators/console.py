@@ -9,7 +9,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from edgeloop_controller.client import ApiError, Client
+from edgeloop.client import Client
+from edgeloop.errors import ApiError
 from edgeloop_simulators.errors import FleetError
 
 Document = dict[str, Any]
@@ -102,4 +103,4 @@ class Console(AbstractContextManager["Console"]):
 
 
 def _words(error: ApiError, doing: str) -> FleetError:
-    return FleetError(f"{doing}: {error}" + (f" ({error.hint})" if error.hint else ""))
+    return FleetError(f"{doing}: {error.message}" + (f" ({error.hint})" if error.hint else ""))

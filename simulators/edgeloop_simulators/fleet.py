@@ -15,10 +15,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from edgeloop.toml_text import toml_text
 from edgeloop_simulators import launch
 from edgeloop_simulators.errors import FleetError
 from edgeloop_simulators.scenario import Scenario
-from edgeloop_simulators.toml_text import toml_text
 
 HOST: Final = "127.0.0.1"
 STOP_TIMEOUT_S: Final = 10.0
@@ -98,14 +98,15 @@ class Fleet:
         return tuple(self._agents)
 
     def start_controller(
-        self, policy: Mapping[str, Any], ready: Callable[[], bool], deadline_s: float
+        self, policy: Mapping[str, Any] | None, ready: Callable[[], bool], deadline_s: float
     ) -> None:
-        """Write its configuration and its one policy, start it, wait for `ready`."""
+        """Write its configuration and its policy, if any; start it, wait for `ready`."""
         terms = self._scenario.controller
         self.policies_dir.mkdir(parents=True)
         self.data_dir.mkdir()
-        policy_file = self.policies_dir / f"{policy['name']}.toml"
-        policy_file.write_text(toml_text(policy), encoding="utf-8")
+        if policy is not None:
+            policy_file = self.policies_dir / f"{policy['name']}.toml"
+            policy_file.write_text(toml_text(policy), encoding="utf-8")
         configuration = {
             "data_dir": str(self.data_dir),
             "tick_s": terms.tick_s,

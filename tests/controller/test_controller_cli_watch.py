@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from edgeloop.errors import ApiError
 from edgeloop_controller.cli import rollout_watch
 from edgeloop_controller.cli.rollout_watch import drawn, watch_rollout
-from edgeloop_controller.client import ApiError
 
 
 def member(device: str, wave: int, phase: str, at: float | None = 0.0, **more: Any) -> Any:

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 import uvicorn
 
+from edgeloop.client import Client
+from edgeloop.errors import ApiError
 from edgeloop_controller.api.app import create_app
 from edgeloop_controller.cli.events import PAGE_MAX, followed
-from edgeloop_controller.client import ApiError, Client
 from edgeloop_controller.store import events
 from edgeloop_controller.store.engine import Database
 

@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from edgeloop_controller.client import ApiError, Client
+from edgeloop.client import Client
+from edgeloop.errors import ApiError
 from edgeloop_simulators.live.fleet import FleetTerms, LiveFleet
 from edgeloop_simulators.live.inference import SharedInference
 from edgeloop_simulators.live.middle import Middle

@@ -18,7 +18,7 @@ import numpy as np
 import psutil
 import pytest
 
-from edgeloop_controller.client import Client
+from edgeloop.client import Client
 from edgeloop_protocol.mqtt import BrokerAddress
 from edgeloop_simulators.bench.model import FEATURES
 from edgeloop_simulators.live.fleet import DIRECT, DeviceClass, FleetTerms, LiveFleet

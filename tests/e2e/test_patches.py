@@ -10,12 +10,12 @@ import numpy as np
 import onnx
 import pytest
 
-from edgeloop_controller.client import Client
+from edgeloop.client import Client
+from edgeloop.toml_text import toml_text
 from edgeloop_simulators.bench.model import FEATURES, LABELS, mlp
 from edgeloop_simulators.live.middle import Middle
 from edgeloop_simulators.live.publication import NAME, roll_out
 from edgeloop_simulators.live.real_agents import RealAgents
-from edgeloop_simulators.toml_text import toml_text
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
 

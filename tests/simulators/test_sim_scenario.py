@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from edgeloop.toml_text import toml_text
 from edgeloop_simulators.errors import ScenarioError
 from edgeloop_simulators.scenario import load_scenario, shipped
-from edgeloop_simulators.toml_text import toml_text
 
 GOOD = """
 title = "t"

@@ -21,6 +21,7 @@ from edgeloop_controller.api.routes import (
     retraining,
     rollouts,
     samples,
+    telemetry,
     webhooks,
     why,
 )
@@ -37,6 +38,7 @@ ROUTES: Final = (
     rollouts,
     challengers,
     drift,
+    telemetry,
     samples,
     retraining,
     events,

@@ -7,9 +7,10 @@ from typing import Annotated
 
 import typer
 
+from edgeloop.client import DEFAULT_URL, Client
+from edgeloop.errors import ApiError
 from edgeloop_controller.cli.exit_codes import BY_STATUS, ExitCode
 from edgeloop_controller.cli.output import fail
-from edgeloop_controller.client import DEFAULT_URL, ApiError, Client
 
 Json = Annotated[bool, typer.Option("--json", help="print the API's own document")]
 VersionArgument = Annotated[str, typer.Argument(metavar="NAME@VERSION")]
@@ -39,7 +40,7 @@ def connected() -> Iterator[Client]:
             code = ExitCode.UNREACHABLE
             if error.status is not None:
                 code = BY_STATUS.get(error.status, ExitCode.FAILED)
-            fail(str(error), error.hint, code)
+            fail(error.message, error.hint, code)
 
 
 def split_version(text: str) -> tuple[str, str]:
@@ -48,10 +49,3 @@ def split_version(text: str) -> tuple[str, str]:
     if not (name and at and version) or "/" in text:
         fail(f"{text!r} is not NAME@VERSION", "for example watch@3", ExitCode.USAGE)
     return name, version
-
-
-def quoted(part: str) -> str:
-    """A name in a URL's path."""
-    from urllib.parse import quote
-
-    return quote(part, safe="")

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from edgeloop.client import Client
 from edgeloop_controller.cli import output
 from edgeloop_controller.cli.connection import Json, connected
 from edgeloop_controller.cli.exit_codes import ExitCode
-from edgeloop_controller.client import Client
 from edgeloop_protocol.errors import ConfigError
 
 if TYPE_CHECKING:

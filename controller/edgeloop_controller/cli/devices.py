@@ -5,8 +5,9 @@ from typing import Annotated, Any
 
 import typer
 
+from edgeloop.client import quoted
 from edgeloop_controller.cli import output
-from edgeloop_controller.cli.connection import Json, connected, quoted
+from edgeloop_controller.cli.connection import Json, connected
 from edgeloop_controller.cli.exit_codes import ExitCode
 
 app = typer.Typer(no_args_is_help=True, help="Look at devices, and label them.")

@@ -13,9 +13,9 @@ from typing import Annotated, Any, Final
 import typer
 from rich.markup import escape
 
+from edgeloop.errors import ApiError
 from edgeloop_controller.cli import output
 from edgeloop_controller.cli.connection import Json, connected
-from edgeloop_controller.client import ApiError
 from edgeloop_protocol.backoff import backoff_s
 
 FOLLOW_S: Final = 1.0
@@ -75,7 +75,7 @@ def followed(
                 raise
             failures, full = failures + 1, False
             if failures == 1:
-                output.errors.print(f"[dim]{escape(str(error))}: trying again[/]")
+                output.errors.print(f"[dim]{escape(error.message)}: trying again[/]")
             continue
         if failures:
             output.errors.print("[dim]the controller is back[/]")

@@ -4,8 +4,9 @@ from typing import Annotated, Any
 
 import typer
 
+from edgeloop.client import quoted
 from edgeloop_controller.cli import output
-from edgeloop_controller.cli.connection import Json, connected, quoted
+from edgeloop_controller.cli.connection import Json, connected
 
 drift_app = typer.Typer(no_args_is_help=True, help="What moved since the models were trained.")
 retrain_app = typer.Typer(no_args_is_help=True, help="Training runs and their policies.")

@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from edgeloop.client import DEFAULT_URL
 from edgeloop_controller.cli import (
     audit,
     challengers,
@@ -25,7 +26,6 @@ from edgeloop_controller.cli import (
 )
 from edgeloop_controller.cli.exit_codes import ExitCode
 from edgeloop_controller.cli.output import fail
-from edgeloop_controller.client import DEFAULT_URL
 from edgeloop_controller.errors import ControllerError
 from edgeloop_protocol.errors import ConfigError
 

@@ -6,14 +6,9 @@ from typing import Annotated, Any
 
 import typer
 
+from edgeloop.client import quoted
 from edgeloop_controller.cli import output
-from edgeloop_controller.cli.connection import (
-    Json,
-    VersionArgument,
-    connected,
-    quoted,
-    split_version,
-)
+from edgeloop_controller.cli.connection import Json, VersionArgument, connected, split_version
 from edgeloop_controller.cli.exit_codes import ExitCode
 from edgeloop_protocol.limits import NAME_MAX_CHARS
 from edgeloop_protocol.messages import NAME_PATTERN
@@ -41,7 +36,7 @@ def publish(
     _check_name("--name", name)
     _check_name("--version", version)
     with connected() as client:
-        document = client.publish(file, quoted(name), quoted(version), manifest, baseline)
+        document = client.publish(file, name, version, manifest, baseline)
     if json:
         output.print_json(document)
         return

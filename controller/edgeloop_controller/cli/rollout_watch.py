@@ -17,8 +17,8 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from edgeloop.errors import ApiError
 from edgeloop_controller.cli import output
-from edgeloop_controller.client import ApiError
 
 ENDED: Final = ("done", "halted", "aborted")
 DEVICES_SHOWN_MAX: Final = 12
@@ -58,7 +58,7 @@ def _again(look: Look, last: dict[str, Any]) -> tuple[dict[str, Any], str]:
     except ApiError as error:
         if error.status is not None:
             raise
-        return last, str(error)
+        return last, error.message
 
 
 def _tell(look: Look, document: dict[str, Any], interval_s: float, as_json: bool) -> None:

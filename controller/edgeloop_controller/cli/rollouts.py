@@ -4,15 +4,10 @@ from typing import Annotated, Any, Final
 
 import typer
 
+from edgeloop.client import quoted
 from edgeloop_controller.cli import output
 from edgeloop_controller.cli import rollout_options as options
-from edgeloop_controller.cli.connection import (
-    Json,
-    VersionArgument,
-    connected,
-    quoted,
-    split_version,
-)
+from edgeloop_controller.cli.connection import Json, VersionArgument, connected, split_version
 from edgeloop_controller.cli.rollout_plan import show_plan
 from edgeloop_controller.cli.rollout_view import show_rollout
 from edgeloop_controller.cli.rollout_watch import watch_rollout

@@ -4,8 +4,9 @@ from typing import Any, Final
 
 import typer
 
+from edgeloop.client import quoted
 from edgeloop_controller.cli import output
-from edgeloop_controller.cli.connection import Json, connected, quoted
+from edgeloop_controller.cli.connection import Json, connected
 from edgeloop_controller.cli.exit_codes import ExitCode
 
 LEADS: Final = {"person": "!", "waits": "…", "none": "·"}

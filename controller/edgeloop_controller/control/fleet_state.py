@@ -1,9 +1,8 @@
 """Reads the state that a plan is made for, and makes a plan's calls. Raises ApiError."""
 
 from collections.abc import Collection
-from urllib.parse import quote
 
-from edgeloop_controller.client import Client
+from edgeloop.client import Client, quoted
 from edgeloop_controller.control.plan import (
     Call,
     DeviceState,
@@ -24,7 +23,7 @@ def read_state(client: Client, only: Collection[str] | None = None) -> State:
     for item in client.get("/devices")["items"]:
         if only is not None and item["id"] not in only:
             continue
-        detail = client.get(f"/devices/{_quoted(item['id'])}")
+        detail = client.get(f"/devices/{quoted(item['id'])}")
         devices[item["id"]] = DeviceState(detail["labels_set"], detail["quarantine"])
     newest: dict[tuple[str, str], int] = {}
     for item in client.get("/rollouts", limit=ROLLOUTS_READ_MAX)["items"]:
@@ -62,7 +61,3 @@ def _rollout(client: Client, rollout_id: int) -> RolloutState:
         status=found["status"],
         terms=RolloutTerms.model_validate(found["terms"]),
     )
-
-
-def _quoted(part: str) -> str:
-    return quote(part, safe="")

@@ -18,13 +18,12 @@ sentences: `since` carries them, for whoever shows them in a time zone.
 
 from collections.abc import Iterator
 
+from edgeloop.documents.why import Concern, Situation
 from edgeloop_controller.core.explained_facts import DeviceFacts, SlotFacts
 from edgeloop_controller.core.explanation_types import (
     NOTHING_TO_DO,
     Account,
-    Concern,
     Explanation,
-    Situation,
     SlotAccount,
     span,
 )

@@ -4,56 +4,11 @@ Invariants: nothing here decides; a situation's name is stable: programs may res
 """
 
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Final
 
+from edgeloop.documents.why import Concern, Situation
+
 NOTHING_TO_DO: Final = "nothing"
-
-
-class Concern(StrEnum):
-    NONE = "none"
-    WAITS = "waits"
-    """It goes on by itself."""
-    PERSON = "person"
-    """It stays so until a person does something."""
-
-
-class Situation(StrEnum):
-    """Tables of when each holds are in the modules that give them."""
-
-    NEVER_SEEN = "never_seen"
-    BROKER_AWAY = "broker_away"
-    OFFLINE = "offline"
-    BEHIND = "behind"
-    AHEAD = "ahead"
-    HELD = "held"
-    NO_SLOT = "no_slot"
-
-    RUNS = "runs"
-    RUNS_UNASSIGNED = "runs_unassigned"
-    RUNNER_DOWN = "runner_down"
-    EMPTY = "empty"
-    NOT_TOLD = "not_told"
-    NOT_BEGUN = "not_begun"
-    INSTALLING = "installing"
-    WAITING = "waiting"
-    REFUSED = "refused"
-
-    NO_PLACE = "no_place"
-    INELIGIBLE = "ineligible"
-    FAILED = "failed"
-    WITHDRAWN = "withdrawn"
-    HELD_OUT = "held_out"
-    HELD_BY_ROLLOUT = "held_by_rollout"
-    ROLLOUT_QUEUED = "rollout_queued"
-    ROLLOUT_UNAPPROVED = "rollout_unapproved"
-    ROLLOUT_PAUSED = "rollout_paused"
-    ROLLOUT_HALTED = "rollout_halted"
-    ROLLOUT_ABORTED = "rollout_aborted"
-
-    CHALLENGER = "challenger"
-    CHALLENGER_REFUSED = "challenger_refused"
-    DRIFT = "drift"
 
 
 @dataclass(frozen=True)

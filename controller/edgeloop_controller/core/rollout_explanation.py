@@ -20,12 +20,11 @@ refused, not told) is not told twice.
 
 from collections.abc import Iterator
 
+from edgeloop.documents.why import Concern, Situation
 from edgeloop_controller.core.explained_facts import ConcernedRollout, DeviceFacts, SlotFacts
 from edgeloop_controller.core.explanation_types import (
     NOTHING_TO_DO,
-    Concern,
     Explanation,
-    Situation,
     span,
 )
 from edgeloop_controller.core.rollout_types import Member, MemberPhase, RolloutStatus

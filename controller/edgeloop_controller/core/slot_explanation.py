@@ -21,12 +21,11 @@ Invariant: exactly one of the first table for a slot.
 from collections.abc import Iterator
 from typing import Final
 
+from edgeloop.documents.why import Concern, Situation
 from edgeloop_controller.core.explained_facts import ConcernedRollout, DeviceFacts, SlotFacts
 from edgeloop_controller.core.explanation_types import (
     NOTHING_TO_DO,
-    Concern,
     Explanation,
-    Situation,
     span,
 )
 from edgeloop_controller.core.rollout_types import MemberPhase

@@ -22,8 +22,6 @@ from edgeloop_protocol.topics import Down, down_topic
 WAITING_MAX: Final = 8
 """Each holds one of the API's threads."""
 SAID_AGAIN_EVERY_S: Final = 2.0
-TIMEOUT_S_DEFAULT: Final = 15.0
-TIMEOUT_S_MAX: Final = 60.0
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 import psutil
 
-from edgeloop_controller.client import ApiError, Client
+from edgeloop.client import Client
+from edgeloop.errors import ApiError
+from edgeloop.toml_text import toml_text
 from edgeloop_simulators.bench.model import FEATURES, LABELS, BenchModel
 from edgeloop_simulators.errors import SimulatorError
 from edgeloop_simulators.fleet import HOST, Process, free_ports, program
-from edgeloop_simulators.toml_text import toml_text
 
 TIMEOUT_S = 60.0
 SETTLE_S = 3.0

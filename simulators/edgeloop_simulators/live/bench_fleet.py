@@ -24,8 +24,9 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
+from edgeloop.client import Client
+from edgeloop.errors import ApiError
 from edgeloop_agent.ports import RunnerSaid
-from edgeloop_controller.client import ApiError, Client
 from edgeloop_simulators.live.bench_bare import (
     acknowledger,
     bare_exchanges_per_s,

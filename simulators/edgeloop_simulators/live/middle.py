@@ -18,12 +18,13 @@ from typing import Any, Final
 
 import psutil
 
-from edgeloop_controller.client import ApiError, Client
+from edgeloop.client import Client
+from edgeloop.errors import ApiError
+from edgeloop.toml_text import toml_text
 from edgeloop_protocol.mqtt import BrokerAddress
 from edgeloop_simulators.errors import FleetError
 from edgeloop_simulators.fleet import HOST, Process, free_ports, program
 from edgeloop_simulators.live.descriptors import need_descriptors
-from edgeloop_simulators.toml_text import toml_text
 
 START_TIMEOUT_S: Final = 30.0
 STOP_TIMEOUT_S: Final = 10.0

@@ -11,9 +11,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from edgeloop_controller.client import Client
+from edgeloop.client import Client
+from edgeloop.toml_text import toml_text
 from edgeloop_simulators.bench.model import BASELINE_ROWS, FEATURES, LABELS, mlp
-from edgeloop_simulators.toml_text import toml_text
 
 NAME: Final = "live"
 HIDDEN: Final = 330

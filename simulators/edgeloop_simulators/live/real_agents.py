@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
+from edgeloop.toml_text import toml_text
 from edgeloop_protocol.mqtt import BrokerAddress
 from edgeloop_simulators.fleet import Process, program
-from edgeloop_simulators.toml_text import toml_text
 
 STOP_TIMEOUT_S: Final = 10.0
 RATE_HZ: Final = 10.0

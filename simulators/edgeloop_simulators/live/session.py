@@ -17,7 +17,8 @@ from typing import Any, Final
 import numpy as np
 import psutil
 
-from edgeloop_controller.client import ApiError, Client
+from edgeloop.client import Client
+from edgeloop.errors import ApiError
 from edgeloop_simulators.bench.model import BASELINE_ROWS, FEATURES
 from edgeloop_simulators.errors import FleetError, SimulatorError
 from edgeloop_simulators.live.fleet import FleetTerms, LiveFleet

@@ -17,6 +17,7 @@ import numpy as np
 import psutil
 import pyarrow as pa
 
+from edgeloop.toml_text import toml_text
 from edgeloop_controller.packaging.package import package
 from edgeloop_protocol.lifecycle import SlotState
 from edgeloop_protocol.manifest import ManifestDraft
@@ -26,7 +27,6 @@ from edgeloop_simulators.errors import SimulatorError
 from edgeloop_simulators.fleet import Process, program
 from edgeloop_simulators.soak.middle import DEVICE, Middle
 from edgeloop_simulators.soak.verdict import Weight
-from edgeloop_simulators.toml_text import toml_text
 from edgeloop_simulators.weighing import stored_in, weigh
 
 STEADY: Final = "steady"

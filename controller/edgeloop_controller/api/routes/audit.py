@@ -4,9 +4,9 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from edgeloop_controller.api.audit_documents import AuditDocument
+from edgeloop.documents.audit import AuditDocument
+from edgeloop.documents.base import Page
 from edgeloop_controller.api.context import Context
-from edgeloop_controller.api.documents import Page
 from edgeloop_controller.store import audit
 
 router = APIRouter(tags=["audit"])

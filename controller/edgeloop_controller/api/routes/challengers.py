@@ -6,8 +6,8 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query
 from sqlalchemy.orm import Session
 
-from edgeloop_controller.api import challenger_documents as shapes
-from edgeloop_controller.api import documents
+from edgeloop.documents import challengers as shapes
+from edgeloop.documents.base import Items
 from edgeloop_controller.api.context import Context
 from edgeloop_controller.services.challengers import ChallengerRequest
 from edgeloop_controller.store import challengers, versions
@@ -36,11 +36,11 @@ def start(body: shapes.ChallengerStart, services: Context) -> shapes.ChallengerD
 @router.get("")
 def list_challengers(
     services: Context, limit: Annotated[int, Query(ge=1, le=1000)] = 100
-) -> documents.Items[shapes.ChallengerSummary]:
+) -> Items[shapes.ChallengerSummary]:
     """Newest first."""
     with services.database.reading() as session:
         items = [_summary(session, row) for row in challengers.every(session, limit)]
-    return documents.Items(items=items)
+    return Items(items=items)
 
 
 @router.get("/{challenger_id}")

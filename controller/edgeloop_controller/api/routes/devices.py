@@ -1,14 +1,19 @@
 """Devices as they last described themselves, and what is wanted of them."""
 
-from fastapi import APIRouter
+from typing import Annotated
+
+from fastapi import APIRouter, Query
 from sqlalchemy.orm import Session
 
-from edgeloop_controller.api import documents
+from edgeloop.documents import fleet as documents
+from edgeloop.documents.base import Items
 from edgeloop_controller.api.context import Context
 from edgeloop_controller.api.version_refs import version_ref
+from edgeloop_controller.core import selector as selectors
 from edgeloop_controller.core.device_facts import is_built_in
 from edgeloop_controller.core.schedule import TIMEZONE_LABEL
 from edgeloop_controller.errors import RefusedInputError
+from edgeloop_controller.services.matching import matching_ids
 from edgeloop_controller.services.timezones import is_known
 from edgeloop_controller.store import assignments, devices, events, telemetry
 from edgeloop_controller.store.tables import Assignment, Device, DeviceSlot
@@ -20,9 +25,18 @@ router = APIRouter(prefix="/devices", tags=["devices"])
 
 
 @router.get("")
-def list_devices(services: Context) -> documents.Items[documents.DeviceSummary]:
+def list_devices(
+    services: Context,
+    selector: Annotated[str, Query(description="`site=lab, !quarantine, model.watch<2.1` …")] = "",
+) -> Items[documents.DeviceSummary]:
+    """All, or those that the selector means now."""
+    wanted = selectors.parse(selector) if selector else None
     with services.database.reading() as session:
-        return documents.Items(items=[_summary(session, d) for d in devices.every(session)])
+        found = devices.every(session)
+        if wanted is not None:
+            meant = matching_ids(session, wanted)
+            found = [device for device in found if device.id in meant]
+        return Items(items=[_summary(session, device) for device in found])
 
 
 @router.get("/{device_id}")

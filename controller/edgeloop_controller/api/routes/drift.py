@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 from sqlalchemy.orm import Session
 
-from edgeloop_controller.api import loop_documents as shapes
+from edgeloop.documents import loop as shapes
 from edgeloop_controller.api.context import Context
 from edgeloop_controller.api.version_refs import version_ref
 from edgeloop_controller.core.drift import Finding

@@ -4,7 +4,8 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from edgeloop_controller.api import documents
+from edgeloop.documents import fleet as documents
+from edgeloop.documents.base import Page
 from edgeloop_controller.api.context import Context
 from edgeloop_controller.store import events
 from edgeloop_controller.store.tables import Event
@@ -19,7 +20,7 @@ def list_events(
     kind: Annotated[str | None, Query(description="`rollout.halted`, or `rollout.*`")] = None,
     subject: Annotated[str | None, Query(description="`watch@3`, a device's id …")] = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
-) -> documents.Page[documents.EventDocument]:
+) -> Page[documents.EventDocument]:
     """Oldest first. `next` is always given: poll with it to follow the log; it is the highest id
     that was looked at, whatever matched."""
     with services.database.reading() as session:
@@ -30,7 +31,7 @@ def list_events(
         else:
             looked = events.look_on(session, after, kind, limit, subject)
             rows, through = list(looked.events), looked.through
-    return documents.Page(items=[_document(row) for row in rows], next=through)
+    return Page(items=[_document(row) for row in rows], next=through)
 
 
 def _document(row: Event) -> documents.EventDocument:

@@ -4,7 +4,7 @@ from importlib.metadata import version
 
 from fastapi import APIRouter
 
-from edgeloop_controller.api import documents
+from edgeloop.documents import fleet as documents
 from edgeloop_controller.api.context import Context
 from edgeloop_controller.store import devices
 from edgeloop_protocol.messages import WIRE_VERSION

@@ -4,8 +4,9 @@ from typing import Annotated
 
 from fastapi import APIRouter, File, Response, UploadFile
 
-from edgeloop_controller.api import documents
-from edgeloop_controller.api import loop_documents as shapes
+from edgeloop.documents import fleet as documents
+from edgeloop.documents import loop as shapes
+from edgeloop.documents.base import Document, Items
 from edgeloop_controller.api.context import Context
 from edgeloop_controller.config import MANIFEST_TOML_MAX_BYTES
 from edgeloop_controller.errors import RefusedInputError, TooLargeError
@@ -42,13 +43,13 @@ def publish(
 
 
 @router.get("")
-def list_models(services: Context) -> documents.Items[documents.ModelSummary]:
+def list_models(services: Context) -> Items[documents.ModelSummary]:
     with services.database.reading() as session:
         names: dict[str, list[Version]] = {}
         for row in versions.every(session):
             names.setdefault(row.name, []).append(row)
         counts = devices.champions(session)
-    return documents.Items(items=[_summary(rows, counts) for rows in names.values()])
+    return Items(items=[_summary(rows, counts) for rows in names.values()])
 
 
 @router.get("/{name}")
@@ -107,7 +108,7 @@ def _summary(rows: list[Version], counts: dict[str, int]) -> documents.ModelSumm
     )
 
 
-def _fields(document: documents.Document) -> dict[str, object]:
+def _fields(document: Document) -> dict[str, object]:
     return {key: getattr(document, key) for key in type(document).model_fields}
 
 

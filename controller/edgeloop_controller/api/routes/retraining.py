@@ -7,9 +7,9 @@ from fastapi import APIRouter, Query
 from fastapi.responses import PlainTextResponse
 from sqlalchemy.orm import Session
 
-from edgeloop_controller.api import loop_documents as shapes
+from edgeloop.documents import loop as shapes
+from edgeloop.documents.base import Items
 from edgeloop_controller.api.context import Context
-from edgeloop_controller.api.documents import Items
 from edgeloop_controller.api.version_refs import version_ref
 from edgeloop_controller.core.retraining import PolicyTerms
 from edgeloop_controller.services.desired import offer

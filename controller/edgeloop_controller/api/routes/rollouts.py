@@ -5,9 +5,10 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 from sqlalchemy.orm import Session
 
-from edgeloop_controller.api import documents
-from edgeloop_controller.api import rollout_documents as shapes
+from edgeloop.documents import rollouts as shapes
+from edgeloop.documents.base import Items
 from edgeloop_controller.api.context import Context
+from edgeloop_controller.api.rollout_terms import RolloutDetail, RolloutPlanRequest, RolloutStart
 from edgeloop_controller.api.version_refs import split_version
 from edgeloop_controller.services.planning import Planned
 from edgeloop_controller.services.rollouts import RolloutRequest
@@ -18,12 +19,12 @@ router = APIRouter(prefix="/rollouts", tags=["rollouts"])
 
 
 @router.post("", status_code=201)
-def start(body: shapes.RolloutStart, services: Context) -> shapes.RolloutDetail:
+def start(body: RolloutStart, services: Context) -> RolloutDetail:
     return show(services.rollouts.start(_request(body)), services)
 
 
 @router.post("/plan")
-def plan(body: shapes.RolloutPlanRequest, services: Context) -> shapes.RolloutPlanDocument:
+def plan(body: RolloutPlanRequest, services: Context) -> shapes.RolloutPlanDocument:
     """What it would do, to whom, and what it costs. Nothing is changed."""
     return _plan(services.planning.plan(_request(body), body.install_s))
 
@@ -31,21 +32,21 @@ def plan(body: shapes.RolloutPlanRequest, services: Context) -> shapes.RolloutPl
 @router.get("")
 def list_rollouts(
     services: Context, limit: Annotated[int, Query(ge=1, le=1000)] = 100
-) -> documents.Items[shapes.RolloutSummary]:
+) -> Items[shapes.RolloutSummary]:
     """Newest first."""
     with services.database.reading() as session:
         rows = rollouts.every(session, limit)
-        return documents.Items(items=[_summary(session, row) for row in rows])
+        return Items(items=[_summary(session, row) for row in rows])
 
 
 @router.get("/{rollout_id}")
-def show(rollout_id: int, services: Context) -> shapes.RolloutDetail:
+def show(rollout_id: int, services: Context) -> RolloutDetail:
     with services.database.reading() as session:
         rollout = rollouts.require(session, rollout_id)
         members = rollouts.members_of(session, rollout_id).values()
         summary = _summary(session, rollout)
         said = verdicts.of_rollout(session, rollout_id)
-    return shapes.RolloutDetail(
+    return RolloutDetail(
         **{key: getattr(summary, key) for key in type(summary).model_fields},
         terms=rollouts.terms_of(rollout),
         approvals=[
@@ -80,14 +81,14 @@ def show(rollout_id: int, services: Context) -> shapes.RolloutDetail:
 
 
 @router.post("/{rollout_id}/pause")
-def pause(rollout_id: int, services: Context) -> shapes.RolloutDetail:
+def pause(rollout_id: int, services: Context) -> RolloutDetail:
     """Nothing new is offered; what was offered stays."""
     services.rollouts.pause(rollout_id)
     return show(rollout_id, services)
 
 
 @router.post("/{rollout_id}/resume")
-def resume(rollout_id: int, services: Context) -> shapes.RolloutDetail:
+def resume(rollout_id: int, services: Context) -> RolloutDetail:
     services.rollouts.resume(rollout_id)
     return show(rollout_id, services)
 
@@ -95,25 +96,21 @@ def resume(rollout_id: int, services: Context) -> shapes.RolloutDetail:
 @router.post("/{rollout_id}/abort")
 def abort(
     rollout_id: int, services: Context, body: shapes.AbortRequest | None = None
-) -> shapes.RolloutDetail:
+) -> RolloutDetail:
     """Devices that have not committed go back to what they ran."""
     services.rollouts.abort(rollout_id, (body or shapes.AbortRequest()).reason)
     return show(rollout_id, services)
 
 
 @router.post("/{rollout_id}/approve")
-def approve(
-    rollout_id: int, body: shapes.ApprovalRequest, services: Context
-) -> shapes.RolloutDetail:
+def approve(rollout_id: int, body: shapes.ApprovalRequest, services: Context) -> RolloutDetail:
     """Let a wave begin that waits for a person."""
     services.rollouts.approve(rollout_id, body.wave, body.by)
     return show(rollout_id, services)
 
 
 @router.post("/{rollout_id}/rollback")
-def roll_back(
-    rollout_id: int, body: shapes.RollBackRequest, services: Context
-) -> shapes.RolloutDetail:
+def roll_back(rollout_id: int, body: shapes.RollBackRequest, services: Context) -> RolloutDetail:
     """Take the version from all that have it by this rollout, finished or not."""
     to = split_version(body.to) if body.to is not None else None
     services.rollouts.roll_back(rollout_id, to, body.reason)
@@ -123,20 +120,20 @@ def roll_back(
 @router.post("/{rollout_id}/devices/{device_id}/hold")
 def hold(
     rollout_id: int, device_id: str, body: shapes.ReasonRequest, services: Context
-) -> shapes.RolloutDetail:
+) -> RolloutDetail:
     """Keep a device out; what it has by this rollout goes back."""
     services.rollouts.hold(rollout_id, device_id, body.reason)
     return show(rollout_id, services)
 
 
 @router.post("/{rollout_id}/devices/{device_id}/release")
-def release(rollout_id: int, device_id: str, services: Context) -> shapes.RolloutDetail:
+def release(rollout_id: int, device_id: str, services: Context) -> RolloutDetail:
     """Let a device that was held out take part again."""
     services.rollouts.release(rollout_id, device_id)
     return show(rollout_id, services)
 
 
-def _request(body: shapes.RolloutStart) -> RolloutRequest:
+def _request(body: RolloutStart) -> RolloutRequest:
     return RolloutRequest(
         name=body.name,
         version=body.version,

@@ -6,9 +6,9 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 from sqlalchemy.orm import Session
 
-from edgeloop_controller.api import loop_documents as shapes
+from edgeloop.documents import loop as shapes
+from edgeloop.documents.base import Page
 from edgeloop_controller.api.context import Context, Services
-from edgeloop_controller.api.documents import Page
 from edgeloop_controller.api.version_refs import version_ref
 from edgeloop_controller.errors import NotFoundError
 from edgeloop_controller.services.evidence import label_name

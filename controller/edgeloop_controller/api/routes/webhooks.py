@@ -4,9 +4,9 @@ from typing import Literal
 
 from fastapi import APIRouter
 
+from edgeloop.documents.base import Items
+from edgeloop.documents.webhooks import WebhookDocument
 from edgeloop_controller.api.context import Context
-from edgeloop_controller.api.documents import Items
-from edgeloop_controller.api.webhook_documents import WebhookDocument
 from edgeloop_controller.services.webhooks import WebhookStatus
 
 router = APIRouter(tags=["webhooks"])

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from fastapi import APIRouter
 
-from edgeloop_controller.api import why_documents as shapes
+from edgeloop.documents import why as shapes
 from edgeloop_controller.api.context import Context
 from edgeloop_controller.core.explanation import Explanation
 

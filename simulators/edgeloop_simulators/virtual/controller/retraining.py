@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from edgeloop.toml_text import toml_text
 from edgeloop_controller.composition import Parts
 from edgeloop_controller.config import LimitsConfig, RetrainingConfig
 from edgeloop_controller.services.candidate import Candidate, CandidateMaker
@@ -26,7 +27,6 @@ from edgeloop_controller.training.dataset import HeldBack
 from edgeloop_controller.training.executor import Outcome
 from edgeloop_protocol.manifest import Manifest
 from edgeloop_simulators.annotator import Annotator
-from edgeloop_simulators.toml_text import toml_text
 from edgeloop_simulators.virtual.controller.executor import VirtualExecutor
 from edgeloop_simulators.virtual.kernel.loop import EventLoop
 from edgeloop_simulators.virtual.kernel.seen import Observe, Seen

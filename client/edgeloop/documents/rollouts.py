@@ -1,36 +1,20 @@
-"""The documents of rollouts; see `api.documents`."""
+"""The documents of rollouts; see `documents.base`.
+
+A rollout's terms are the core's own (`RolloutTerms` in the API's description). Here they are a
+mapping, which the controller checks and answers in full.
+"""
 
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from edgeloop_controller.api.documents import Document
-from edgeloop_controller.core.rollout import RolloutTerms
-from edgeloop_controller.services.planning import INSTALL_S_DEFAULT
-from edgeloop_controller.services.rollouts import IfBusy
+from edgeloop.documents.base import Document
 from edgeloop_protocol.limits import NAME_MAX_CHARS, TEXT_MAX_CHARS
-from edgeloop_protocol.messages import Name
-
-
-class RolloutStart(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-    name: str
-    version: str
-    selector: str = "all"
-    waves: Annotated[list[str], Field(min_length=1, max_length=32)] = ["1", "5%", "25%", "100%"]
-    slot: Name = "main"
-    allow_empty: bool = False
-    if_busy: IfBusy = IfBusy.REFUSE
-    terms: RolloutTerms = RolloutTerms()
 
 
 class AbortRequest(BaseModel):
     model_config = ConfigDict(extra="forbid")
     reason: Annotated[str, Field(max_length=TEXT_MAX_CHARS)] = "aborted by hand"
-
-
-class RolloutPlanRequest(RolloutStart):
-    install_s: Annotated[float, Field(gt=0, le=86_400)] = INSTALL_S_DEFAULT
 
 
 class ReasonRequest(BaseModel):
@@ -138,7 +122,8 @@ class RolloutSummary(Document):
 
 
 class RolloutDetail(RolloutSummary):
-    terms: RolloutTerms
+    terms: Any
+    """A mapping, as in the API's `RolloutTerms`; the controller gives the class itself."""
     approvals: list[ApprovalDocument]
     devices: list[MemberDocument]
     verdicts: list[VerdictDocument] = Field(default=[], description="one for each gate")

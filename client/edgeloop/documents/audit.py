@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from edgeloop_controller.api.documents import Document
+from edgeloop.documents.base import Document
 
 
 class AuditDocument(Document):

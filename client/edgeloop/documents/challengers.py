@@ -1,10 +1,10 @@
-"""The documents of challengers; see `api.documents`."""
+"""The documents of challengers; see `documents.base`."""
 
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from edgeloop_controller.api.documents import Document
+from edgeloop.documents.base import Document
 from edgeloop_protocol.messages import Name, ShadowBudget
 
 

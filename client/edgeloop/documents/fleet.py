@@ -1,13 +1,10 @@
-"""The documents that the API gives, and so what every `--json` prints. Stable: keys are only added.
+"""Health, models, devices and events; see `documents.base`."""
 
-Times are seconds since 1970 by the controller's clock unless the key says `device_`.
-"""
-
-from typing import Annotated, Any, Generic, Literal, TypeVar
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from edgeloop_controller.services.diagnosis import TIMEOUT_S_DEFAULT, TIMEOUT_S_MAX
+from edgeloop.documents.base import Document
 from edgeloop_protocol.limits import CAPTURE_EXAMPLES_MAX, REQUEST_LINES_MAX, TEXT_MAX_CHARS
 from edgeloop_protocol.manifest import Manifest
 from edgeloop_protocol.messages import (
@@ -19,23 +16,8 @@ from edgeloop_protocol.messages import (
     VersionRef,
 )
 
-
-class Document(BaseModel):
-    model_config = ConfigDict(frozen=True)
-
-
-T = TypeVar("T")
-
-
-class Items(Document, Generic[T]):
-    items: list[T]
-
-
-class Page(Document, Generic[T]):
-    """`next`: give it as `after` for what follows; null when this was the end."""
-
-    items: list[T]
-    next: int | None
+DIAGNOSIS_TIMEOUT_S_DEFAULT: Final = 15.0
+DIAGNOSIS_TIMEOUT_S_MAX: Final = 60.0
 
 
 class BrokerHealth(Document):
@@ -170,7 +152,9 @@ class DiagnosisRequest(Document):
     slot: Name | None = None
     lines: Annotated[int, Field(ge=1, le=REQUEST_LINES_MAX)] = 200
     examples: Annotated[int, Field(ge=1, le=CAPTURE_EXAMPLES_MAX)] = 20
-    timeout_s: Annotated[float, Field(gt=0, le=TIMEOUT_S_MAX)] = TIMEOUT_S_DEFAULT
+    timeout_s: Annotated[float, Field(gt=0, le=DIAGNOSIS_TIMEOUT_S_MAX)] = (
+        DIAGNOSIS_TIMEOUT_S_DEFAULT
+    )
 
 
 class DiagnosisDocument(Document):

@@ -1,10 +1,10 @@
-"""The documents of drift, samples, retraining and lineage; see `api.documents`."""
+"""The documents of drift, samples, retraining and lineage; see `documents.base`."""
 
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from edgeloop_controller.api.documents import Document
+from edgeloop.documents.base import Document
 from edgeloop_protocol.limits import NAME_MAX_CHARS
 from edgeloop_protocol.messages import VersionRef
 

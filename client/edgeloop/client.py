@@ -1,0 +1,162 @@
+"""HTTP to the controller's API: documents in, documents out.
+
+Invariants: raises nothing but EdgeloopError, mostly ApiError, and OSError for a file that cannot be
+read; imports nothing of the server.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self, TypeVar
+from urllib.parse import quote
+
+import httpx
+from pydantic import BaseModel, ValidationError
+
+from edgeloop.errors import AnswerError, ApiError, EdgeloopError
+
+ACTOR_HEADER: Final = "x-edgeloop-actor"
+DEFAULT_URL: Final = "http://127.0.0.1:8080"
+CONNECT_TIMEOUT_S: Final = 5.0
+ANSWER_TIMEOUT_S: Final = 120.0  # publishing runs the model
+
+Answer = TypeVar("Answer", bound=BaseModel)
+
+
+class Client:
+    """Use as a context manager, or `close` it. Safe to use from several threads."""
+
+    def __init__(
+        self,
+        url: str = DEFAULT_URL,
+        transport: httpx.BaseTransport | None = None,
+        actor: str | None = None,
+    ) -> None:
+        """`actor`: who asks, in ASCII; kept in the audit log, and not authenticated."""
+        if actor is not None and not actor.isascii():
+            raise EdgeloopError(
+                f"the actor {actor!r} cannot be sent in a header",
+                "use ASCII: a name or an address of mail",
+            )
+        self.url = url.rstrip("/")
+        self.actor = actor
+        timeout = httpx.Timeout(ANSWER_TIMEOUT_S, connect=CONNECT_TIMEOUT_S)
+        # A controller on this machine or network is reached directly, whatever proxy is set.
+        headers = {ACTOR_HEADER: actor} if actor else None
+        self._http = httpx.Client(
+            timeout=timeout, transport=transport, trust_env=False, headers=headers
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._http.close()
+
+    def get(self, path: str, /, **query: Any) -> Any:
+        return self._call("GET", path, params=_given(query)).json()
+
+    def get_text(self, path: str) -> str:
+        return self._call("GET", path).text
+
+    def post(self, path: str, body: Any = None) -> Any:
+        return self._call("POST", path, json=body).json()
+
+    def put(self, path: str, body: Any) -> Any:
+        return self._call("PUT", path, json=body).json()
+
+    def patch(self, path: str, body: Any) -> Any:
+        return self._call("PATCH", path, json=body).json()
+
+    def delete(self, path: str) -> Any:
+        return self._call("DELETE", path).json()
+
+    def read(self, kind: type[Answer], path: str, /, **query: Any) -> Answer:
+        """GET, as a document of `kind`. Raises AnswerError for an answer that is none."""
+        return self._typed(kind, self._call("GET", path, params=_given(query)))
+
+    def send(self, kind: type[Answer], method: str, path: str, body: Any = None) -> Answer:
+        """Change something; the answer as a document of `kind`."""
+        return self._typed(kind, self._call(method, path, json=body))
+
+    def publish(
+        self,
+        model: Path,
+        name: str,
+        version: str,
+        manifest: Path | None = None,
+        baseline: Path | None = None,
+    ) -> Any:
+        """Send a model file. Raises ApiError, and OSError for a file that cannot be read."""
+        named = {"model": model, "manifest": manifest, "baseline": baseline}
+        files = {
+            field: (path.name, path.read_bytes())
+            for field, path in named.items()
+            if path is not None
+        }
+        return self._call("POST", _version_path(name, version), files=files).json()
+
+    def upload(
+        self, kind: type[Answer], name: str, version: str, files: Mapping[str, bytes]
+    ) -> Answer:
+        """Send a version's parts by field: `model`, and perhaps `manifest` and `baseline`."""
+        parts = {field: (field, content) for field, content in files.items()}
+        return self._typed(kind, self._call("POST", _version_path(name, version), files=parts))
+
+    def _typed(self, kind: type[Answer], response: httpx.Response) -> Answer:
+        try:
+            return kind.model_validate_json(response.content)
+        except ValidationError as error:
+            problem = error.errors(include_url=False, include_input=False)[0]
+            where = ".".join(map(str, problem["loc"])) or "the answer"
+            raise AnswerError(
+                f"{response.request.method} {response.request.url.path} of {self.url} is answered "
+                f"with what this client cannot read: {where}: {problem['msg']}",
+                "is it an Edgeloop controller, and no newer than this client? "
+                "pip install --upgrade edgeloop",
+            ) from error
+
+    def _call(self, method: str, path: str, **request: Any) -> httpx.Response:
+        try:
+            response = self._http.request(method, f"{self.url}/v1{path}", **request)
+        except (httpx.TransportError, httpx.InvalidURL) as error:
+            raise ApiError(
+                None,
+                "unreachable",
+                f"no controller answers at {self.url}: {error}",
+                "start one with `edgeloop serve`, or give its address by --url, Fleet(url) "
+                "or EDGELOOP_URL",
+            ) from error
+        if response.is_success:
+            return response
+        raise _refusal(response)
+
+
+def quoted(part: str) -> str:
+    """A name in a URL's path."""
+    return quote(part, safe="")
+
+
+def _version_path(name: str, version: str) -> str:
+    return f"/models/{quoted(name)}/versions/{quoted(version)}"
+
+
+def _given(query: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in query.items() if value is not None}
+
+
+def _refusal(response: httpx.Response) -> ApiError:
+    try:
+        error = response.json()["error"]
+        return ApiError(response.status_code, error["code"], error["message"], error["hint"])
+    except (ValueError, KeyError, TypeError):
+        text = response.text[:200] or response.reason_phrase
+        return ApiError(response.status_code, "failed", f"{response.status_code}: {text}", "")

@@ -1,0 +1,1 @@
+"""The documents of the HTTP API, defined once for both ends, and so what every `--json` prints."""
