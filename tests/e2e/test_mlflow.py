@@ -19,7 +19,8 @@ from typing import Any
 import httpx
 import pytest
 
-from edgeloop_controller.client import ApiError, Client
+from edgeloop.client import Client
+from edgeloop.errors import ApiError
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
 

@@ -3,9 +3,9 @@
 from fastapi import APIRouter, Request, Response
 from starlette.concurrency import run_in_threadpool
 
-from edgeloop_controller.api import documents
+from edgeloop.documents import fleet as documents
 from edgeloop_controller.api.context import Context, Services
-from edgeloop_controller.api.mlflow_documents import (
+from edgeloop.documents.mlflow import (
     FollowDocument,
     MlflowDocument,
     MlflowPublishRequest,

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from edgeloop_controller.api.documents import Document
+from edgeloop.documents.base import Document
 from edgeloop_protocol.messages import Name
 
 
