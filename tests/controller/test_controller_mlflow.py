@@ -270,7 +270,7 @@ def test_a_tagged_digest_is_checked(controller: Any, mlflow: FakeMlflow, tiny_mo
 
 @pytest.mark.parametrize(
     "mlmodel",
-    [b"flavors: [", b"[" * 100_000, b"a: &a [b]\nb: !!python/object/apply:os.getcwd []", b"\xff"],
+    [b"flavors: [", b"[" * 20_000, b"a: &a [b]\nb: !!python/object/apply:os.getcwd []", b"\xff"],
 )
 def test_a_strange_mlmodel_file_is_refused(
     controller: Any, mlflow: FakeMlflow, mlmodel: bytes
@@ -612,6 +612,9 @@ def test_a_webhook_makes_the_follow_look_at_once(
     assert (taken.status_code, taken.json()["follows"]) == (202, ["lab"])
     following.work()
     assert rolled_out() == [("1", "running"), ("2", "queued")]
+    asked = len(mlflow.asked)
+    following.work()
+    assert len(mlflow.asked) == asked  # one webhook, one look
     again = post(moved(), headers).json()
     assert (again["seen_before"], again["follows"]) == (True, [])
     entries = [

@@ -65,7 +65,7 @@ def parse_model_uri(text: str) -> ModelUri:
 
 
 def _model(model: str, text: str) -> str:
-    if not re.fullmatch(MODEL_PATTERN, model):
+    if not re.fullmatch(MODEL_PATTERN, model) or not model.isprintable():
         raise RefusedInputError(f"{text!r} names no model: {model!r}", URI_HINT)
     return model
 

@@ -10,8 +10,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
-import yaml
-
 from edgeloop_controller.config import MANIFEST_TOML_MAX_BYTES, LimitsConfig
 from edgeloop_controller.core.mlflow_files import (
     HOW_TO_LOG,
@@ -110,6 +108,8 @@ class MlflowPublishing:
 
 def _parsed(mlmodel: bytes) -> Any:
     """By PyYAML's safe loader in Python: deep nesting would end the process in the C one."""
+    import yaml  # a controller without MLflow does not pay for it
+
     try:
         return yaml.load(mlmodel, Loader=yaml.SafeLoader)
     except (yaml.YAMLError, RecursionError, ValueError) as error:

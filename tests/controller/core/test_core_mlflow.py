@@ -63,6 +63,8 @@ def test_a_uri_names_a_version_or_an_alias(text: str, found: ModelUri) -> None:
         ("models:/watch@", "cannot be an alias"),
         ("models:/@champion", "names no model"),
         ("models://host/3", "names no"),
+        ("models:/a\nb/3", "names no model"),
+        ("models:/\ud800/3", "names no model"),
     ],
 )
 def test_what_moves_by_itself_is_refused(text: str, why: str) -> None:
