@@ -4,13 +4,13 @@ from fastapi import APIRouter, Request, Response
 from starlette.concurrency import run_in_threadpool
 
 from edgeloop.documents import fleet as documents
-from edgeloop_controller.api.context import Context, Services
 from edgeloop.documents.mlflow import (
     FollowDocument,
     MlflowDocument,
     MlflowPublishRequest,
     WebhookTaken,
 )
+from edgeloop_controller.api.context import Context, Services
 from edgeloop_controller.api.routes.models import published_version
 from edgeloop_controller.core.mlflow_versions import parse_model_uri
 from edgeloop_controller.core.mlflow_webhook import BODY_MAX_BYTES
