@@ -6,7 +6,6 @@ unpickled is ever named; what cannot be published is refused with the call that 
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 from typing import Any, Final
 
 from edgeloop_controller.errors import PackagingError
@@ -64,15 +63,14 @@ def _paths(entries: Any) -> Iterator[str]:
 
 
 def _companions(paths: list[str]) -> tuple[str | None, str | None]:
-    by_name = {PurePosixPath(path).name: path for path in paths}
+    by_name = {path.rpartition("/")[2]: path for path in paths}
     return by_name.get(DRAFT_FILE), by_name.get(BASELINE_FILE)
 
 
 def _safe(path: Any) -> str:
     """Raises PackagingError for what is no plain path below the model's directory."""
     if isinstance(path, str) and 0 < len(path) <= PATH_MAX_CHARS and path.isprintable():
-        parts = PurePosixPath(path).parts
-        if not path.startswith("/") and ".." not in parts and "\\" not in path:
+        if not path.startswith("/") and ".." not in path.split("/") and "\\" not in path:
             return path
     raise PackagingError(
         f"its MLmodel file names {ascii(path)[:80]}, which is no path in its directory",
