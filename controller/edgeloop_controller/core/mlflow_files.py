@@ -69,9 +69,9 @@ def _companions(paths: list[str]) -> tuple[str | None, str | None]:
 
 def _safe(path: Any) -> str:
     """Raises PackagingError for what is no plain path below the model's directory."""
-    if isinstance(path, str) and 0 < len(path) <= PATH_MAX_CHARS and path.isprintable():
-        if not path.startswith("/") and ".." not in path.split("/") and "\\" not in path:
-            return path
+    is_text = isinstance(path, str) and 0 < len(path) <= PATH_MAX_CHARS and path.isprintable()
+    if is_text and not path.startswith("/") and "\\" not in path and ".." not in path.split("/"):
+        return str(path)
     raise PackagingError(
         f"its MLmodel file names {ascii(path)[:80]}, which is no path in its directory",
         "log it again with mlflow.onnx.log_model",
