@@ -24,6 +24,8 @@ from edgeloop_controller.services.explaining import Explaining
 from edgeloop_controller.services.inbox import Inbox
 from edgeloop_controller.services.ingest import Ingest
 from edgeloop_controller.services.labelling import Labelling
+from edgeloop_controller.services.mlflow import make_mlflow
+from edgeloop_controller.services.mlflow_following import WORK_S as MLFLOW_WORK_S
 from edgeloop_controller.services.patches import Patches
 from edgeloop_controller.services.planning import Planning
 from edgeloop_controller.services.policies import PolicyShelf
@@ -77,6 +79,9 @@ def running(config: ControllerConfig) -> Iterator[Services]:
         scheduler = _schedule(config, parts)
         stack.callback(scheduler.stop)
         stack.callback(parts.training_runs.cancel)
+        if parts.services.mlflow is not None:
+            parts.services.mlflow.open()
+            stack.callback(parts.services.mlflow.following.close)
         scheduler.start()
         yield parts.services
 
@@ -141,6 +146,7 @@ def build(
         diagnosis=diagnosis,
         explaining=Explaining(database, listener, address, clock),
         webhooks=Webhooks(database, config.webhooks, clock),
+        mlflow=make_mlflow(config, publishing, rollouts, database, clock),
     )
     candidates = make_candidates(database, registry, publishing, limits)
     training_runs = TrainingRuns(
@@ -161,6 +167,8 @@ def _schedule(config: ControllerConfig, parts: Parts) -> Scheduler:
         scheduler.every(config.drift.interval_s, "drift", parts.services.drift_watch.look)
     scheduler.every(config.retraining.interval_s, "policies", parts.services.retraining.look)
     scheduler.every(config.retraining.interval_s, "training", parts.training_runs.work)
+    if parts.services.mlflow is not None:
+        scheduler.every(MLFLOW_WORK_S, "mlflow", parts.services.mlflow.following.work)
     return scheduler
 
 

@@ -8,6 +8,7 @@ from typing import Annotated, Final, Literal, Self
 
 from pydantic import Field, model_validator
 
+from edgeloop_controller.mlflow_config import MlflowConfig
 from edgeloop_protocol.config import Config
 from edgeloop_protocol.limits import ARTIFACT_MAX_BYTES, KIB, MIB
 from edgeloop_protocol.messages import Name
@@ -137,6 +138,7 @@ class ControllerConfig(Config):
     retraining: RetrainingConfig = RetrainingConfig()
     patches: PatchesConfig = PatchesConfig()
     webhooks: WebhooksConfig = WebhooksConfig()
+    mlflow: MlflowConfig | None = Field(default=None, description="None: no MLflow")
     limits: LimitsConfig = LimitsConfig()
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 

@@ -59,6 +59,18 @@ class PackagingError(RefusedInputError):
     code = "bad_package"
 
 
+class SignatureError(RefusedInputError):
+    """A message that says to be of a known sender is not signed by it, or not now."""
+
+    code = "bad_signature"
+
+
+class MlflowError(ControllerError):
+    """The MLflow server cannot be asked, or does not answer as MLflow does."""
+
+    code = "mlflow_failed"
+
+
 class SelectorError(RefusedInputError):
     """A selector that does not parse; names the position and the mend."""
 

@@ -17,6 +17,7 @@ from edgeloop_controller.api.routes import (
     drift,
     events,
     health,
+    mlflow,
     models,
     retraining,
     rollouts,
@@ -44,6 +45,7 @@ ROUTES: Final = (
     events,
     audit,
     webhooks,
+    mlflow,
 )
 
 

@@ -186,7 +186,7 @@ class _Audited(audit.Request):
     def understood(self) -> None:
         kept = 0 if self.recorded else self.passed_over
         self.passed_over = kept + self.refusals.take()
-        self.essence = self.body.essence()
+        self.essence = self.body.essence() | self.noted
 
 
 class _Refusals:

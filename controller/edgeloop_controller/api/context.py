@@ -16,6 +16,7 @@ from edgeloop_controller.services.explaining import Explaining
 from edgeloop_controller.services.inbox import Inbox
 from edgeloop_controller.services.ingest import Ingest
 from edgeloop_controller.services.labelling import Labelling
+from edgeloop_controller.services.mlflow import Mlflow
 from edgeloop_controller.services.planning import Planning
 from edgeloop_controller.services.policies import PolicyShelf
 from edgeloop_controller.services.publishing import Publishing
@@ -52,6 +53,7 @@ class Services:
     diagnosis: Diagnosis
     explaining: Explaining
     webhooks: Webhooks
+    mlflow: Mlflow | None
 
 
 async def _services(request: Request) -> Services:

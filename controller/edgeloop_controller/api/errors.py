@@ -13,9 +13,11 @@ from edgeloop_controller.errors import (
     ArtifactError,
     ConflictError,
     ControllerError,
+    MlflowError,
     NoAnswerError,
     NotFoundError,
     RefusedInputError,
+    SignatureError,
     TooLargeError,
     TrainingError,
 )
@@ -27,9 +29,11 @@ logger = logging.getLogger(__name__)
 STATUSES: Final[tuple[tuple[type[Exception], int], ...]] = (
     (NotFoundError, 404),
     (ConflictError, 409),
+    (SignatureError, 401),
     (TooLargeError, 413),
     (RefusedInputError, 422),
     (ProtocolError, 422),
+    (MlflowError, 502),
     (ArtifactError, 503),
     (NoAnswerError, 504),
     (TrainingError, 500),

@@ -56,7 +56,8 @@ def _what(entry: dict[str, Any]) -> str:
     if len(essence) > DETAIL_MAX_CHARS:
         essence = essence[: DETAIL_MAX_CHARS - 1] + "…"
     path = entry["path"].removeprefix("/v1")
-    parts = (f"by {entry['actor']} from {entry['address']}:", entry["method"], path, essence)
+    where = f" from {entry['address']}" if entry["address"] else ""
+    parts = (f"by {entry['actor']}{where}:", entry["method"], path, essence)
     why = f"-> {entry['detail']}" if entry["detail"] else ""
     return " ".join(filter(None, (*parts, why)))
 

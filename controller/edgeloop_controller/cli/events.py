@@ -97,7 +97,8 @@ def _detail(data: dict[str, Any]) -> str:
         if value in (None, "", [], {}) or key == "at":  # the device's own clock
             continue
         if isinstance(value, dict):
-            value = value["name"] + "@" + value["version"] if "version" in value else _detail(value)
+            is_version = {"name", "version"} <= value.keys()
+            value = f"{value['name']}@{value['version']}" if is_version else _detail(value)
         if isinstance(value, float):
             value = f"{value:.4g}"
         parts.append(f"{key}={', '.join(map(str, value)) if isinstance(value, list) else value}")

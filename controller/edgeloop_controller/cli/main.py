@@ -19,6 +19,7 @@ from edgeloop_controller.cli import (
     devices,
     events,
     loop,
+    mlflow,
     models,
     rollouts,
     webhooks,
@@ -37,6 +38,8 @@ app.add_typer(challengers.app, name="challenger")
 app.add_typer(loop.drift_app, name="drift")
 app.add_typer(loop.retrain_app, name="retrain")
 app.add_typer(webhooks.app, name="webhook")
+app.add_typer(mlflow.app, name="mlflow")
+app.command("publish")(mlflow.publish)
 app.command("why")(why.why)
 app.command("lineage")(models.lineage)
 app.command("events")(events.events)

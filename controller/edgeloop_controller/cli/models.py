@@ -40,11 +40,15 @@ def publish(
     if json:
         output.print_json(document)
         return
+    say_published(document, "give --baseline")
+
+
+def say_published(document: dict[str, Any], baseline_hint: str) -> None:
     done = "published" if document["created"] else "was published before, the same"
     output.say(f"{document['name']}@{document['version']} {done}")
     _show_version(document)
     if document["manifest"]["baseline"] is None:
-        output.say("no baseline: its drift will not be watched (give --baseline)")
+        output.say(f"no baseline: its drift will not be watched ({baseline_hint})")
 
 
 def _check_name(option: str, name: str) -> None:

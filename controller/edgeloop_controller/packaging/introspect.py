@@ -40,7 +40,8 @@ def introspect(model: bytes) -> ModelFacts:
     if any(_is_external(tensor) for tensor in _tensors(proto)):
         raise PackagingError(
             "the model keeps weights in external files, which are not read",
-            "save it as one file: onnx.save(model, path, save_as_external_data=False)",
+            "save it as one file: onnx.save(model, path, save_as_external_data=False), as "
+            "mlflow.onnx.log_model does with the same argument",
         )
     opset = next((o.version for o in proto.opset_import if o.domain in DEFAULT_DOMAINS), None)
     newest = onnx.defs.onnx_opset_version()

@@ -1,5 +1,6 @@
 """Where a version comes from, as one chain that a person can read backwards:
-version, training run, data window, drift alarm, devices, and so on from its parent.
+version, where it was found, training run, data window, drift alarm, devices, and so on from its
+parent.
 
 Invariants: every link carries its document and a sentence; the chain ends at a version that a
 person published, or at LINEAGE_MAX_VERSIONS.
@@ -13,8 +14,9 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from edgeloop_controller.core.drift import Scope
+from edgeloop_controller.services.publishing import PUBLISHED_EVENT
 from edgeloop_controller.services.registry import Registry
-from edgeloop_controller.store import versions
+from edgeloop_controller.store import events, versions
 from edgeloop_controller.store.tables import DriftAlarm, TrainingRun, Version, Window
 from edgeloop_protocol.manifest import Manifest
 
@@ -24,7 +26,7 @@ DEVICES_NAMED_MAX: Final = 10
 
 @dataclass(frozen=True)
 class Link:
-    """`kind` is version, training_run, data_window, drift_alarm or devices."""
+    """`kind` is version, mlflow, training_run, data_window, drift_alarm or devices."""
 
     kind: str
     text: str
@@ -40,6 +42,7 @@ def trace(session: Session, registry: Registry, name: str, version: str) -> list
             break
         manifest = registry.manifest(row.manifest_digest)
         links.append(_version(row, manifest))
+        links += _origin(session, row)
         run = session.get(TrainingRun, row.training_run_id) if row.training_run_id else None
         if run is not None:
             links += _training(session, run)
@@ -65,6 +68,18 @@ def _version(row: Version, manifest: Manifest) -> Link:
         "evaluation": evaluation.model_dump(mode="json") if evaluation else None,
     }
     return Link("version", text, document)
+
+
+def _origin(session: Session, row: Version) -> list[Link]:
+    """Of a version that came from MLflow; what its event keeps of that."""
+    event = events.newest_of(session, PUBLISHED_EVENT, f"{row.name}@{row.version}")
+    found = event.data.get("mlflow") if event is not None else None
+    if not found:
+        return []
+    text = f"from MLflow's models:/{found['model']}/{found['version']}"
+    text += f", found as @{found['alias']}" if found["alias"] else ""
+    text += f", of MLflow's run {found['run_id']}" if found["run_id"] else ""
+    return [Link("mlflow", f"{text}, at {found['tracking_uri']}", dict(found))]
 
 
 def _training(session: Session, run: TrainingRun) -> list[Link]:

@@ -20,6 +20,8 @@ from edgeloop_controller.store.tables import Version
 from edgeloop_protocol.clock import Clock
 from edgeloop_protocol.manifest import Manifest, ManifestDraft
 
+PUBLISHED_EVENT: Final = "version.published"
+
 
 @dataclass(frozen=True)
 class Published:
@@ -40,15 +42,22 @@ class Publishing:
         version: str,
         draft_toml: str | None = None,
         baseline_parquet: bytes | None = None,
+        origin: dict[str, Any] | None = None,
     ) -> Published:
-        """Raises PackagingError or VersionConflictError."""
+        """`origin` is kept with the version: where it was found, such as `{"mlflow": …}`. Raises
+        PackagingError or VersionConflictError."""
         self._refuse_other_bytes(model, name, version)
         draft = load_draft(draft_toml, "the manifest") if draft_toml else ManifestDraft()
         table = read_baseline(baseline_parquet, "the baseline") if baseline_parquet else None
-        return self.publish(model, package(model, name, version, draft, table))
+        manifest = package(model, name, version, draft, table)
+        return self.publish(model, manifest, origin=origin)
 
     def publish(
-        self, model: bytes, manifest: Manifest, training_run_id: int | None = None
+        self,
+        model: bytes,
+        manifest: Manifest,
+        training_run_id: int | None = None,
+        origin: dict[str, Any] | None = None,
     ) -> Published:
         """Store a packaged version. Raises VersionConflictError."""
         canonical = manifest.canonical()
@@ -63,6 +72,7 @@ class Publishing:
             if row is not None:  # somebody was faster
                 return self._published_before(row, manifest)
             self._add_row(session, digest, manifest, len(canonical), training_run_id)
+            self._say_published(session, digest, manifest, origin)
         return Published(manifest, created=True)
 
     def _add_row(
@@ -73,7 +83,6 @@ class Publishing:
         manifest_size_bytes: int,
         training_run_id: int | None,
     ) -> None:
-        now = self._clock.wall()
         session.add(
             Version(
                 manifest_digest=digest,
@@ -82,12 +91,17 @@ class Publishing:
                 artifact_digest=manifest.artifact.digest,
                 artifact_size_bytes=manifest.artifact.size_bytes,
                 manifest_size_bytes=manifest_size_bytes,
-                published_at=now,
+                published_at=self._clock.wall(),
                 training_run_id=training_run_id,
             )
         )
+
+    def _say_published(
+        self, session: Session, digest: str, manifest: Manifest, origin: dict[str, Any] | None
+    ) -> None:
         subject = f"{manifest.name}@{manifest.version}"
-        events.add(session, now, "version.published", subject, {"manifest_digest": digest})
+        data = {"manifest_digest": digest, **(origin or {})}
+        events.add(session, self._clock.wall(), PUBLISHED_EVENT, subject, data)
 
     def _refuse_other_bytes(self, model: bytes, name: str, version: str) -> None:
         """Early, so that a long check of the file is not run for nothing."""

@@ -54,8 +54,11 @@ class Rollouts:
         self._desired = desired
         self._clock = clock
 
-    def start(self, request: RolloutRequest) -> int:
-        """The new rollout's id; its first devices are offered the version at the next tick.
+    def start(
+        self, request: RolloutRequest, also: Callable[[Session, int], None] | None = None
+    ) -> int:
+        """The new rollout's id; its first devices are offered the version at the next tick. What
+        `also` writes (given that id) is committed with it or not at all.
 
         Raises NotFoundError, SelectorError, WaveError, RefusedInputError or ConflictError.
         """
@@ -98,6 +101,8 @@ class Rollouts:
             kind = "rollout.queued" if waits else "rollout.started"
             events.add(session, now, kind, f"{version.name}@{version.version}", data)
             rollout_id = rollout.id
+            if also is not None:
+                also(session, rollout_id)
         self._desired.publish(touched)
         return rollout_id
 

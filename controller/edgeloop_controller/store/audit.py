@@ -16,13 +16,14 @@ from typing import Any, Final
 from sqlalchemy import event, or_, select
 from sqlalchemy.orm import Session
 
-from edgeloop_controller.store.tables import AuditEntry, Challenger, Rollout, TrainingRun
+from edgeloop_controller.store.tables import AuditEntry, Challenger, Rollout, TrainingRun, Version
 
 PATH_MAX_CHARS: Final = 300
 DETAIL_MAX_CHARS: Final = 500
 
 CREATED: Final = {Rollout: "rollout", Challenger: "challenger", TrainingRun: "run"}
-"""Rows whose making an entry names, as `rollout:4`: their number is not in the request."""
+"""Rows whose making an entry names, as `rollout:4`: their number is not in the request. So it does
+of a version, where the request did not name it."""
 
 
 @dataclass
@@ -39,6 +40,8 @@ class Request:
     path: str
     subject: str = ""
     essence: dict[str, Any] = field(default_factory=dict)
+    noted: dict[str, Any] = field(default_factory=dict)
+    """Kept in the essence beside what the body said."""
     created: str = ""
     passed_over: int = 0
     recorded: bool = False
@@ -59,6 +62,14 @@ def opened(request: Request | None) -> Iterator[None]:
         yield
     finally:
         _open.reset(token)
+
+
+def identify(actor: str, noted: dict[str, Any]) -> None:
+    """Who sent the open request has proved to be `actor`."""
+    request = _open.get()
+    if request is not None:
+        request.actor, request.authenticated = actor, True
+        request.noted = noted
 
 
 def write_open(session: Session) -> Request | None:
@@ -135,9 +146,13 @@ def _name_created(session: Session, _context: Any) -> None:
     if request is None:
         return
     for row in session.new:
+        if request.recorded:
+            return
         kind = CREATED.get(type(row))
-        if kind is not None and not request.recorded:
+        if kind is not None:
             request.created = f"{kind}:{row.id}"
+        elif isinstance(row, Version) and not request.subject.startswith("version:"):
+            request.created = f"version:{row.name}@{row.version}"
 
 
 event.listen(Session, "after_flush", _name_created)

@@ -7,10 +7,11 @@ from fastapi import APIRouter, File, Response, UploadFile
 from edgeloop.documents import fleet as documents
 from edgeloop.documents import loop as shapes
 from edgeloop.documents.base import Document, Items
-from edgeloop_controller.api.context import Context
+from edgeloop_controller.api.context import Context, Services
 from edgeloop_controller.config import MANIFEST_TOML_MAX_BYTES
 from edgeloop_controller.errors import RefusedInputError, TooLargeError
 from edgeloop_controller.services.lineage import trace
+from edgeloop_controller.services.publishing import Published
 from edgeloop_controller.store import devices, versions
 from edgeloop_controller.store.tables import Version
 
@@ -36,9 +37,15 @@ def publish(
         _text(manifest),
         _read(baseline, limits.baseline_max_bytes, "the baseline") if baseline else None,
     )
+    return published_version(published, services, response)
+
+
+def published_version(
+    published: Published, services: Services, response: Response
+) -> documents.PublishedVersion:
     if not published.created:
         response.status_code = 200
-    detail = show_version(name, version, services)
+    detail = show_version(published.manifest.name, published.manifest.version, services)
     return documents.PublishedVersion(created=published.created, **_fields(detail))
 
 
