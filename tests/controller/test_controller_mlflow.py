@@ -225,19 +225,26 @@ def test_a_pickle_is_never_fetched(cli: Any, mlflow: FakeMlflow) -> None:
     mlflow.files["3"] = {"MLmodel": mlmodel, "model.pkl": b"\x80\x04."}
     said = cli.refused(ExitCode.REFUSED_INPUT, "publish", "models:/watch/3")
     assert "models:/watch/3 cannot be published: it is of the flavour sklearn" in said
-    assert "mlflow.onnx.log_model(model, save_as_external_data=False)" in said
+    assert "mlflow.onnx.log_model" in said
     assert mlflow.asked == ["get", "MLmodel"]
 
 
-def test_external_weights_are_refused_with_mlflows_own_argument(
-    cli: Any, mlflow: FakeMlflow, tiny_model: Any, tmp_path: Path
+def test_weights_that_mlflow_keeps_beside_the_model_come_inside(
+    cli: Any, mlflow: FakeMlflow, tiny_model: Any, draft_toml: str, tmp_path: Path
 ) -> None:
     proto = onnx.load_model_from_string(tiny_model())
-    onnx.save(proto, tmp_path / "m.onnx", save_as_external_data=True, size_threshold=0)
-    mlflow.log("3", (tmp_path / "m.onnx").read_bytes())
+    onnx.save(
+        proto, tmp_path / "m.onnx", save_as_external_data=True, size_threshold=0, location="w.bin"
+    )
+    mlflow.log("3", (tmp_path / "m.onnx").read_bytes(), draft_toml)
     said = cli.refused(ExitCode.REFUSED_INPUT, "publish", "models:/watch/3")
-    assert "keeps weights in external files" in said
-    assert "mlflow.onnx.log_model" in said
+    assert "its weights are in w.bin, which is not there" in said
+    mlflow.files["3"]["w.bin"] = b"\0"
+    assert "truncated" in cli.refused(ExitCode.REFUSED_INPUT, "publish", "models:/watch/3")
+    mlflow.files["3"]["w.bin"] = (tmp_path / "w.bin").read_bytes()
+    cli.run("publish", "models:/watch/3")
+    (item,) = cli.json("model", "show", "watch")["items"]
+    assert item["version"] == "3"
 
 
 def publish(controller: Any, number: str = "3") -> Any:

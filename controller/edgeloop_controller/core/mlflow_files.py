@@ -16,7 +16,7 @@ BASELINE_FILE: Final = "baseline.parquet"
 PATH_MAX_CHARS: Final = 500
 HOW_TO_LOG: Final = (
     "Edgeloop unpickles nothing: convert it (skl2onnx, torch.onnx.export, tf2onnx) and log it with "
-    "mlflow.onnx.log_model(model, save_as_external_data=False), or a .tflite file as an artifact"
+    "mlflow.onnx.log_model, or a .tflite file as an artifact"
 )
 
 

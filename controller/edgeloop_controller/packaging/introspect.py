@@ -35,13 +35,12 @@ def introspect(model: bytes) -> ModelFacts:
     """Raises PackagingError: not a model, truncated, external data, too new, no input."""
     if is_tflite(model):
         return introspect_tflite(model)
-    proto = _parse(model)
+    proto = parse_onnx(model)
     graph = proto.graph
-    if any(_is_external(tensor) for tensor in _tensors(proto)):
+    if external_tensors(proto):
         raise PackagingError(
             "the model keeps weights in external files, which are not read",
-            "save it as one file: onnx.save(model, path, save_as_external_data=False), as "
-            "mlflow.onnx.log_model does with the same argument",
+            "save it as one file: onnx.save(model, path, save_as_external_data=False)",
         )
     opset = next((o.version for o in proto.opset_import if o.domain in DEFAULT_DOMAINS), None)
     newest = onnx.defs.onnx_opset_version()
@@ -65,7 +64,8 @@ def introspect(model: bytes) -> ModelFacts:
     )
 
 
-def _parse(model: bytes) -> onnx.ModelProto:
+def parse_onnx(model: bytes) -> onnx.ModelProto:
+    """Raises PackagingError for what is no ONNX file, or not all of one."""
     if not model:
         raise PackagingError("the model file is empty", "give the path of an ONNX or a TFLite file")
     if len(model) > ARTIFACT_MAX_BYTES:
@@ -111,8 +111,14 @@ def _operator(node: Any) -> str:
     return operator if node.domain in DEFAULT_DOMAINS else f"{node.domain}.{operator}"
 
 
-def _is_external(tensor: Any) -> bool:
-    return tensor.data_location == onnx.TensorProto.EXTERNAL or bool(tensor.external_data)
+def external_tensors(proto: onnx.ModelProto) -> list[Any]:
+    """Those whose numbers are in files beside the model."""
+    outside = onnx.TensorProto.EXTERNAL
+    return [
+        tensor
+        for tensor in _tensors(proto)
+        if tensor.data_location == outside or tensor.external_data
+    ]
 
 
 def _graphs(proto: onnx.ModelProto) -> Iterator[Any]:

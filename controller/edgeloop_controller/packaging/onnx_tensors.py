@@ -29,7 +29,7 @@ _FIXED64: Final = 1
 _LENGTH: Final = 2
 _FIXED32: Final = 5
 
-_WIDTHS: Final = {1: 4, 4: 2, 5: 2, 6: 4, 7: 8, 10: 2, 11: 8, 12: 4, 13: 8, 16: 2}
+ELEMENT_BYTES: Final = {1: 4, 4: 2, 5: 2, 6: 4, 7: 8, 10: 2, 11: 8, 12: 4, 13: 8, 16: 2}
 """TensorProto.DataType → bytes of one element; all others 1."""
 
 
@@ -101,7 +101,7 @@ def _of_tensor(model: bytes, tensor: _Field) -> Iterator[Tensor]:
         elif field.number in (_TENSOR_FLOATS, _TENSOR_DOUBLES):
             numbers.append((4 if field.number == _TENSOR_FLOATS else 8, field))
     for known_width, field in numbers:
-        width = known_width or _WIDTHS.get(data_type, 1)
+        width = known_width or ELEMENT_BYTES.get(data_type, 1)
         size = field.end - field.start
         if size and size % width == 0:
             yield Tensor(name, width, field.start, size)

@@ -25,6 +25,7 @@ from edgeloop_controller.core.mlflow_versions import (
 )
 from edgeloop_controller.errors import PackagingError
 from edgeloop_controller.mlflow_registry import MlflowRegistry
+from edgeloop_controller.packaging.external_weights import joined, weight_files
 from edgeloop_controller.services.publishing import Published, Publishing
 
 MLMODEL_FILE: Final = "MLmodel"
@@ -91,10 +92,26 @@ class MlflowPublishing:
         for files in candidates:
             model = read(files.model, self._limits.upload_max_bytes)
             if model is not None:
+                model = self._whole(model, files.model, read)
                 _check_digest(model, found)
                 return self._with_companions(model, files, read)
         missing = " and no ".join(files.model for files in candidates)
         raise PackagingError(f"its directory has no {missing}", HOW_TO_LOG)
+
+    def _whole(self, model: bytes, path: str, read: Read) -> bytes:
+        """With the weights inside that mlflow.onnx.log_model by default keeps beside."""
+        if not path.endswith(".onnx"):
+            return model
+        directory = path[: path.rfind("/") + 1]
+        limit = self._limits.upload_max_bytes
+        files: dict[str, bytes] = {}
+        for name in weight_files(model):
+            left = limit - len(model) - sum(map(len, files.values()))
+            content = read(f"{directory}{name}", max(0, left))
+            if content is None:
+                raise PackagingError(f"its weights are in {name}, which is not there", HOW_TO_LOG)
+            files[name] = content
+        return joined(model, files, limit) if files else model
 
     def _with_companions(self, model: bytes, files: ModelFiles, read: Read) -> Fetched:
         draft = read(files.draft, MANIFEST_TOML_MAX_BYTES) if files.draft else None
