@@ -1,7 +1,8 @@
 """Which devices have which challenger: the reconciler's part of services.challengers.
 
 Invariants: a device that comes to match is given it, one that does not any more is rid of it; of
-two that match through labels that changed, the older stays; only what changed is looked at, and
+two that match through labels that changed, the older stays; a device that a rollout's shadow phase
+has on the slot is left to that (services.shadow_assigning); only what changed is looked at, and
 until it is committed it counts as not looked at.
 """
 
@@ -46,10 +47,13 @@ class ChallengerTurn:
         rows = challengers.active(session)
         active = tuple(row.id for row in rows)
         looked_at = set(fleet) if active != self._active else self._stale & fleet.keys()
-        has = {
-            (device_id, slot): challenger.id
-            for device_id, slot, challenger in challengers.assigned_among(session, looked_at)
-        }
+        has: dict[tuple[str, str], int] = {}
+        left_alone: set[tuple[str, str]] = set()
+        for device_id, slot, challenger in challengers.assigned_among(session, looked_at):
+            if challenger.rollout_id is None:
+                has[device_id, slot] = challenger.id
+            else:
+                left_alone.add((device_id, slot))
         wants: dict[tuple[str, str], int] = {}
         for row in rows:
             selector = selectors.parse(row.selector)
@@ -58,7 +62,9 @@ class ChallengerTurn:
                 if row.slot in device.slots and selector.matches(device):
                     wants.setdefault((device_id, row.slot), row.id)
         moved = {
-            key: wants.get(key) for key in has.keys() | wants if has.get(key) != wants.get(key)
+            key: wants.get(key)
+            for key in (has.keys() | wants) - left_alone
+            if has.get(key) != wants.get(key)
         }
         challengers.assign(session, moved)
         session.flush()
