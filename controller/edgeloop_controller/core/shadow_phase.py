@@ -34,8 +34,15 @@ from edgeloop_controller.core.rollout_types import (
     RolloutStatus,
     Verdict,
 )
-from edgeloop_controller.core.shadow_turn import SHADOW_WAVE, ShadowTurn, ended, unable, without
-from edgeloop_controller.core.shadow_types import ShadowSeen, ShadowState
+from edgeloop_controller.core.shadow_turn import (
+    SHADOW_WAVE,
+    ShadowTurn,
+    ended,
+    unable,
+    unfree,
+    without,
+)
+from edgeloop_controller.core.shadow_types import ShadowOutcome, ShadowSeen, ShadowState
 
 __all__ = [
     "SHADOW_WAVE",
@@ -45,6 +52,7 @@ __all__ = [
     "ended",
     "is_ahead",
     "unable",
+    "unfree",
     "without",
 ]
 
@@ -94,7 +102,7 @@ def advance(
     broken = next((verdict.sentence for verdict in verdicts if verdict.halted), "")
     waits = ""
     if broken:
-        turn.end(broken)
+        turn.end(broken, ShadowOutcome.BROKEN)
     elif running:
         turn.fill()
         waits = turn.go_on()

@@ -21,6 +21,7 @@ from edgeloop_controller.core.shadow_types import (
     ShadowMember,
     ShadowOff,
     ShadowOn,
+    ShadowOutcome,
     ShadowSeen,
     ShadowStage,
     ShadowState,
@@ -36,7 +37,10 @@ SHADOW_WAVE: Final = 0
 
 
 def ended(
-    shadow: ShadowState, reason: str, now: float
+    shadow: ShadowState,
+    reason: str,
+    now: float,
+    outcome: ShadowOutcome = ShadowOutcome.STOPPED,
 ) -> tuple[ShadowState, tuple[ShadowOff, ...]]:
     """It is over, by whatever came: who has the challenger is rid of it."""
     if shadow.ended_at is not None or shadow.began_at is None:
@@ -46,7 +50,7 @@ def ended(
         name: _without(member, reason, now) if member.has_it else member
         for name, member in shadow.members.items()
     }
-    over = replace(shadow, ended_at=now, members=members, said=reason)
+    over = replace(shadow, ended_at=now, members=members, outcome=outcome, said=reason)
     return over, tuple(ShadowOff(device_id, reason) for device_id in having)
 
 
@@ -172,8 +176,10 @@ class ShadowTurn:
         """What it waits for, in words; empty when it is over."""
         missing = self._missing()
         if not missing or SHADOW_WAVE in self._rollout.approved:
-            held = f"held: {self._compared()}"
-            self.end(f"let go on by a person: it {missing}" if missing else held)
+            if missing:
+                self.end(f"a person let it go on: it {missing}", ShadowOutcome.LET_GO_ON)
+            else:
+                self.end(f"its gates hold: {self._compared()}", ShadowOutcome.HELD)
             self._note("rollout.shadow_over", self._state.said)
             return ""
         assert self._state.began_at is not None  # by `read_reports`
@@ -189,9 +195,9 @@ class ShadowTurn:
             self._note("rollout.shadow_overdue", waits)
         return waits
 
-    def end(self, reason: str) -> None:
+    def end(self, reason: str, outcome: ShadowOutcome) -> None:
         state = replace(self._state, members=self.members)
-        self._state, effects = ended(state, reason, self._now)
+        self._state, effects = ended(state, reason, self._now, outcome)
         self.members = dict(self._state.members)
         self.effects += effects
 

@@ -19,6 +19,18 @@ class ShadowStage(StrEnum):
     TAKEN_BACK = "taken_back"
 
 
+class ShadowOutcome(StrEnum):
+    """How the phase ended."""
+
+    HELD = "held"
+    LET_GO_ON = "let_go_on"
+    """By a person, without all that it had to show."""
+    BROKEN = "broken"
+    """A gate broke."""
+    STOPPED = "stopped"
+    """The rollout was ended."""
+
+
 @dataclass(frozen=True, slots=True)
 class ShadowMember:
     device_id: str
@@ -49,8 +61,9 @@ class ShadowState:
     """Devices that gave their place to another."""
     is_overdue: bool = False
     """Its deadline passed with too little evidence; it was said."""
+    outcome: ShadowOutcome | None = None
     said: str = ""
-    """How it ended."""
+    """What it came to, in words, once it is over."""
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,12 @@ from typing import Any, Final, NamedTuple
 from sqlalchemy import bindparam, func, select
 from sqlalchemy.orm import Session
 
-from edgeloop_controller.core.shadow_types import ShadowMember, ShadowStage, ShadowState
+from edgeloop_controller.core.shadow_types import (
+    ShadowMember,
+    ShadowOutcome,
+    ShadowStage,
+    ShadowState,
+)
 from edgeloop_controller.store.prepared import Prepared
 from edgeloop_controller.store.tables import Rollout, ShadowWindow, Window, table_of
 
@@ -35,7 +40,12 @@ def from_document(document: dict[str, Any]) -> ShadowState:
     members = [
         ShadowMember(**{**one, "stage": ShadowStage(one["stage"])}) for one in document["members"]
     ]
-    return ShadowState(**{**document, "members": {one.device_id: one for one in members}})
+    outcome = document["outcome"]
+    parsed = {
+        "members": {one.device_id: one for one in members},
+        "outcome": ShadowOutcome(outcome) if outcome else None,
+    }
+    return ShadowState(**{**document, **parsed})
 
 
 _STATE: Final = Prepared(

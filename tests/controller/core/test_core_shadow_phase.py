@@ -101,7 +101,7 @@ def test_a_good_version_shadows_first_and_then_goes_its_way() -> None:
     over = fleet.turn(8)
     assert taken_back(over) == [one, other]
     assert len(offered(over)) == 1
-    assert fleet.state.shadow.said == "held: compared 40 examples on 2 devices"
+    assert fleet.state.shadow.said == "its gates hold: compared 40 examples on 2 devices"
     assert {v.gate for v in over.verdicts} > {"shadow_disagreement", "failures"}
     assert fleet.having() == []
     fleet.commit(*fleet.names(MemberPhase.OFFERED))
@@ -289,7 +289,7 @@ def test_answers_beside_the_target_itself_count_for_nothing() -> None:
         fleet.shadowed.append(ShadowSeen(name, OTHER, 20, 1, 0, 0, 0))
     fleet.shadowed.append(ShadowSeen("stranger", OLD, 500, 500, 0, 0, 0))
     fleet.turn(10)
-    assert fleet.state.shadow.said == "held: compared 40 examples on 2 devices"
+    assert fleet.state.shadow.said == "its gates hold: compared 40 examples on 2 devices"
 
 
 def test_too_little_by_the_deadline_waits_for_a_person_or_for_more() -> None:
@@ -314,7 +314,7 @@ def test_too_little_by_the_deadline_waits_for_a_person_or_for_more() -> None:
     fleet.apply(approve(fleet.state, 0, "ada"))
     assert offered(fleet.turn())
     assert fleet.state.shadow.said == (
-        "let go on by a person: it has compared 20 examples on 1 of 2 devices"
+        "a person let it go on: it has compared 20 examples on 1 of 2 devices"
     )
     with pytest.raises(ConflictError, match="the shadow phase is over"):
         approve(fleet.state, 0, "ada")
