@@ -30,7 +30,8 @@ class ChallengerTurn:
     """Used by one thread; after a restart everything is looked at once."""
 
     def __init__(self) -> None:
-        self._active: tuple[int, ...] = ()
+        self._active: tuple[int, ...] | None = None
+        """None: not looked at yet, so one that was stopped may be left with devices."""
         self._stale: set[str] = set()
 
     def see(self, changed: Set[str]) -> None:
@@ -38,7 +39,9 @@ class ChallengerTurn:
 
     def is_due(self, session: Session) -> bool:
         active = challengers.active_ids(session)
-        if not active and not self._active:
+        if self._active is None and not active and not challengers.any_assigned(session):
+            self._active = ()
+        if not active and self._active == ():
             self._stale.clear()
         return active != self._active or bool(active and self._stale)
 

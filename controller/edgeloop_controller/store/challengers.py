@@ -72,9 +72,14 @@ def holders(session: Session, challenger_id: int) -> set[str]:
     return set(session.scalars(select(table.device_id).where(table.challenger_id == challenger_id)))
 
 
+def any_assigned(session: Session) -> bool:
+    """Whether any device has one."""
+    return _ANY.scalar(session) is not None
+
+
 def assigned_among(session: Session, ids: Collection[str]) -> Iterator[tuple[str, str, Challenger]]:
     """(device, slot, challenger) of the devices in `ids`, in the order of device and slot."""
-    if _ANY.scalar(session) is None:
+    if not any_assigned(session):
         return
     query = (
         select(ChallengerAssignment.device_id, ChallengerAssignment.slot, Challenger)
