@@ -53,7 +53,8 @@ def good(fleet: RecordedFleet) -> ModelSpec:
 
 
 def play(fleet: RecordedFleet, model: int, *faults: Fault) -> tuple[Outcome, list[Any], Any]:
-    """The outcome, what was seen, and the second rollout's row and members."""
+    """The outcome, what was seen, and the second rollout's row, its members and who is challenged;
+    EL-INV-16 is looked at after every commit."""
     spec = WorldSpec(
         devices=tuple(
             DeviceSpec(f"d{n}", surroundings=Surroundings(stream))
