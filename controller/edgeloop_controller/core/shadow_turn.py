@@ -5,6 +5,7 @@ Invariants: a ShadowTurn starts from one state and is thrown away after `result`
 the state that it was given; what was taken back is not given again in the same turn.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
@@ -31,6 +32,8 @@ from edgeloop_protocol.lifecycle import RESTING, ChallengeState
 
 REPLACED_MAX: Final = 100
 """Devices of one rollout that lose their place for being offline: what is remembered is bounded."""
+
+CAUSES_SHOWN_MAX: Final = 3
 
 SHADOW_WAVE: Final = 0
 """What a person approves who lets the phase be over: it comes before wave 1."""
@@ -208,7 +211,8 @@ class ShadowTurn:
         if not places:
             return f"waits for a device that runs another version on slot {self._spec.slot}"
         if len(having) < places:
-            return f"has {len(having)} of {places} devices: it waits for one that is free"
+            waits = f"has {len(having)} of {places} devices: it waits for one that is free"
+            return f"{waits}{self._unfree()}"
         wanted, compared = self._terms.min_compared, self._by_device()
         asked = [member for member in having if member.stage is ShadowStage.GIVEN]
         enough = sum(compared.get(member.device_id, 0) >= wanted for member in asked)
@@ -218,6 +222,17 @@ class ShadowTurn:
         if self._now < first + self._terms.soak_s:
             return f"soaks for {self._terms.soak_s:g} s"
         return ""
+
+    def _unfree(self) -> str:
+        """Why the others are not, in words; the most frequent causes first."""
+        others = (view for name, view in self._able.items() if not self._has_place(name))
+        causes = Counter(cause for view in others if (cause := unfree(self._spec, view)))
+        said = [f"{cause}: {many}" for cause, many in causes.most_common(CAUSES_SHOWN_MAX)]
+        return f" ({', '.join(said)})" if said else ""
+
+    def _has_place(self, device_id: str) -> bool:
+        member = self.members.get(device_id)
+        return member is not None and member.takes_place
 
     def _compared(self) -> str:
         by_device = self._by_device()
@@ -239,8 +254,7 @@ class ShadowTurn:
         return min(self._terms.devices, len(taken | self._able.keys()))
 
     def _is_free(self, view: DeviceView) -> bool:
-        known = self.members.get(view.id)
-        return (known is None or not known.takes_place) and not unfree(self._spec, view)
+        return not self._has_place(view.id) and not unfree(self._spec, view)
 
     def _is_away(self, member: ShadowMember) -> bool:
         """One that refused it has given its answer."""

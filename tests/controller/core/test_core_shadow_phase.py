@@ -256,7 +256,8 @@ def test_who_is_chosen() -> None:
     fleet.add("trying", slots={"main": reports(OLD, state=SlotState.PROBATION)})
     assert told(fleet.turn()) == ["fine"]
     assert fleet.state.verdict == (
-        "the shadow phase has 1 of 6 devices: it waits for one that is free"
+        "the shadow phase has 1 of 6 devices: it waits for one that is free "
+        "(is not at rest: 2, is offline: 1, has challenger 71: 1)"
     )
     fleet.change("challenged", challenger_id=None)
     assert told(fleet.turn()) == ["challenged"]
