@@ -305,6 +305,28 @@ def test_challengers_of_people_and_of_rollouts_stay_apart(world: World) -> None:
     assert len(world.shadowing()) == 3, "one that is free now is chosen"
 
 
+def test_a_device_that_comes_to_match_a_challenger_has_it_after_the_phase(world: World) -> None:
+    budget, late = ShadowBudget(), world.devices["d3"]
+    world.devices["d0"].labels = {"site": "lab"}
+    world.controller.takes(world.devices["d0"].hello())
+    mine = world.services.challengers.start(
+        ChallengerRequest("tiny", "1", "site=lab", "main", budget)
+    )
+    world.tick()
+    rollout = world.start(TERMS.model_copy(update={"shadow": ShadowTerms(devices=4)}))
+    world.tick()
+    assert late.slots[0].challenger.version == world.new
+    late.labels = {"site": "lab"}
+    world.controller.takes(late.hello())
+    world.tick()
+    assert late.slots[0].challenger.version == world.new
+    world.services.rollouts.abort(rollout, "enough")
+    world.tick()
+    world.tick()
+    assert late.slots[0].challenger.version == world.old
+    assert world.api(f"/challengers/{mine}")["devices"] == 2
+
+
 def test_beside_nothing_it_is_refused(controller: Any, make_device: Any, make_package: Any) -> None:
     controller.keep(make_package("2"))
     request = RolloutRequest("tiny", "2", "all", ("100%",), TERMS)
