@@ -168,3 +168,9 @@ class RolloutDetail(RolloutSummary):
     devices: list[MemberDocument]
     verdicts: list[VerdictDocument] = Field(default=[], description="one for each gate")
     shadow: ShadowDocument | None = Field(default=None, description="null: it has no such phase")
+
+    @property
+    def is_in_shadow(self) -> bool:
+        """Whether no wave has begun, or ever will, for its shadow phase."""
+        shadow = self.shadow
+        return shadow is not None and shadow.outcome not in ("held", "let_go_on")
