@@ -161,11 +161,13 @@ class ShadowTurn:
 
     def fill(self) -> None:
         """Give the challenger to as many as have a place; fresh devices first."""
+        taken = sum(member.takes_place for member in self.members.values())
+        places = max(0, self._places() - taken)
+        if not places and not any(self._is_away(member) for member in self.members.values()):
+            return  # a large fleet is not put in order for nobody
         free = [view for view in self._able.values() if self._is_free(view)]
         order = entry_order(self._spec.id, free, self._spec.terms.site_label)
         order.sort(key=lambda view: view.id in self.members)
-        taken = sum(member.takes_place for member in self.members.values())
-        places = max(0, self._places() - taken)
         for view in order[:places]:
             self._give(view)
         spare = [view for view in order[places:] if view.id not in self.members]
