@@ -39,10 +39,9 @@ def test_a_good_version_reaches_all(world: World) -> None:
 
 @pytest.mark.parametrize("kind", ["good", "permuted", "crash"])
 def test_what_a_shadow_phase_finds_exposes_nobody(world: World, kind: Kind) -> None:
-    for seed in SEEDS:
-        outcome = Rollout(world, kind, seed, RolloutTerms(shadow=SHADOW), fleet=FLEET).run()
-        assert outcome.exposed == (FLEET if kind == "good" else 0), outcome
-        assert outcome.halted == (kind != "good")
+    outcome = Rollout(world, kind, 0, RolloutTerms(shadow=SHADOW), fleet=FLEET).run()
+    assert outcome.exposed == (FLEET if kind == "good" else 0), outcome
+    assert outcome.halted == (kind != "good")
 
 
 def test_a_seed_decides_everything(world: World) -> None:
