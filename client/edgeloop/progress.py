@@ -38,7 +38,8 @@ def sentence(document: RolloutDetail, problem: str = "") -> str:
     """Where it stands, on one line."""
     one = document
     counts = ", ".join(f"{n} {phase}" for phase, n in one.members.model_dump().items() if n)
-    text = f"{one.name}@{one.version} wave {one.wave}/{len(one.waves)} {one.status}"
+    wave = "in shadow" if one.is_in_shadow else f"wave {one.wave}/{len(one.waves)}"
+    text = f"{one.name}@{one.version} {wave} {one.status}"
     text += f": {counts or 'no device yet'}"
     text += f"; {one.verdict}" if one.verdict else ""
     return f"{text} [{problem}]" if problem else text

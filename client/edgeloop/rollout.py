@@ -157,11 +157,18 @@ class Rollout:
         return self.document
 
 
+def where(document: RolloutDetail) -> str:
+    """In which wave, or in the shadow phase that comes before them."""
+    if document.is_in_shadow:
+        return "in its shadow phase"
+    return f"in wave {document.wave} of {len(document.waves)}"
+
+
 def _halted(document: RolloutDetail) -> RolloutHaltedError:
     one = document
     return RolloutHaltedError(
-        f"rollout {one.id} of {one.name}@{one.version} was {one.status} in wave {one.wave} of "
-        f"{len(one.waves)}: {one.verdict}",
+        f"rollout {one.id} of {one.name}@{one.version} was {one.status} {where(one)}: "
+        f"{one.verdict}",
         "the evidence is in this error's `document.verdicts`; a halted rollout does not go on: "
         "publish a version that mends it, and start another",
         document,
@@ -172,7 +179,7 @@ def _late(document: RolloutDetail, timeout_s: float, problem: str) -> RolloutTim
     one = document
     return RolloutTimeoutError(
         f"rollout {one.id} of {one.name}@{one.version} did not end in {timeout_s:g} s; it is "
-        f"{one.status} in wave {one.wave} of {len(one.waves)}: {problem or one.verdict}",
+        f"{one.status} {where(one)}: {problem or one.verdict}",
         "it goes on: `follow` it again, or look at `document` for what it waits for",
         document,
     )

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from edgeloop_controller.core.rollout import RolloutTerms
-from edgeloop_simulators.bench.rollout import held, summary
+from edgeloop_simulators.bench.rollout import SHADOW, held, summary
 from edgeloop_simulators.bench.rollout_fleet import KINDS, Kind
 from edgeloop_simulators.bench.rollout_gates import fixed_thresholds, installs_alone
 from edgeloop_simulators.bench.rollout_models import World, make_world
@@ -35,6 +35,13 @@ def test_a_good_version_reaches_all(world: World) -> None:
     outcomes = played(world, "good")
     assert [outcome.halted for outcome in outcomes] == [False] * len(SEEDS)
     assert all(outcome.exposed == FLEET for outcome in outcomes)
+
+
+@pytest.mark.parametrize("kind", ["good", "permuted", "crash"])
+def test_what_a_shadow_phase_finds_exposes_nobody(world: World, kind: Kind) -> None:
+    outcome = Rollout(world, kind, 0, RolloutTerms(shadow=SHADOW), fleet=FLEET).run()
+    assert outcome.exposed == (FLEET if kind == "good" else 0), outcome
+    assert outcome.halted == (kind != "good")
 
 
 def test_a_seed_decides_everything(world: World) -> None:

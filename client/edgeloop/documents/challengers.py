@@ -49,6 +49,7 @@ class ChallengerSummary(Document):
     budget: ShadowBudget
     started_at: float
     ended_at: float | None
+    rollout_id: int | None = Field(description="whose shadow phase it is; null: of its own")
     in_shadow: int = Field(description="devices that report it so now")
     refused: int
     devices: int

@@ -30,12 +30,14 @@ class RollBackRequest(ReasonRequest):
 
 class ApprovalRequest(BaseModel):
     model_config = ConfigDict(extra="forbid")
-    wave: int | None = Field(default=None, ge=1, description="null: the next that waits")
+    wave: int | None = Field(
+        default=None, ge=0, description="null: the next that waits; 0: the shadow phase"
+    )
     by: Annotated[str, Field(min_length=1, max_length=NAME_MAX_CHARS)]
 
 
 class ApprovalDocument(Document):
-    wave: int
+    wave: int = Field(description="from 1; 0: the shadow phase")
     by: str
     at: float
 
@@ -51,6 +53,19 @@ class PlannedWaveDocument(Document):
 class CauseDocument(Document):
     cause: str
     devices: list[str]
+
+
+class PlannedShadowDocument(Document):
+    """Who would run the version in shadow before the first wave."""
+
+    devices: list[str]
+    asked: int
+    bytes: int = Field(description="fetched for it; the waves fetch anew")
+    begins_at: float | None
+    ends_at: float | None = Field(description="at the earliest; null: not by itself")
+    cannot: list[CauseDocument] = Field(
+        description="who would not, where fewer would than were asked for"
+    )
 
 
 class RolloutPlanDocument(Document):
@@ -70,6 +85,7 @@ class RolloutPlanDocument(Document):
     waits: str = Field(description="where it would stay, if it does not end")
     overlaps: list[int] = Field(description="unfinished rollouts on the same devices and slot")
     unknown_timezones: list[str] = Field(description="labels that are taken for UTC")
+    shadow: PlannedShadowDocument | None = Field(description="null: none is asked for")
 
 
 class MemberCounts(Document):
@@ -96,11 +112,35 @@ class VerdictDocument(Document):
 
     gate: str
     at: float = Field(description="when it came to say so")
-    wave: int = Field(description="from 1")
+    wave: int = Field(description="from 1; 0: the shadow phase")
     halted: bool
     sentence: str
     looked: int = Field(description="how many devices or examples it has seen")
     evidence: dict[str, Any]
+
+
+class ShadowDeviceDocument(Document):
+    device_id: str
+    stage: str = Field(description="given, refused, taken_back")
+    given_at: float
+    taken_back_at: float | None
+    cause: str
+    compared: int = Field(description="examples, answered or not, beside the champion")
+    disagreements: int
+
+
+class ShadowDocument(Document):
+    """The phase before the first wave. `outcome` is null before it is over; then `sentence` says
+    what it came to, and until then what it waits for."""
+
+    asked: int = Field(description="devices")
+    outcome: str | None = Field(description="held, let_go_on, broken, stopped")
+    sentence: str
+    overdue: bool = Field(description="it waits for a person, or for more")
+    began_at: float | None
+    ended_at: float | None
+    challenger: int | None = Field(description="its id, once a device has it")
+    devices: list[ShadowDeviceDocument]
 
 
 class RolloutSummary(Document):
@@ -127,3 +167,10 @@ class RolloutDetail(RolloutSummary):
     approvals: list[ApprovalDocument]
     devices: list[MemberDocument]
     verdicts: list[VerdictDocument] = Field(default=[], description="one for each gate")
+    shadow: ShadowDocument | None = Field(default=None, description="null: it has no such phase")
+
+    @property
+    def is_in_shadow(self) -> bool:
+        """Whether no wave has begun, or ever will, for its shadow phase."""
+        shadow = self.shadow
+        return shadow is not None and shadow.outcome not in ("held", "let_go_on")

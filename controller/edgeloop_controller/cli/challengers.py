@@ -99,7 +99,7 @@ def _row(challenger: dict[str, Any]) -> tuple[Any, ...]:
     return (
         challenger["id"],
         f"{challenger['name']}@{challenger['version']}",
-        challenger["selector"],
+        _for(challenger),
         challenger["slot"],
         f"{challenger['in_shadow']}/{challenger['devices']}",
         count,
@@ -108,6 +108,13 @@ def _row(challenger: dict[str, Any]) -> tuple[Any, ...]:
         output.ago(challenger["started_at"]),
         output.ago(challenger["ended_at"]),
     )
+
+
+def _for(challenger: dict[str, Any]) -> str:
+    """Who has it: by a selector, or as a rollout's lot would have it."""
+    rollout = challenger["rollout_id"]
+    selector: str = challenger["selector"]
+    return selector if rollout is None else f"{selector}, by rollout {rollout}"
 
 
 def _shares(seen: dict[str, Any] | None) -> tuple[str, str, str]:
@@ -127,7 +134,7 @@ def _show(document: dict[str, Any]) -> None:
         [
             ("challenger", document["id"]),
             ("version", f"{document['name']}@{document['version']}"),
-            ("to", document["selector"]),
+            ("to", _for(document)),
             ("slot", document["slot"]),
             ("processor", f"at most {budget['cpu_fraction']:.0%} of one core"),
             ("memory", output.size(memory_bytes) if memory_bytes else "as its manifest says"),

@@ -42,6 +42,19 @@ Maintenance = Annotated[
 Approve = Annotated[
     str | None, typer.Option(metavar="WAVES", help="that wait for a person: 2,3 or all")
 ]
+Shadow = Annotated[
+    int | None, typer.Option(metavar="DEVICES", help="that run it in shadow before the first wave")
+]
+ShadowExamples = Annotated[
+    int | None, typer.Option(help="compared in shadow by each of them before the first wave")
+]
+ShadowSoak = Annotated[float | None, typer.Option(metavar="SECONDS", help="in shadow, at least")]
+ShadowDeadline = Annotated[
+    float | None, typer.Option(metavar="SECONDS", help="in shadow, before it waits for a person")
+]
+ShadowCpu = Annotated[
+    float | None, typer.Option(metavar="FRACTION", help="of one core that it may take in shadow")
+]
 Queue = Annotated[bool, typer.Option("--queue", help="wait for rollouts on the same devices")]
 Preempt = Annotated[bool, typer.Option("--preempt", help="end rollouts on the same devices")]
 AllowEmpty = Annotated[bool, typer.Option("--allow-empty", help="although no device matches yet")]
@@ -88,6 +101,27 @@ def schedule(
         "unavailable_by": unavailable_by,
         "maintenance": maintenance or None,
     }
+
+
+def shadow(
+    devices: int | None,
+    examples: int | None,
+    soak: float | None,
+    deadline: float | None,
+    cpu: float | None,
+) -> dict[str, Any] | None:
+    """The terms of a shadow phase; None: none was asked for."""
+    given = _given(
+        {
+            "min_compared": examples,
+            "soak_s": soak,
+            "deadline_s": deadline,
+            "budget": {"cpu_fraction": cpu} if cpu is not None else None,
+        }
+    )
+    if devices is None and given:
+        fail("--shadow-… says how, not whether", "add --shadow DEVICES", ExitCode.USAGE)
+    return None if devices is None else {"devices": devices, **given}
 
 
 def if_busy(queue: bool, preempt: bool) -> str:

@@ -24,6 +24,16 @@ def show_plan(document: dict[str, Any]) -> None:
         ),
         "nobody would be offered it now",
     )
+    shadow = document["shadow"]
+    if shadow is not None and shadow["cannot"]:
+        output.table(
+            ("not in shadow", ">devices", "who"),
+            (
+                (one["cause"], len(one["devices"]), _some(one["devices"]))
+                for one in shadow["cannot"]
+            ),
+            "",
+        )
     if document["cannot"]:
         output.table(
             ("cannot", ">devices", "who"),
@@ -39,7 +49,8 @@ def show_plan(document: dict[str, Any]) -> None:
 
 def _sentences(document: dict[str, Any]) -> list[str]:
     reached = sum(len(wave["devices"]) for wave in document["waves"])
-    said = [f"{reached} of {document['matching']} matching devices get it."]
+    said = _shadow(document["shadow"]) if document["shadow"] is not None else []
+    said.append(f"{reached} of {document['matching']} matching devices get it.")
     if document["has_it"]:
         said.append(f"{len(document['has_it'])} of them run it already.")
     if document["offline"]:
@@ -62,6 +73,20 @@ def _sentences(document: dict[str, Any]) -> list[str]:
         named = ", ".join(document["unknown_timezones"])
         said.append(f"Not known as timezones, and taken for UTC: {named}.")
     return said
+
+
+def _shadow(shadow: dict[str, Any]) -> list[str]:
+    """What comes before the first wave."""
+    names = shadow["devices"]
+    if not names:
+        return [f"Nobody of {shadow['asked']} would run it in shadow: the first wave would wait."]
+    many = f"{len(names)} of {shadow['asked']} devices" if len(names) < shadow["asked"] else ""
+    who = f"{many or f'{len(names)} devices'} ({_some(names)})"
+    fetched = output.size(shadow["bytes"])
+    if shadow["ends_at"] is None:
+        return [f"First it is in shadow on {who}, which fetch {fetched}, until a person decides."]
+    least = output.span(shadow["ends_at"] - shadow["begins_at"])
+    return [f"First it is in shadow on {who}, which fetch {fetched}, for {least} at the least."]
 
 
 def _cost(document: dict[str, Any]) -> str:

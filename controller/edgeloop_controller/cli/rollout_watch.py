@@ -30,6 +30,11 @@ _PHASES: Final = (
     ("withdrawn", "yellow", "░"),
     ("held", "yellow", "░"),
 )
+_STAGES: Final = (
+    ("given", "cyan", "▒"),
+    ("refused", "red", "█"),
+    ("taken_back", "yellow", "░"),
+)
 
 Look = Callable[[], dict[str, Any]]
 
@@ -100,8 +105,12 @@ def drawn(document: dict[str, Any], now: float, problem: str = "") -> Renderable
 
 
 def _waves(document: dict[str, Any]) -> Table:
-    """A bar for each wave: its devices by phase."""
+    """A bar for each wave: its devices by phase; before them one for the shadow phase."""
     table = Table(box=None, show_header=False, pad_edge=False)
+    shadow = document.get("shadow")  # an older controller says nothing of it
+    is_in_shadow = shadow is not None and shadow["outcome"] is None
+    if shadow is not None:
+        table.add_row(*_shadow(document, shadow))
     for number, size in enumerate(document["waves"], start=1):
         phases = Counter(m["phase"] for m in document["devices"] if m["wave"] == number)
         known = sum(phases[phase] for phase, _, _ in _PHASES)
@@ -110,9 +119,23 @@ def _waves(document: dict[str, Any]) -> Table:
             share = phases[phase] / known if known else 0.0
             bar.append(mark * round(share * BAR_CHARS), colour)
         words = ", ".join(f"{phases[p]} {p}" for p, _, _ in _PHASES if phases[p])
-        mark = "▶" if number == document["wave"] and document["status"] == "running" else " "
+        goes_on = document["status"] == "running" and not is_in_shadow
+        mark = "▶" if number == document["wave"] and goes_on else " "
         table.add_row(f"{mark} wave {number}", size, bar, words or "-")
     return table
+
+
+def _shadow(document: dict[str, Any], shadow: dict[str, Any]) -> tuple[str, str, Text, str]:
+    """As a bar of devices like a wave's, but that none of them is exposed."""
+    stages = Counter(one["stage"] for one in shadow["devices"])
+    bar = Text()
+    for stage, colour, mark in _STAGES:
+        bar.append(mark * round(stages[stage] / max(1, stages.total()) * BAR_CHARS), colour)
+    words = ", ".join(f"{stages[s]} {s.replace('_', ' ')}" for s, _, _ in _STAGES if stages[s])
+    outcome = (shadow["outcome"] or "").replace("_", " ")
+    is_on = shadow["outcome"] is None and document["status"] == "running"
+    said = f"{outcome}: {shadow['sentence']}" if outcome else words or "-"
+    return f"{'▶' if is_on else ' '} shadow", str(shadow["asked"]), bar, said
 
 
 def _gates(document: dict[str, Any]) -> Table:

@@ -39,6 +39,11 @@ def start(
     unavailable_by: options.UnavailableBy = None,
     maintenance: options.Maintenance = None,
     approve: options.Approve = None,
+    shadow: options.Shadow = None,
+    shadow_examples: options.ShadowExamples = None,
+    shadow_soak: options.ShadowSoak = None,
+    shadow_deadline: options.ShadowDeadline = None,
+    shadow_cpu: options.ShadowCpu = None,
     queue: options.Queue = False,
     preempt: options.Preempt = False,
     allow_empty: options.AllowEmpty = False,
@@ -57,6 +62,9 @@ def start(
             "max_disagreement": max_disagreement,
             "min_compared": min_compared,
             "max_accuracy_drop": max_accuracy_drop,
+            "shadow": options.shadow(
+                shadow, shadow_examples, shadow_soak, shadow_deadline, shadow_cpu
+            ),
         },
         {"min_s": probation_seconds, "min_examples": probation_examples},
         options.schedule(at, pace, max_unavailable, unavailable_by, maintenance)
@@ -84,6 +92,11 @@ def plan(
     max_unavailable: options.MaxUnavailable = None,
     unavailable_by: options.UnavailableBy = None,
     maintenance: options.Maintenance = None,
+    shadow: options.Shadow = None,
+    shadow_examples: options.ShadowExamples = None,
+    shadow_soak: options.ShadowSoak = None,
+    shadow_deadline: options.ShadowDeadline = None,
+    shadow_cpu: options.ShadowCpu = None,
     queue: options.Queue = False,
     preempt: options.Preempt = False,
     install: Annotated[
@@ -97,7 +110,14 @@ def plan(
         to,
         waves,
         slot,
-        {"soak_s": soak, "deadline_s": deadline, "min_compared": min_compared},
+        {
+            "soak_s": soak,
+            "deadline_s": deadline,
+            "min_compared": min_compared,
+            "shadow": options.shadow(
+                shadow, shadow_examples, shadow_soak, shadow_deadline, shadow_cpu
+            ),
+        },
         {"min_s": probation_seconds},
         options.schedule(at, pace, max_unavailable, unavailable_by, maintenance),
     )
@@ -179,7 +199,9 @@ def abort(
 @app.command()
 def approve(
     rollout: RolloutId,
-    wave: Annotated[int | None, typer.Option(help="by default the next that waits")] = None,
+    wave: Annotated[
+        int | None, typer.Option(help="by default the next that waits; 0: the shadow phase")
+    ] = None,
     by: Annotated[
         str | None, typer.Option(help="kept with it; by default EDGELOOP_ACTOR, or who you are")
     ] = None,
@@ -190,7 +212,8 @@ def approve(
     with connected() as client:
         document = client.post(f"/rollouts/{rollout}/approve", body)
     newest = max(document["approvals"], key=lambda one: one["at"])
-    _result(document, json, f"wave {newest['wave']} of rollout {rollout} approved")
+    what = f"wave {newest['wave']}" if newest["wave"] else "the shadow phase"
+    _result(document, json, f"{what} of rollout {rollout} approved")
 
 
 @app.command()

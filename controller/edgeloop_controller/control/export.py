@@ -65,9 +65,9 @@ def policies_toml(state: State) -> str:
 def _differing(given: Mapping[str, Any], defaults: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     for key, value in given.items():
         if isinstance(value, dict):
-            for below, found in _differing(value, defaults[key]):
+            for below, found in _differing(value, defaults.get(key) or {}):
                 yield f"{key}.{below}", found
-        elif value != defaults[key]:
+        elif key not in defaults or value != defaults[key]:
             yield key, value
 
 

@@ -31,6 +31,10 @@ class ConcernedRollout:
     matches: bool
     """Now: a member may have lost the label that it was chosen by."""
     member: Member | None
+    is_in_shadow: bool = False
+    """Its shadow phase is ahead of the first wave."""
+    shadow_is_overdue: bool = False
+    """And waits for a person, or for more."""
     waits_for_approval_of: int | None = None
     """The wave that comes next, from 1, where a person has to approve it and has not."""
 
@@ -68,6 +72,8 @@ class AssignedChallenger:
     id: int
     version: str
     digest: str
+    rollout_id: int | None = None
+    """Whose shadow phase it is."""
 
 
 @dataclass(frozen=True)

@@ -190,8 +190,8 @@ def _deal_known(look: Look, known: NDArray[np.int64]) -> Sets:
 
 
 def _alpha(gate: _Gate, asked: _Asked, group: Group) -> float:
-    look, rate = asked.look, asked.terms.false_halt_rate
-    return part(rate, gate.measure, group.view, group.place, look.wave, look.number)
+    look, terms = asked.look, asked.terms
+    return part(terms, gate.measure, group.view, group.place, look.wave, look.number)
 
 
 def _verdict(gate: _Gate, asked: _Asked, group: Group, sets: Sets, found: float) -> Verdict:

@@ -16,6 +16,7 @@ from edgeloop_controller.core.false_halts import part
 from edgeloop_controller.core.rollout_types import (
     ComparedWindow,
     Evidence,
+    GateName,
     LabelledPair,
     RolloutSpec,
     Verdict,
@@ -57,24 +58,31 @@ class DisagreementBound:
 
 
 def judge_disagreement(spec: RolloutSpec, evidence: Evidence, strata: Strata) -> Verdict:
-    """Each old version in shadow has its own bound; the worst of them speaks."""
-    counted = [window for window in evidence.windows if window.count]
+    """Of the waves' members, with the old version in shadow."""
+    return judge_compared(spec, "disagreement", evidence.windows, strata)
+
+
+def judge_compared(
+    spec: RolloutSpec, gate: GateName, compared: Sequence[ComparedWindow], strata: Strata
+) -> Verdict:
+    """Each old version has its own bound; the worst of them speaks."""
+    counted = [window for window in compared if window.count]
     shadows = {window.shadow.manifest_digest: window.shadow for window in counted}
     if not shadows:
-        return Verdict("disagreement", halted=False, sentence="nothing compared yet", looked=0)
+        return Verdict(gate, halted=False, sentence="nothing compared yet", looked=0)
     groups = _groups(counted, strata)
     verdicts = []
     for k, (digest, old) in enumerate(shadows.items(), start=1):
         windows = [window for window in counted if window.shadow.manifest_digest == digest]
         verdicts.append(
             _first_to_halt(
-                _judge_against(spec, _in_group(group, windows, strata), old, group, k)
+                _judge_against(spec, gate, _in_group(group, windows, strata), old, group, k)
                 for group in groups
             )
         )
     worst = max(verdicts, key=lambda v: (v.halted, v.evidence["log_evidence"]))
     looked = sum(window.count for window in counted)
-    return Verdict("disagreement", worst.halted, worst.sentence, looked, worst.evidence)
+    return Verdict(gate, worst.halted, worst.sentence, looked, worst.evidence)
 
 
 def disagreement_bound(spec: RolloutSpec, shadow_digest: str) -> DisagreementBound:
@@ -96,9 +104,14 @@ def disagreement_bound(spec: RolloutSpec, shadow_digest: str) -> DisagreementBou
 
 
 def _judge_against(
-    spec: RolloutSpec, windows: Sequence[ComparedWindow], old: VersionRef, group: Group, k: int
+    spec: RolloutSpec,
+    gate: GateName,
+    windows: Sequence[ComparedWindow],
+    old: VersionRef,
+    group: Group,
+    k: int,
 ) -> Verdict:
-    alpha = part(spec.terms.false_halt_rate, "disagreement", group.view, group.place, k)
+    alpha = part(spec.terms, gate, group.view, group.place, k)
     compared = sum(window.count for window in windows)
     differed = sum(window.disagreements for window in windows)
     devices = len({window.device_id for window in windows})
@@ -106,7 +119,7 @@ def _judge_against(
     found = log_evidence_above(differed, compared, bound.value)
     halted = found >= threshold(alpha)
     if not halted and group.view != "fleet":
-        return Verdict("disagreement", halted=False, sentence="", looked=compared)
+        return Verdict(gate, halted=False, sentence="", looked=compared)
     likely = interval(differed, compared, alpha)
     sentence = (
         f"{spec.target} disagrees with {old} on {likely} of {compared} examples "
@@ -115,7 +128,7 @@ def _judge_against(
     if halted and not bound.evaluated:
         sentence += f": publish with an evaluation against {old}, or raise max_disagreement"
     return Verdict(
-        gate="disagreement",
+        gate=gate,
         halted=halted,
         sentence=sentence,
         looked=compared,
@@ -166,7 +179,7 @@ def _judge_pairs(spec: RolloutSpec, tallies: Sequence[_Tally], group: Group) -> 
     both, neither = sum(t.both for t in tallies), sum(t.neither for t in tallies)
     labelled, drop = worse + better + both + neither, spec.terms.max_accuracy_drop
     found = log_evidence_worse(worse, better, both + neither, drop)
-    limit = threshold(part(spec.terms.false_halt_rate, "accuracy", group.view, group.place))
+    limit = threshold(part(spec.terms, "accuracy", group.view, group.place))
     of_group = "" if group.view == "fleet" else f" on {_devices(len(tallies), group)}"
     return Verdict(
         gate="accuracy",

@@ -93,7 +93,7 @@ def _failing_group(
         inside = [m for m in placed if holds(group, strata[m.device_id])]
         failed = [m for m in inside if m.phase is MemberPhase.FAILED]
         evidence = log_evidence_above(len(failed), len(inside), terms.max_failed_fraction)
-        limit = threshold(part(terms.false_halt_rate, "failures", group.view, group.place))
+        limit = threshold(part(terms, "failures", group.view, group.place))
         if evidence >= limit:
             return Verdict(
                 gate="failures",

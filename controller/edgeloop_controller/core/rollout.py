@@ -14,6 +14,7 @@ to stop. Pure: no clock, no IO, no database.
     halted, aborted   anything                                            unchanged
     queued     nothing that it overlaps is active or queued before it     running (services.queue)
     queued, running, paused   abort()                                     aborted; unsettled go back
+    running, paused           its shadow phase is ahead of wave 1         as core.shadow_phase says
     any but queued    roll_back()                                         halted; all go back
 
     member     when                                                       becomes
@@ -38,13 +39,14 @@ spreads them) is noted and said in the verdict, and the wave goes on by the othe
 
 Invariants: `step` never offers beyond the current wave's bound; a halted, aborted or paused
 rollout offers nothing; a device is offered at most one version of a slot at a time; a device that
-is offline never holds a wave up beyond its deadline, and before the last wave takes no place.
+is offline never holds a wave up beyond its deadline, and before the last wave takes no place; with
+a shadow phase nobody is offered anything before that is over.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from edgeloop_controller.core import gates
+from edgeloop_controller.core import gates, shadow_phase
 from edgeloop_controller.core.rollout_turn import EXPOSED, Turn, deadline_of_wave, soaks_since
 from edgeloop_controller.core.rollout_types import (
     ComparedWindow,
@@ -68,6 +70,7 @@ from edgeloop_controller.core.rollout_types import (
     WithdrawFrom,
 )
 from edgeloop_controller.core.schedule import UtcOffset, utc_everywhere
+from edgeloop_controller.core.shadow_types import ShadowOff, ShadowOn, ShadowSeen, ShadowState
 from edgeloop_controller.errors import ConflictError
 
 __all__ = [
@@ -86,6 +89,10 @@ __all__ = [
     "RolloutState",
     "RolloutStatus",
     "RolloutTerms",
+    "ShadowOff",
+    "ShadowOn",
+    "ShadowSeen",
+    "ShadowState",
     "Step",
     "Verdict",
     "Wave",
@@ -133,6 +140,13 @@ def step(
     if state.status is RolloutStatus.DONE:
         turn.offer_to_latecomers()
         return turn.result()
+    in_shadow: tuple[Verdict, ...] = ()
+    if shadow_phase.is_ahead(spec, state):
+        phase = shadow_phase.advance(spec, state, turn.fit, turn.views, evidence.shadow, now)
+        turn.take(phase)
+        if not phase.lets_waves_begin:
+            return replace(turn.result(), verdicts=phase.verdicts)
+        in_shadow = phase.verdicts
     verdicts = gates.judge(spec, turn.members, evidence, turn.views)
     halting = gates.halting(verdicts)
     if halting is not None:
@@ -144,7 +158,7 @@ def step(
         turn.see_evidence(evidence.look, looked["accuracy"])
         turn.go_on(compared)
         turn.explain(compared)
-    return replace(turn.result(), verdicts=verdicts)
+    return replace(turn.result(), verdicts=(*in_shadow, *verdicts))
 
 
 def asks_again_at(spec: RolloutSpec, state: RolloutState, now: float) -> float | None:
@@ -162,6 +176,7 @@ def asks_again_at(spec: RolloutSpec, state: RolloutState, now: float) -> float |
         members = state.members.values()
         times.add(deadline_of_wave(spec, state.wave_started_at, members))
         times.add(soaks_since(spec, state.wave_started_at, members) + terms.soak_s)
+    times.update(shadow_phase.asks_again_at(spec, state))
     return min((time for time in times if time > now), default=None)
 
 
@@ -182,14 +197,16 @@ def abort(state: RolloutState, reason: str, now: float) -> Step:
     """
     unfinished = (RolloutStatus.QUEUED, RolloutStatus.RUNNING, RolloutStatus.PAUSED)
     ended = _set_status(state, unfinished, RolloutStatus.ABORTED, "rollout.aborted", reason)
-    members, effects = dict(state.members), list(ended.effects)
+    shadow, taken_back = shadow_phase.ended(state.shadow, reason, now)
+    members, effects = dict(state.members), [*ended.effects, *taken_back]
     for member in state.members.values():
         if member.phase is MemberPhase.OFFERED:
             effects.append(WithdrawFrom(member.device_id, member.before_digest, reason))
             members[member.device_id] = replace(
                 member, phase=MemberPhase.WITHDRAWN, settled_at=now, cause=reason
             )
-    return Step(replace(ended.state, members=members, verdict=reason), tuple(effects))
+    aborted = replace(ended.state, members=members, verdict=reason, shadow=shadow)
+    return Step(aborted, tuple(effects))
 
 
 def roll_back(state: RolloutState, to_digest: str | None, reason: str, now: float) -> Step:
@@ -197,7 +214,8 @@ def roll_back(state: RolloutState, to_digest: str | None, reason: str, now: floa
     `to_digest` where that is named. Finished rollouts too. Raises ConflictError while queued."""
     if state.status is RolloutStatus.QUEUED:
         raise ConflictError("the rollout is queued: nobody was offered its version yet")
-    members, effects = dict(state.members), list[Effect]()
+    shadow, taken_back = shadow_phase.ended(state.shadow, reason, now)
+    members, effects = dict(state.members), list[Effect](taken_back)
     for member in state.members.values():
         if member.phase in EXPOSED:
             effects.append(
@@ -206,7 +224,9 @@ def roll_back(state: RolloutState, to_digest: str | None, reason: str, now: floa
             members[member.device_id] = replace(
                 member, phase=MemberPhase.WITHDRAWN, settled_at=now, cause=reason
             )
-    halted = replace(state, status=RolloutStatus.HALTED, members=members, verdict=reason)
+    halted = replace(
+        state, status=RolloutStatus.HALTED, members=members, verdict=reason, shadow=shadow
+    )
     return Step(halted, (*effects, Note("rollout.rolled_back", reason)))
 
 
@@ -216,11 +236,13 @@ def hold(state: RolloutState, device_id: str, reason: str, now: float) -> Step:
     member = state.members.get(device_id) or Member(device_id, state.wave, MemberPhase.HELD)
     if device_id in state.members and member.phase is MemberPhase.HELD:
         raise ConflictError(f"{device_id} is held out already: {member.cause}")
-    effects: list[Effect] = [Note("rollout.device_held", f"{device_id}: {reason}")]
+    shadow, taken_back = shadow_phase.without(state.shadow, device_id, reason, now)
+    effects: list[Effect] = [*taken_back, Note("rollout.device_held", f"{device_id}: {reason}")]
     if member.phase in EXPOSED:
         effects.insert(0, WithdrawFrom(device_id, member.before_digest, reason))
     held = replace(member, phase=MemberPhase.HELD, settled_at=now, cause=reason)
-    return Step(replace(state, members={**state.members, device_id: held}), tuple(effects))
+    members = {**state.members, device_id: held}
+    return Step(replace(state, members=members, shadow=shadow), tuple(effects))
 
 
 def release(state: RolloutState, device_id: str) -> Step:
@@ -238,7 +260,10 @@ def start(state: RolloutState) -> Step:
 
 
 def approve(state: RolloutState, wave: int, by: str) -> Step:
-    """Let a wave (from 1) begin. Raises ConflictError when it has begun or is approved."""
+    """Let a wave (from 1) begin, or the shadow phase (0) be over with what it has shown. Raises
+    ConflictError when it has begun, is over or is approved."""
+    if wave == shadow_phase.SHADOW_WAVE:
+        return _approve_shadow(state, by)
     begun = state.wave + (state.wave_started_at is not None)
     if state.status not in (RolloutStatus.QUEUED, RolloutStatus.RUNNING, RolloutStatus.PAUSED):
         raise ConflictError(f"the rollout is {state.status}: there is nothing to approve")
@@ -248,6 +273,16 @@ def approve(state: RolloutState, wave: int, by: str) -> Step:
         )
     approved = replace(state, approved=state.approved | {wave})
     return Step(approved, (Note("rollout.approved", f"wave {wave}, by {by}"),))
+
+
+def _approve_shadow(state: RolloutState, by: str) -> Step:
+    unfinished = (RolloutStatus.QUEUED, RolloutStatus.RUNNING, RolloutStatus.PAUSED)
+    if state.status not in unfinished or state.shadow.ended_at is not None:
+        raise ConflictError("the shadow phase is over: there is nothing to approve")
+    if shadow_phase.SHADOW_WAVE in state.approved:
+        raise ConflictError("that the shadow phase be over is approved already")
+    approved = replace(state, approved=state.approved | {shadow_phase.SHADOW_WAVE})
+    return Step(approved, (Note("rollout.approved", f"the shadow phase, by {by}"),))
 
 
 def _set_status(

@@ -7,6 +7,8 @@
     held_out          a person keeps it out of the rollout                                person
     held_by_rollout   another rollout has the slot of this device                         waits
     rollout_queued    it starts when those before it are over                             waits
+    rollout_in_shadow its shadow phase is ahead of the first wave                         waits
+                      and it is overdue                                                   person
     rollout_unapproved  its next wave waits for a person to approve it                    person
     rollout_paused    the rollout is paused, and the device has not committed             person
     no_place          the wave has no place for it yet, or takes no offline device        waits
@@ -70,11 +72,13 @@ def _unfinished(
 def _ended(facts: DeviceFacts, rollout: ConcernedRollout, run: Situation) -> Iterator[Explanation]:
     member = rollout.member
     if rollout.status is RolloutStatus.HALTED:
+        where = f"in wave {rollout.wave + 1} of {rollout.waves}; every device that had it went back"
+        if rollout.is_in_shadow:
+            where = "in its shadow phase; no device was offered it"
         yield Explanation(
             Situation.ROLLOUT_HALTED,
             Concern.PERSON,
-            f"Rollout {rollout.id} of {rollout.target} was halted in wave {rollout.wave + 1} of "
-            f"{rollout.waves}; every device that had it went back.",
+            f"Rollout {rollout.id} of {rollout.target} was halted {where}.",
             rollout.verdict,
             f"the evidence: `edgeloop rollout show {rollout.id}`; a halted rollout does not go on: "
             "publish a version that mends this, and start another",
@@ -119,13 +123,16 @@ def _queued(rollout: ConcernedRollout) -> Explanation:
 
 
 def _paused(rollout: ConcernedRollout, member: Member | None) -> Explanation:
+    where = f"wave {rollout.wave + 1} of {rollout.waves}"
+    if rollout.is_in_shadow:
+        where = "its shadow phase"
     offered = member is not None and member.phase is MemberPhase.OFFERED
     stands = "what it was offered stands" if offered else "it is offered nothing"
     return Explanation(
         Situation.ROLLOUT_PAUSED,
         Concern.PERSON,
-        f"Rollout {rollout.id} of {rollout.target} is paused in wave {rollout.wave + 1} of "
-        f"{rollout.waves}: {stands} until it goes on.",
+        f"Rollout {rollout.id} of {rollout.target} is paused in {where}: {stands} until it goes "
+        "on.",
         f"a person paused it: `edgeloop audit --subject rollout:{rollout.id}` says who",
         f"`edgeloop rollout resume {rollout.id}`, or `edgeloop rollout abort {rollout.id}`",
     )
@@ -187,6 +194,8 @@ def _without_place(
             "two rollouts never share a slot of a device",
             f"nothing; or `edgeloop rollout abort {holder.id}`",
         )
+    if rollout.is_in_shadow:
+        return _in_shadow(rollout)
     wave = rollout.waits_for_approval_of
     if wave is not None and "approval" in rollout.verdict:
         return Explanation(
@@ -209,4 +218,19 @@ def _without_place(
         remedy = f"nothing: its turn comes; progress: `edgeloop rollout show {rollout.id}`"
     return Explanation(
         Situation.NO_PLACE, Concern.WAITS, sentence, cause, remedy, rollout.started_at
+    )
+
+
+def _in_shadow(rollout: ConcernedRollout) -> Explanation:
+    go_on = f"`edgeloop rollout approve {rollout.id}` or `edgeloop rollout abort {rollout.id}`"
+    return Explanation(
+        Situation.ROLLOUT_IN_SHADOW,
+        Concern.PERSON if rollout.shadow_is_overdue else Concern.WAITS,
+        f"Rollout {rollout.id} of {rollout.target} is in its shadow phase: no device is offered "
+        "the version before its gates hold there.",
+        rollout.verdict,
+        f"`edgeloop rollout show {rollout.id}`, then {go_on}"
+        if rollout.shadow_is_overdue
+        else f"nothing; progress: `edgeloop rollout show {rollout.id}`",
+        rollout.started_at,
     )

@@ -21,6 +21,8 @@ from edgeloop_controller.core.rollout import (
     RolloutSpec,
     RolloutState,
     RolloutStatus,
+    ShadowOn,
+    ShadowSeen,
     Step,
     asks_again_at,
     initial_state,
@@ -29,6 +31,7 @@ from edgeloop_controller.core.rollout import (
 from edgeloop_controller.core.rollout_fit import matching
 from edgeloop_controller.core.schedule import MINUTE_S, UtcOffset, utc_everywhere
 from edgeloop_controller.core.selector import parse
+from edgeloop_controller.core.shadow_phase import unable, unfree
 from edgeloop_protocol.lifecycle import SlotState
 from edgeloop_protocol.messages import SlotReported
 
@@ -57,6 +60,19 @@ class Cause:
 
 
 @dataclass(frozen=True)
+class PlannedShadow:
+    """`devices`: who would have it as a challenger before the first wave; `cannot`: who would not
+    and why, where fewer have it than were asked for. `ends_at`: at the earliest; None: not by
+    itself."""
+
+    devices: tuple[str, ...]
+    asked: int
+    begins_at: float | None
+    ends_at: float | None
+    cannot: tuple[Cause, ...]
+
+
+@dataclass(frozen=True)
 class Plan:
     """`later`: devices that are offline, or come too late: they get it when they are back."""
 
@@ -71,6 +87,8 @@ class Plan:
     """Where it would stay, in words, if it does not end."""
     is_cut_short: bool
     """Too much to play: what is said of waves is the beginning, and of the end the least."""
+    shadow: PlannedShadow | None = None
+    """None: none is asked for."""
 
 
 def plan(
@@ -97,6 +115,7 @@ def plan(
         ends_at=played.ends_at(),
         waits="" if played.state.status is RolloutStatus.DONE else played.state.verdict,
         is_cut_short=played.is_cut_short,
+        shadow=_shadow(spec, found, played),
     )
 
 
@@ -117,6 +136,7 @@ class _Play:
         self._utc_offset = utc_offset
         self._commits: dict[str, float] = {}
         self._evidence: list[ComparedWindow] = []
+        self._shadowed: list[ShadowSeen] = []
         self.state = replace(initial_state(), approved=every_wave)
         self.waves: list[PlannedWave] = []
         self.is_cut_short = False
@@ -136,7 +156,7 @@ class _Play:
                 self._spec,
                 self.state,
                 self._views,
-                Evidence(self._evidence),
+                Evidence(self._evidence, shadow=self._shadowed),
                 self.now,
                 self._utc_offset,
             )
@@ -160,6 +180,8 @@ class _Play:
                 # What it reports now, such as an earlier refusal, is no answer to this offer.
                 view = self._views[effect.device_id]
                 self._views[effect.device_id] = replace(view, has_seen_offer=False)
+            elif isinstance(effect, ShadowOn):
+                self._shadow(effect.device_id)
         for index, names in offered.items():
             if len(self.waves) <= index:
                 self._end_wave()
@@ -168,6 +190,14 @@ class _Play:
             self.waves[-1] = replace(wave, devices=(*wave.devices, *names))
         if result.state.status is RolloutStatus.DONE:
             self._end_wave()
+
+    def _shadow(self, device_id: str) -> None:
+        """Its examples are taken to come at once: the soak is the least that it takes."""
+        terms, reported = self._spec.terms.shadow, self._views[device_id].slots[self._spec.slot]
+        assert terms is not None  # it has a shadow phase
+        assert reported.champion is not None  # beside which it is
+        count = terms.min_compared
+        self._shadowed.append(ShadowSeen(device_id, reported.champion, count, 0, 0, 0, 0))
 
     def _end_wave(self) -> None:
         if self.waves:
@@ -206,6 +236,27 @@ def _causes(state: RolloutState, devices: Mapping[str, DeviceView]) -> list[Caus
         elif view.busy_with is not None:
             by_cause.setdefault(f"held by rollout {view.busy_with}", []).append(device_id)
     return [Cause(cause, tuple(ids)) for cause, ids in by_cause.items()]
+
+
+def _shadow(
+    spec: RolloutSpec, devices: Mapping[str, DeviceView], played: _Play
+) -> PlannedShadow | None:
+    terms, state = spec.terms.shadow, played.state.shadow
+    if terms is None:
+        return None
+    cannot: dict[str, list[str]] = {}
+    if len(state.members) < terms.devices:
+        for device_id, view in sorted(devices.items()):
+            if device_id not in state.members:
+                why = unable(spec, view) or unfree(spec, view)
+                cannot.setdefault(why or "is kept out of the rollout", []).append(device_id)
+    return PlannedShadow(
+        devices=tuple(state.members),
+        asked=terms.devices,
+        begins_at=state.began_at,
+        ends_at=state.ended_at,
+        cannot=tuple(Cause(cause, tuple(ids)) for cause, ids in cannot.items()),
+    )
 
 
 def _runs(view: DeviceView, slot: str) -> str | None:

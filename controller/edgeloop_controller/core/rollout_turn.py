@@ -25,6 +25,7 @@ from edgeloop_controller.core.rollout_types import (
 )
 from edgeloop_controller.core.schedule import Chosen, Openings, UtcOffset, utc_everywhere
 from edgeloop_controller.core.selector import parse
+from edgeloop_controller.core.shadow_phase import Advance
 from edgeloop_controller.core.waves import bound, entry_order
 from edgeloop_protocol.lifecycle import RESTING, SlotState
 
@@ -56,6 +57,7 @@ class Turn:
         self._effects: list[Effect] = []
         self._moved = False
         self._look: Look | None = None
+        self._shadow_until: float | None = None
         self._labelled = 0
         self._by_phase: dict[MemberPhase, list[Member]] | None = None
         self._fits: list[DeviceView] | None = None
@@ -63,7 +65,7 @@ class Turn:
     def result(self) -> Step:
         # The very members that came in, where none moved: a large fleet is compared by identity.
         state = replace(self._state, members=self.members) if self._moved else self._state
-        until = (self._chosen.waits_until, self._replacing.waits_until)
+        until = (self._chosen.waits_until, self._replacing.waits_until, self._shadow_until)
         waits_until = min((time for time in until if time is not None), default=None)
         return Step(state, tuple(self._effects), waits_until)
 
@@ -82,6 +84,11 @@ class Turn:
         for device_id in sorted(open_to_it):
             view = self._matching[device_id]
             self._check_fit(view, self.members.get(device_id), causes.of(view.inventory))
+
+    @property
+    def fit(self) -> Sequence[DeviceView]:
+        """Those that the version may be offered to, by themselves."""
+        return self._fit()
 
     def _settle(self, member: Member, view: DeviceView) -> None:
         """What stands from before this offer, such as an earlier refusal, is no answer."""
@@ -121,6 +128,16 @@ class Turn:
                 self._set(member)
         self._state = replace(self._state, status=RolloutStatus.HALTED, verdict=sentence)
         self._note("rollout.halted", sentence)
+
+    def take(self, phase: Advance) -> None:
+        """What a turn of the shadow phase came to."""
+        running = self._state.status is RolloutStatus.RUNNING
+        verdict = phase.waits if running and phase.waits else self._state.verdict
+        self._state = replace(self._state, shadow=phase.state, verdict=verdict)
+        self._effects += phase.effects
+        self._shadow_until = phase.waits_until
+        if phase.halted:
+            self.halt(f"halted in shadow: {phase.halted}")
 
     def withdraw_overdue(self) -> None:
         """While nobody has committed, a member that let its deadline pass gives its place to

@@ -15,6 +15,8 @@ from pydantic import ConfigDict, Field, model_validator
 
 from edgeloop_controller.core.device_change import Changes
 from edgeloop_controller.core.schedule_terms import Schedule
+from edgeloop_controller.core.shadow_terms import ShadowTerms
+from edgeloop_controller.core.shadow_types import ShadowOff, ShadowOn, ShadowSeen, ShadowState
 from edgeloop_controller.core.strata import SITE_LABEL, Stratum
 from edgeloop_protocol.config import Config
 from edgeloop_protocol.limits import NAME_MAX_CHARS
@@ -73,6 +75,9 @@ class RolloutTerms(Config):
     the wave's devices have to answer `min_watched` examples before the next wave, within the
     deadline; and where labels come, a wave of more than one device waits as long for `min_labelled`
     of them.
+
+    With `shadow` the version runs beside the old one first, on some devices, and no wave begins
+    before that has shown what it must.
     """
 
     soak_s: float = Field(default=30.0, ge=0)
@@ -95,6 +100,7 @@ class RolloutTerms(Config):
     site_label: str = Field(default=SITE_LABEL, min_length=1, max_length=NAME_MAX_CHARS)
     probation: ProbationTerms = ProbationTerms()
     schedule: Schedule = Schedule()
+    shadow: ShadowTerms | None = Field(default=None, exclude_if=lambda terms: terms is None)
 
     @model_validator(mode="after")
     def _compares_enough(self) -> Self:
@@ -134,7 +140,8 @@ class RolloutState:
     members: Mapping[str, Member]
     verdict: str = ""
     approved: frozenset[int] = frozenset()
-    """Waves that a person has approved, from 1."""
+    """Waves that a person has approved, from 1; 0: that the shadow phase be over."""
+    shadow: ShadowState = field(default_factory=ShadowState)
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +162,8 @@ class DeviceView:
     """Another running rollout that holds the slot of this device."""
     quarantine: str = ""
     """Why it is in quarantine; empty: it is not."""
+    challenger_id: int | None = None
+    """The challenger that the slot of this device has, of whomever."""
 
 
 @dataclass(frozen=True)
@@ -197,6 +206,8 @@ class Evidence:
     windows: Sequence[ComparedWindow] = ()
     pairs: Sequence[LabelledPair] = ()
     look: Look | None = None
+    shadow: Sequence[ShadowSeen] = ()
+    """One for each device and champion."""
 
 
 GateName = Literal[
@@ -209,6 +220,10 @@ GateName = Literal[
     "memory",
     "confidence",
     "predictions",
+    "shadow_failures",
+    "shadow_disagreement",
+    "shadow_errors",
+    "shadow_latency",
 ]
 
 
@@ -246,7 +261,7 @@ class Note:
     detail: str
 
 
-Effect = OfferTo | WithdrawFrom | Note
+Effect = OfferTo | WithdrawFrom | ShadowOn | ShadowOff | Note
 
 
 @dataclass(frozen=True)

@@ -208,8 +208,14 @@ def explain_challenger(facts: DeviceFacts, slot: SlotFacts) -> Iterator[Explanat
     assigned, reported = slot.challenger, slot.challenger_reported
     if assigned is None and reported is None:
         return
-    by = f"challenger {assigned.id} is for it" if assigned else "it has not been rid of it yet"
-    stop = f"to end it: `edgeloop challenger stop {assigned.id}`" if assigned else NOTHING_TO_DO
+    by, stop = "it has not been rid of it yet", NOTHING_TO_DO
+    if assigned is not None and assigned.rollout_id is not None:
+        rollout = assigned.rollout_id
+        by = f"rollout {rollout} begins with a shadow phase, and the lot chose this device for it"
+        stop = f"to follow it: `edgeloop rollout show {rollout}`"
+    elif assigned is not None:
+        by = f"challenger {assigned.id} is for it"
+        stop = f"to end it: `edgeloop challenger stop {assigned.id}`"
     if reported is None or (assigned and reported.version.manifest_digest != assigned.digest):
         version = assigned.version if assigned else ""
         sentence = f"It is to run challenger {version} in shadow, and reports nothing of it yet."

@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from edgeloop_controller.core.rollout import Note, OfferTo, RolloutState, Step, WithdrawFrom
-from edgeloop_controller.services import desired
+from edgeloop_controller.services import desired, shadow_assigning
 from edgeloop_controller.store import assignments, events, rollouts, versions
 from edgeloop_controller.store.tables import Rollout
 from edgeloop_protocol.limits import TEXT_MAX_CHARS
@@ -29,8 +29,9 @@ def apply_step(
             case Note(kind=kind, detail=detail):
                 data = {"rollout": rollout.id, "detail": detail, "slot": rollout.slot}
                 events.add(session, now, kind, _subject(session, rollout), data)
+    shadowing = shadow_assigning.assign(session, rollout, before, result, now)
     session.flush()
-    return desired.refresh(session, assigning.write())
+    return desired.refresh(session, assigning.write() | shadowing)
 
 
 class _Assigning:

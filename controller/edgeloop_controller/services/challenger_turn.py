@@ -1,7 +1,8 @@
 """Which devices have which challenger: the reconciler's part of services.challengers.
 
 Invariants: a device that comes to match is given it, one that does not any more is rid of it; of
-two that match through labels that changed, the older stays; only what changed is looked at, and
+two that match through labels that changed, the older stays; a device that a rollout's shadow phase
+has on the slot is left to that (services.shadow_assigning); only what changed is looked at, and
 until it is committed it counts as not looked at.
 """
 
@@ -29,7 +30,8 @@ class ChallengerTurn:
     """Used by one thread; after a restart everything is looked at once."""
 
     def __init__(self) -> None:
-        self._active: tuple[int, ...] = ()
+        self._active: tuple[int, ...] | None = None
+        """None: not looked at yet, so one that was stopped may be left with devices."""
         self._stale: set[str] = set()
 
     def see(self, changed: Set[str]) -> None:
@@ -37,7 +39,9 @@ class ChallengerTurn:
 
     def is_due(self, session: Session) -> bool:
         active = challengers.active_ids(session)
-        if not active and not self._active:
+        if self._active is None and not active and not challengers.any_assigned(session):
+            self._active = ()
+        if not active and self._active == ():
             self._stale.clear()
         return active != self._active or bool(active and self._stale)
 
@@ -46,10 +50,13 @@ class ChallengerTurn:
         rows = challengers.active(session)
         active = tuple(row.id for row in rows)
         looked_at = set(fleet) if active != self._active else self._stale & fleet.keys()
-        has = {
-            (device_id, slot): challenger.id
-            for device_id, slot, challenger in challengers.assigned_among(session, looked_at)
-        }
+        has: dict[tuple[str, str], int] = {}
+        left_alone: set[tuple[str, str]] = set()
+        for device_id, slot, challenger in challengers.assigned_among(session, looked_at):
+            if challenger.rollout_id is None:
+                has[device_id, slot] = challenger.id
+            else:
+                left_alone.add((device_id, slot))
         wants: dict[tuple[str, str], int] = {}
         for row in rows:
             selector = selectors.parse(row.selector)
@@ -58,7 +65,9 @@ class ChallengerTurn:
                 if row.slot in device.slots and selector.matches(device):
                     wants.setdefault((device_id, row.slot), row.id)
         moved = {
-            key: wants.get(key) for key in has.keys() | wants if has.get(key) != wants.get(key)
+            key: wants.get(key)
+            for key in (has.keys() | wants) - left_alone
+            if has.get(key) != wants.get(key)
         }
         challengers.assign(session, moved)
         session.flush()

@@ -68,6 +68,11 @@ class Challengers:
         now = self._clock.wall()
         with self._database.writing() as session:
             row = challengers.require(session, challenger_id)
+            if row.rollout_id is not None and row.ended_at is None:
+                raise ConflictError(
+                    f"challenger {challenger_id} is the shadow phase of rollout {row.rollout_id}",
+                    hint=f"`edgeloop rollout abort {row.rollout_id}` ends both",
+                )
             if row.ended_at is not None:
                 raise ConflictError(
                     f"challenger {challenger_id} is stopped already",
@@ -83,6 +88,7 @@ class Challengers:
 
 
 def _refuse_overlap(session: Session, request: ChallengerRequest, matching: set[str]) -> None:
+    _refuse_rollouts(session, request, matching)
     for other in challengers.active(session):
         shared = sorted(matching & matching_ids(session, selectors.parse(other.selector)))
         if other.slot == request.slot and shared:
@@ -91,4 +97,16 @@ def _refuse_overlap(session: Session, request: ChallengerRequest, matching: set[
                 f"challenger {other.id} has {len(shared)} of these devices ({named}) "
                 f"on slot {other.slot} already",
                 hint=f"`edgeloop challenger stop {other.id}`, or narrow the selector",
+            )
+
+
+def _refuse_rollouts(session: Session, request: ChallengerRequest, matching: set[str]) -> None:
+    for other in challengers.active_of_rollouts(session):
+        shared = sorted(matching & challengers.holders(session, other.id))
+        if other.slot == request.slot and shared:
+            named = ", ".join(shared[:3]) + (", …" if len(shared) > 3 else "")
+            raise ConflictError(
+                f"the shadow phase of rollout {other.rollout_id} has {len(shared)} of these "
+                f"devices ({named}) on slot {other.slot}",
+                hint="wait until its first wave begins, or narrow the selector",
             )

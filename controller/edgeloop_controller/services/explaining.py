@@ -25,6 +25,7 @@ from edgeloop_controller.core.explained_facts import (
 )
 from edgeloop_controller.core.explanation import Account, explain
 from edgeloop_controller.core.rollout import Member, MemberPhase, RolloutStatus, RolloutTerms
+from edgeloop_controller.core.shadow_types import ShadowOutcome
 from edgeloop_controller.store import (
     assignments,
     challengers,
@@ -32,6 +33,7 @@ from edgeloop_controller.store import (
     drift,
     events,
     rollouts,
+    shadow_phases,
     telemetry,
 )
 from edgeloop_controller.store import versions as published
@@ -124,7 +126,9 @@ def _slots(session: Session, device: Device) -> tuple[SlotFacts, ...]:
     assigned = {row.slot: row for row in assignments.of_device(session, device.id)}
     concerned = _concerned(session, device, reported)
     challenging = {
-        slot: AssignedChallenger(row.id, _name(session, row.manifest_digest), row.manifest_digest)
+        slot: AssignedChallenger(
+            row.id, _name(session, row.manifest_digest), row.manifest_digest, row.rollout_id
+        )
         for _, slot, row in challengers.assigned_among(session, [device.id])
     }
     alarms = drift.open_alarms(session)
@@ -184,6 +188,9 @@ def _rollout(
     session: Session, row: Rollout, matches: bool, member: RolloutMember | None
 ) -> ConcernedRollout:
     terms = rollouts.terms_of(row)
+    shadow = shadow_phases.from_document(row.shadow)
+    broke = shadow.outcome in (ShadowOutcome.BROKEN, ShadowOutcome.STOPPED)
+    is_in_shadow = terms.shadow is not None and (shadow.outcome is None or broke)
     return ConcernedRollout(
         id=row.id,
         target=_name(session, row.manifest_digest),
@@ -195,6 +202,8 @@ def _rollout(
         started_at=row.started_at,
         ended_at=row.ended_at,
         deadline_s=terms.deadline_s,
+        is_in_shadow=is_in_shadow,
+        shadow_is_overdue=is_in_shadow and shadow.is_overdue,
         waits_for_approval_of=_unapproved(row, terms),
         matches=matches,
         member=_member(member) if member else None,

@@ -13,7 +13,7 @@ from pydantic_core import from_json
 from sqlalchemy.orm import Session
 
 from edgeloop_controller.core.rollout_types import DeviceView
-from edgeloop_controller.store import assignments, devices
+from edgeloop_controller.store import assignments, challengers, devices
 from edgeloop_protocol.messages import Inventory, SlotReported
 
 DOCUMENTS_KEPT_MAX: Final = 10_000
@@ -34,6 +34,8 @@ class KnownDevice:
     slots: Mapping[str, SlotReported] = field(default_factory=dict)
     assigned: Mapping[str, str | None] = field(default_factory=dict)
     """Slot → manifest digest."""
+    challengers: Mapping[str, int] = field(default_factory=dict)
+    """Slot → the challenger that it has there."""
 
     def view(self, slot: str, busy_with: int | None) -> DeviceView:
         """As a rollout of the slot sees it; `busy_with`: the other one that holds it there."""
@@ -48,6 +50,7 @@ class KnownDevice:
             assigned_digest=self.assigned.get(slot),
             busy_with=busy_with,
             quarantine=self.quarantine,
+            challenger_id=self.challengers.get(slot),
         )
 
 
@@ -69,9 +72,12 @@ class Fleet:
         assigned: dict[str, dict[str, str | None]] = {}
         for device_id, slot, digest in assignments.changed(session, self._through):
             assigned.setdefault(device_id, {})[slot] = digest
-        changed = set()
-        for row in devices.changed(session, self._through):
-            changed.add(row.id)
+        rows = list(devices.changed(session, self._through))
+        changed = {row.id for row in rows}
+        challenging: dict[str, dict[str, int]] = {}
+        for device_id, slot, challenger in challengers.assigned_among(session, changed):
+            challenging.setdefault(device_id, {})[slot] = challenger.id
+        for row in rows:
             self.devices[row.id] = KnownDevice(
                 id=row.id,
                 labels=labels_of(row.agent_labels, row.labels),
@@ -81,6 +87,7 @@ class Fleet:
                 has_seen_desired=row.revision_seen >= row.desired_revision,
                 slots=slots.get(row.id, {}),
                 assigned=assigned.get(row.id, {}),
+                challengers=challenging.get(row.id, {}),
             )
         self._through = last
         return changed

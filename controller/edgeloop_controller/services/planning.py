@@ -3,7 +3,7 @@
 Invariants: nothing is written; the devices are read as the reconciler reads them.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy.orm import Session
@@ -54,6 +54,8 @@ class Planned:
     overlaps: tuple[int, ...]
     """Unfinished rollouts that it would be refused for, or wait for, or end."""
     unknown_zones: tuple[str, ...]
+    shadow_bytes: int
+    """That the devices of the shadow phase would fetch before it; a wave fetches them again."""
 
 
 class Planning:
@@ -82,7 +84,9 @@ class Planning:
             views = {d.id: d.view(request.slot, holders.get(d.id)) for d in matching.values()}
             spec = self._spec(number, version, request)
             found = plan(spec, views, self._clock.wall(), install_s, utc_offset)
-            sizes = self._sizes(session, version, request.slot, found, matching)
+            shadowing = found.shadow.devices if found.shadow is not None else ()
+            ids = [device for wave in found.waves for device in wave.devices]
+            sizes = self._sizes(session, version, request.slot, [*ids, *shadowing], matching)
         entered = [device for wave in found.waves for device in wave.devices]
         zones = {device.labels.get(TIMEZONE_LABEL, "") for device in matching.values()}
         return Planned(
@@ -96,6 +100,7 @@ class Planning:
             offline=sum(not matching[device].online for device in entered),
             overlaps=tuple(other.rollout_id for other in busy),
             unknown_zones=tuple(sorted(zone for zone in zones if not is_known(zone))),
+            shadow_bytes=sum(sizes[device][0] for device in shadowing),
         )
 
     def _spec(self, number: int, version: Version, request: RolloutRequest) -> RolloutSpec:
@@ -115,11 +120,10 @@ class Planning:
         session: Session,
         version: Version,
         slot: str,
-        found: Plan,
+        ids: Sequence[str],
         devices: Mapping[str, KnownDevice],
     ) -> dict[str, tuple[int, int]]:
         """Device → bytes that it would fetch, and that it would fetch without a patch."""
-        ids = [device for wave in found.waves for device in wave.devices]
         hints = self._patches.hints(session, ids, [version.artifact_digest])
         sizes = {}
         for device_id in ids:

@@ -180,7 +180,7 @@ class Reconciler:
     def _evidence(self, memory: RolloutMemory, rollout: Rollout, state: RolloutState) -> Evidence:
         paired = memory.evidence.of_members(state.members, self._registry)
         look = memory.control.look(rollout, state.members, memory.matching, self._fleet.devices)
-        return replace(paired, look=look)
+        return replace(paired, look=look, shadow=memory.shadow.seen(state.shadow.members))
 
     def _look(self, session: Session) -> Sequence[RolloutRow]:
         """Bring what is remembered of devices up to date; the rollouts, newest first."""

@@ -25,6 +25,7 @@ from edgeloop_controller.services.control_log import ControlLog
 from edgeloop_controller.services.evidence import EvidenceLog
 from edgeloop_controller.services.fleet import KnownDevice
 from edgeloop_controller.services.registry import Registry
+from edgeloop_controller.services.shadow_log import ShadowLog
 from edgeloop_controller.store import rollouts
 from edgeloop_controller.store.rollouts import RolloutRow
 
@@ -57,6 +58,7 @@ class RolloutMemory:
     slot: str
     selector: Selector
     control: ControlLog
+    shadow: ShadowLog
     evidence: EvidenceLog = field(default_factory=EvidenceLog)
     matching: set[str] = field(default_factory=set)
     """Ids of devices that match the selector, as of the last `see`."""
@@ -78,7 +80,8 @@ class RolloutMemory:
     @classmethod
     def of(cls, rollout: RolloutRow, registry: Registry) -> "RolloutMemory":
         selector = selectors.parse(rollout.selector)
-        return cls(rollout.id, rollout.slot, selector, ControlLog(registry))
+        logs = ControlLog(registry), ShadowLog(registry)
+        return cls(rollout.id, rollout.slot, selector, *logs)
 
     def see(self, changed: Set[str], fleet: Mapping[str, KnownDevice]) -> None:
         """Devices that changed or are new."""
@@ -94,7 +97,9 @@ class RolloutMemory:
     def read_evidence(self, session: Session, rollout: RolloutRow, now: float) -> bool:
         """What came since the last time; True if anything did."""
         paired = self.evidence.read(session, rollout)
-        return self.control.read(session, rollout, len(self.matching), now) or paired
+        shadowed = self.shadow.read(session, rollout)
+        looked = self.control.read(session, rollout, len(self.matching), now)
+        return looked or paired or shadowed
 
     def state(self, session: Session, rollout: RolloutRow) -> RolloutState:
         """Read again if it is not this memory that wrote it last."""

@@ -14,12 +14,13 @@ from edgeloop_controller.core import rollout as engine
 from edgeloop_controller.core import selector as selectors
 from edgeloop_controller.core.rollout import RolloutState, RolloutStatus, RolloutTerms, Step
 from edgeloop_controller.core.rollout_queue import Claim
+from edgeloop_controller.core.shadow_phase import SHADOW_WAVE
 from edgeloop_controller.core.waves import parse_waves
 from edgeloop_controller.errors import ConflictError, NotFoundError, RefusedInputError
 from edgeloop_controller.services.apply_step import apply_step
 from edgeloop_controller.services.desired import DesiredPublisher
 from edgeloop_controller.services.matching import matching_ids
-from edgeloop_controller.store import devices, events, rollouts, versions
+from edgeloop_controller.store import devices, events, rollouts, shadow_phases, versions
 from edgeloop_controller.store.engine import Database
 from edgeloop_controller.store.tables import Rollout, Version
 from edgeloop_protocol.clock import Clock
@@ -88,6 +89,8 @@ class Rollouts:
                         lambda state: engine.abort(state, reason, now),
                     )
             waits = bool(busy) and request.if_busy is IfBusy.QUEUE
+            if request.terms.shadow is not None and not waits:
+                _refuse_beside_nothing(session, version, request.slot, matching)
             status = RolloutStatus.QUEUED if waits else RolloutStatus.RUNNING
             rollout = _new_row(version, request, status, now)
             session.add(rollout)
@@ -120,7 +123,8 @@ class Rollouts:
         self._change(rollout_id, lambda state: engine.abort(state, reason, now))
 
     def approve(self, rollout_id: int, wave: int | None, by: str) -> int:
-        """Let a wave begin, by default the next one that waits for it; which it was. Raises
+        """Let a wave begin, by default the next one that waits for it; which it was, 0 for the
+        shadow phase, which is then over with what it has shown. Raises
         NotFoundError, RefusedInputError or ConflictError."""
         now = self._clock.wall()
         with self._database.writing() as session:
@@ -187,6 +191,18 @@ def check_request(request: RolloutRequest) -> None:
         )
 
 
+def _refuse_beside_nothing(
+    session: Session, version: Version, slot: str, matching: set[str]
+) -> None:
+    """Of a first install. Devices that are yet to come may run something by then."""
+    if matching and not matching & devices.running_other(session, slot, version.manifest_digest):
+        raise RefusedInputError(
+            f"no matching device runs another version on slot {slot}: "
+            f"{version.name}@{version.version} has nothing to be in shadow beside",
+            hint="leave --shadow (terms.shadow) out for a first install",
+        )
+
+
 def overlapping(session: Session, claim: Claim) -> list[Claim]:
     """Unfinished rollouts that want the same slot of the same devices."""
     claims = [
@@ -204,7 +220,18 @@ def overlapping(session: Session, claim: Claim) -> list[Claim]:
 
 
 def _wave_to_approve(rollout: Rollout, wave: int | None) -> int:
-    asked = rollouts.terms_of(rollout).schedule.approve
+    terms = rollouts.terms_of(rollout)
+    shadow = shadow_phases.from_document(rollout.shadow)
+    if wave == SHADOW_WAVE and terms.shadow is None:
+        raise RefusedInputError(
+            "it has no shadow phase, which is what wave 0 stands for", hint="waves count from 1"
+        )
+    if wave == SHADOW_WAVE:
+        return SHADOW_WAVE
+    waits_in_shadow = shadow.is_overdue and shadow.ended_at is None
+    if wave is None and waits_in_shadow and str(SHADOW_WAVE) not in rollout.approvals:
+        return SHADOW_WAVE
+    asked = terms.schedule.approve
     if wave is not None:
         if wave not in asked:
             waits = f"waves {', '.join(map(str, asked))} do" if asked else "no wave of it does"

@@ -21,7 +21,7 @@ IDS_A_QUERY: Final = 1000
 _ANY: Final = Prepared(select(table_of(ChallengerAssignment).c.device_id).limit(1))
 _ACTIVE: Final = Prepared(
     select(table_of(Challenger).c.id)
-    .where(table_of(Challenger).c.ended_at.is_(None))
+    .where(table_of(Challenger).c.ended_at.is_(None), table_of(Challenger).c.rollout_id.is_(None))
     .order_by("id")
 )
 
@@ -43,19 +43,43 @@ def every(session: Session, limit: int) -> Sequence[Challenger]:
 
 
 def active_ids(session: Session) -> tuple[int, ...]:
-    """Oldest first."""
+    """Of those that no rollout owns; oldest first."""
     return tuple(challenger_id for (challenger_id,) in _ACTIVE.rows(session))
 
 
 def active(session: Session) -> Sequence[Challenger]:
+    """That no rollout owns; oldest first."""
+    query = select(Challenger).where(Challenger.ended_at.is_(None), Challenger.rollout_id.is_(None))
+    return session.scalars(query.order_by(Challenger.id)).all()
+
+
+def active_of_rollouts(session: Session) -> Sequence[Challenger]:
     """Oldest first."""
-    query = select(Challenger).where(Challenger.ended_at.is_(None)).order_by(Challenger.id)
-    return session.scalars(query).all()
+    query = select(Challenger).where(
+        Challenger.ended_at.is_(None), Challenger.rollout_id.is_not(None)
+    )
+    return session.scalars(query.order_by(Challenger.id)).all()
+
+
+def of_rollout(session: Session, rollout_id: int) -> Challenger | None:
+    """The one that a rollout owns."""
+    return session.scalars(select(Challenger).where(Challenger.rollout_id == rollout_id)).first()
+
+
+def holders(session: Session, challenger_id: int) -> set[str]:
+    """The devices that have it."""
+    table = ChallengerAssignment
+    return set(session.scalars(select(table.device_id).where(table.challenger_id == challenger_id)))
+
+
+def any_assigned(session: Session) -> bool:
+    """Whether any device has one."""
+    return _ANY.scalar(session) is not None
 
 
 def assigned_among(session: Session, ids: Collection[str]) -> Iterator[tuple[str, str, Challenger]]:
     """(device, slot, challenger) of the devices in `ids`, in the order of device and slot."""
-    if _ANY.scalar(session) is None:
+    if not any_assigned(session):
         return
     query = (
         select(ChallengerAssignment.device_id, ChallengerAssignment.slot, Challenger)

@@ -190,6 +190,14 @@ def champions(
     return {str(digest): number for digest, number in session.execute(query)}
 
 
+def running_other(session: Session, slot: str, manifest_digest: str) -> set[str]:
+    """Devices whose champion on the slot is of another version."""
+    query = select(DeviceSlot.device_id).where(
+        DeviceSlot.slot == slot, DeviceSlot.champion_digest != manifest_digest
+    )
+    return set(session.scalars(query))
+
+
 def behind(session: Session) -> Sequence[str]:
     """Online devices that have not yet reported the revision that was made for them."""
     return [device_id for (device_id,) in _BEHIND.rows(session)]

@@ -25,8 +25,10 @@ from edgeloop_controller.core.rollout import (
     RolloutState,
     RolloutStatus,
     RolloutTerms,
+    ShadowState,
 )
 from edgeloop_controller.errors import NotFoundError
+from edgeloop_controller.store import shadow_phases
 from edgeloop_controller.store.prepared import Prepared
 from edgeloop_controller.store.tables import (
     Assignment,
@@ -207,6 +209,7 @@ def state_of(session: Session, rollout: Rollout | RolloutRow) -> RolloutState:
         row[0]: Member(row[0], row[1], MemberPhase(row[2]), *row[3:])
         for row in _MEMBERS.rows(session, rollout_id=rollout.id)
     }
+    has_phase = "shadow" in rollout.terms
     return RolloutState(
         status=RolloutStatus(rollout.status),
         wave=rollout.wave,
@@ -214,6 +217,7 @@ def state_of(session: Session, rollout: Rollout | RolloutRow) -> RolloutState:
         members=members,
         verdict=rollout.verdict,
         approved=frozenset(map(int, rollout.approvals)),
+        shadow=shadow_phases.of_rollout(session, rollout.id) if has_phase else ShadowState(),
     )
 
 
@@ -226,6 +230,8 @@ def save_state(
     rollout.wave = state.wave
     rollout.wave_started_at = state.wave_started_at
     rollout.verdict = state.verdict
+    if state.shadow is not before.shadow:
+        rollout.shadow = shadow_phases.to_document(state.shadow)
     rollout.change += 1
     if rollout.ended_at is None and rollout.status not in UNFINISHED:
         rollout.ended_at = now

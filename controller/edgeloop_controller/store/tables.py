@@ -124,6 +124,9 @@ class Challenger(Base):
     """The ShadowBudget document."""
     started_at: Mapped[float]
     ended_at: Mapped[float | None]
+    rollout_id: Mapped[int | None] = mapped_column(default=None)
+    """Of the rollout whose shadow phase it is: which devices have it is the engine's to say, not
+    the selector's. No foreign key: SQLite adds none to a table that there is."""
 
 
 class ChallengerAssignment(Base):
@@ -155,7 +158,9 @@ class Rollout(Base):
     verdict: Mapped[str] = mapped_column(Text, default="")
     training_run_id: Mapped[int | None] = mapped_column(ForeignKey("training_runs.id"))
     approvals: Mapped[dict[str, Any]] = mapped_column(default=dict)
-    """Wave, from 1 → by whom and when it was approved."""
+    """Wave, from 1 → by whom and when it was approved; 0: the shadow phase."""
+    shadow: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    """How its shadow phase stands (store.shadow_phases); empty: none has begun."""
     change: Mapped[int] = mapped_column(default=0)
     """Grows whenever the rollout or its members are written."""
 
@@ -192,7 +197,7 @@ class RolloutVerdict(Base):
     at: Mapped[float]
     """When it came to say so."""
     wave: Mapped[int]
-    """From 0."""
+    """From 0; -1: the shadow phase."""
     halted: Mapped[bool]
     sentence: Mapped[str] = mapped_column(Text)
     looked: Mapped[int]

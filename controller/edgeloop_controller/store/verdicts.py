@@ -10,7 +10,7 @@ from typing import Any, Final
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from edgeloop_controller.core.false_halts import GATES
+from edgeloop_controller.core.false_halts import GATES_WITH_SHADOW, SHADOW_GATES
 from edgeloop_controller.core.rollout import Verdict
 from edgeloop_controller.store.tables import Rollout, RolloutVerdict
 
@@ -18,11 +18,14 @@ NAMES_KEPT_MAX: Final = 100
 """Of a list in the evidence, such as the devices that failed; the counts beside it say how many
 there are."""
 
+SHADOW_WAVE: Final = -1
+"""What was said before the first wave, which is 0."""
+
 
 def of_rollout(session: Session, rollout_id: int) -> Sequence[RolloutVerdict]:
     """In the order in which the gates judge."""
     query = select(RolloutVerdict).where(RolloutVerdict.rollout_id == rollout_id)
-    order: dict[str, int] = {gate: place for place, gate in enumerate(GATES)}
+    order: dict[str, int] = {gate: n for n, gate in enumerate(GATES_WITH_SHADOW)}
     return sorted(session.scalars(query), key=lambda row: order.get(row.gate, len(order)))
 
 
@@ -42,7 +45,8 @@ def save(session: Session, rollout: Rollout, verdicts: Sequence[Verdict], now: f
             evidence,
         ):
             continue
-        row.at, row.wave = now, rollout.wave
+        row.at = now
+        row.wave = SHADOW_WAVE if verdict.gate in SHADOW_GATES else rollout.wave
         row.halted, row.sentence = verdict.halted, verdict.sentence
         row.looked, row.evidence = verdict.looked, evidence
 

@@ -1,9 +1,10 @@
 """`make bench-rollout`: good and bad rollouts by the thousand, and what the gates make of them.
 
 The engine and its gates are the controller's own, at their default terms; fleets, devices and
-versions are those of `bench.rollout_fleet`. Beside them the same rollouts with a gate that looks at
-failed installs alone, and with one of fixed thresholds. Seeds below EVALUATED_FROM are for
-calibration (ADR 0023 says what was set by them); the benchmark evaluates those from there on.
+versions are those of `bench.rollout_fleet`. Beside them the same rollouts with a shadow phase on
+five devices first, with a gate that looks at failed installs alone, and with one of fixed
+thresholds. Seeds below EVALUATED_FROM are for calibration (ADR 0023 says what was set by them); the
+benchmark evaluates those from there on.
 """
 
 import argparse
@@ -25,6 +26,7 @@ from rich.console import Console
 from rich.table import Table
 
 from edgeloop_controller.core.rollout import RolloutTerms
+from edgeloop_controller.core.shadow_terms import ShadowTerms
 from edgeloop_simulators.bench.rollout_fleet import KINDS, Kind
 from edgeloop_simulators.bench.rollout_gates import fixed_thresholds, installs_alone
 from edgeloop_simulators.bench.rollout_models import World, make_world
@@ -37,7 +39,10 @@ WORLDS: Final = 4
 """Sets of wearers and models, trained anew, over which the rollouts are spread."""
 CHUNK: Final = 10
 
-Judge = Literal["edgeloop", "installs alone", "fixed thresholds"]
+SHADOW: Final = ShadowTerms(devices=5)
+"""As `--shadow 5` has it."""
+
+Judge = Literal["edgeloop", "edgeloop, shadow first", "installs alone", "fixed thresholds"]
 NAMES: Final[dict[Kind, str]] = {
     "good": "good: retrained, as good as the old",
     "permuted": "permuted labels",
@@ -61,6 +66,8 @@ def play(work: Work) -> tuple[Work, list[Outcome]]:
         world = _world(seed % WORLDS)
         if work.judge == "edgeloop":
             rollout = Rollout(world, work.kind, seed, RolloutTerms())
+        elif work.judge == "edgeloop, shadow first":
+            rollout = Rollout(world, work.kind, seed, RolloutTerms(shadow=SHADOW))
         else:
             other = fixed_thresholds if work.judge == "fixed thresholds" else None
             rollout = Rollout(world, work.kind, seed, installs_alone(), other)
@@ -76,6 +83,7 @@ def _world(number: int) -> World:
 def _works(rollouts: int, others: int, first: int) -> Iterator[Work]:
     counts: dict[Judge, int] = {
         "edgeloop": rollouts,
+        "edgeloop, shadow first": others,
         "installs alone": others,
         "fixed thresholds": others,
     }

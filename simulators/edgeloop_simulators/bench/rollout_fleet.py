@@ -104,6 +104,26 @@ class SimulatedFleet:
         wrong = between(self._new.wrongs, wearers, start, end)
         return end - start, np.where(self._wrong(rows)[:, None], wrong, right)
 
+    def shadowed(self, rows: Rows, since: Floats, until: Floats) -> tuple[Rows, Rows, Rows]:
+        """Of the new version as a challenger from `since` to `until`: examples, of them answers
+        unlike the old version's, and those without a finite answer."""
+        start, end = self.examples(np.minimum(since, until), rows), self.examples(until, rows)
+        wearers = self._wearer[rows]
+        right = between(self._new.pairs, wearers, start, end)
+        wrong = between(self._new.wrongs, wearers, start, end)
+        counts = np.where(self._wrong(rows)[:, None], wrong, right)
+        examples = end - start
+        failing = self._error_rate[rows] + (NAN_SHARE if self._kind == "nan" else 0.0)
+        failed = self._rng.binomial(examples, failing)
+        return examples, np.minimum(counts[:, 0].astype(np.int64), examples), failed
+
+    def shadow_ratios(self, windows: int) -> Floats:
+        """p95 of the new version as a challenger over the old one's beside it: both see the same
+        hour, and the challenger has the lowest priority."""
+        slower = math.log(SLOWER) if self._kind == "slow" else 0.0
+        ratios: Floats = np.exp(slower + self._rng.normal(0.1, 0.25, windows))
+        return ratios
+
     def _wrong(self, rows: Rows) -> NDArray[np.bool_]:
         """Devices on which the version's labels are permuted."""
         if self._kind == "permuted":

@@ -24,6 +24,7 @@ from edgeloop_controller.core.rollout import (
     RolloutState,
     RolloutStatus,
     RolloutTerms,
+    ShadowSeen,
     asks_again_at,
     initial_state,
     step,
@@ -31,7 +32,14 @@ from edgeloop_controller.core.rollout import (
 from edgeloop_controller.core.waves import entry_order, look_number, look_taken_at, parse_waves
 from edgeloop_protocol.lifecycle import SlotState
 from edgeloop_protocol.manifest import Artifact, Feature, Manifest, Requirements, TensorSpec
-from edgeloop_protocol.messages import Inventory, Refusal, RuntimeInfo, SlotReported, VersionRef
+from edgeloop_protocol.messages import (
+    ChallengerReported,
+    Inventory,
+    Refusal,
+    RuntimeInfo,
+    SlotReported,
+    VersionRef,
+)
 from edgeloop_simulators.bench.rollout_fleet import (
     AARCH64,
     ARCHITECTURES,
@@ -43,6 +51,7 @@ from edgeloop_simulators.bench.rollout_fleet import (
     SimulatedFleet,
 )
 from edgeloop_simulators.bench.rollout_models import World
+from edgeloop_simulators.bench.rollout_shadow import Shadowing
 
 WAVES: Final = "1,5%,25%,100%"
 CRASH_AFTER_S: Final = 4.0
@@ -124,6 +133,10 @@ class Rollout:
         order = entry_order(self._spec.id, list(self._views.values()))
         self._lot = np.array([self._row[view.id] for view in order])
         """Rows in the lot's order."""
+        shadow = terms.shadow
+        self._shadowing = (
+            Shadowing(self.fleet, self._row, OLD, shadow.max_latency_ratio) if shadow else None
+        )
 
     def _make_views(self) -> dict[str, DeviceView]:
         labels = [{"site": f"plant-{site}"} for site in range(SITES_MAX)]
@@ -161,12 +174,14 @@ class Rollout:
     def run(self) -> Outcome:
         state, now = initial_state(), 0.0
         for number in range(1, STEPS_MAX + 1):
-            evidence = self._evidence(state, now)
+            evidence = replace(self._evidence(state, now), shadow=self._shadowed(now))
             result = step(self._spec, state, self._views, evidence, now)
             state = result.state
             for effect in result.effects:
                 if isinstance(effect, OfferTo):
                     self._offer(effect.device_id, now)
+            if self._shadowing is not None:
+                self._shadowing.take(result, now)
             if state.status is not RolloutStatus.RUNNING:
                 gate = next((v.gate for v in result.verdicts if v.halted), "")
                 return self._outcome(state, gate, state.verdict, now, number)
@@ -202,6 +217,8 @@ class Rollout:
             # The first that refuses is news; the commits are, when the last of them is there.
             refusals = [at for at, cause in self._settles.values() if cause and at > now]
             times = [max(times), *refusals]
+        if self._shadowing is not None:
+            times += self._shadowing.next_at()
         asked = asks_again_at(self._spec, state, now)
         if asked is not None:
             times.append(asked)
@@ -245,6 +262,19 @@ class Rollout:
                 )
                 slots = {"main": rolled_back}
             self._views[name] = replace(self._views[name], slots=slots)
+
+    def _shadowed(self, now: float) -> Sequence[ShadowSeen]:
+        if self._shadowing is None:
+            return ()
+        crashes = self._kind == "crash"
+        if crashes:
+            self._shadowing.refused(self._views, TARGET, now, self._report)
+        return self._shadowing.seen(now, crashes)
+
+    def _report(self, name: str, challenger: ChallengerReported) -> None:
+        view = self._views[name]
+        slot = view.slots["main"].model_copy(update={"challenger": challenger})
+        self._views[name] = replace(view, slots={"main": slot})
 
     # ---- what the engine is told ----------------------------------------------------------------
 

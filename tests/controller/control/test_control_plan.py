@@ -64,12 +64,13 @@ _IDS = st.sampled_from(["a", "b", "c"])
 _TEXTS = st.sampled_from(["", "x", 'y"\\\x7f\n', " padded "])
 _LABELS = st.dictionaries(_IDS, _TEXTS)
 _TERMS = st.builds(
-    lambda soak, compared, probation, at, hours: RolloutTerms.model_validate(
+    lambda soak, compared, probation, at, hours, shadow: RolloutTerms.model_validate(
         {
             "soak_s": soak,
             "min_compared": compared,
             "probation": {"min_s": probation},
             "schedule": {"starts_at": at, "maintenance": hours},
+            "shadow": shadow,
         }
     ),
     st.sampled_from([0.0, 30.0, 0.1]),
@@ -77,6 +78,7 @@ _TERMS = st.builds(
     st.sampled_from([2.0, 5.0]),
     st.sampled_from([None, 1.8e9]),
     st.sampled_from([[], ["22:00-05:00", "Sat,Sun 00:00-24:00"]]),
+    st.sampled_from([None, {"devices": 3}, {"devices": 5, "budget": {"cpu_fraction": 0.5}}]),
 )
 _VERSIONS, _SELECTORS = st.sampled_from(["m@1", "m@2"]), st.sampled_from(["all", "site=lab"])
 _STATUSES = st.sampled_from(["queued", "running", "paused", "halted", "aborted", "done"])

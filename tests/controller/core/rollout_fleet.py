@@ -13,6 +13,9 @@ from edgeloop_controller.core.rollout import (
     RolloutSpec,
     RolloutState,
     RolloutTerms,
+    ShadowOff,
+    ShadowOn,
+    ShadowSeen,
     Step,
     WithdrawFrom,
     initial_state,
@@ -49,6 +52,8 @@ FIT = Inventory(
 )
 UNFIT = FIT.model_copy(update={"architecture": "armv7l"})
 NOTHING = Evidence()
+OWN_CHALLENGER = 70
+"""The id of the challenger that the rollout gives."""
 
 
 class Fleet:
@@ -62,6 +67,7 @@ class Fleet:
         self.views: dict[str, DeviceView] = {}
         self.evidence: list[ComparedWindow] = []
         self.pairs: list[LabelledPair] = []
+        self.shadowed: list[ShadowSeen] = []
         self.now = 0.0
         self.utc_offset: UtcOffset = utc_everywhere
         for n in range(count):
@@ -85,7 +91,7 @@ class Fleet:
             self.spec,
             self.state,
             list(self.views.values()),
-            Evidence(self.evidence, self.pairs),
+            Evidence(self.evidence, self.pairs, shadow=self.shadowed),
             self.now,
             self.utc_offset,
         )
@@ -99,6 +105,10 @@ class Fleet:
                 self.change(effect.device_id, assigned_digest=TARGET.manifest_digest)
             elif isinstance(effect, WithdrawFrom):
                 self.change(effect.device_id, assigned_digest=effect.before_digest)
+            elif isinstance(effect, ShadowOn):
+                self.change(effect.device_id, challenger_id=OWN_CHALLENGER)
+            elif isinstance(effect, ShadowOff):
+                self.change(effect.device_id, challenger_id=None)
 
     def commit(self, *names: str, compared: int = 50, disagreements: int = 5) -> None:
         for name in names:

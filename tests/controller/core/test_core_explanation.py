@@ -98,9 +98,9 @@ def with_member(phase: MemberPhase, **changes: Any) -> SlotFacts:
     return slot(rollouts=(rollout(member=member(phase, cause="no runtime", **changes)),))
 
 
-def challenged(**changes: Any) -> SlotFacts:
+def challenged(rollout_id: int | None = None, **changes: Any) -> SlotFacts:
     its = {"version": OTHER, "state": ChallengeState.IN_SHADOW} | changes
-    challenger = AssignedChallenger(9, str(OTHER), OTHER.manifest_digest)
+    challenger = AssignedChallenger(9, str(OTHER), OTHER.manifest_digest, rollout_id)
     said = reported(challenger=ChallengerReported(**its))
     return slot(reported=said, challenger=challenger)
 
@@ -284,6 +284,24 @@ ROLLOUTS = [
         "person",
         "4 of 5 devices failed",
     ),
+    (
+        slot(rollouts=(rollout(is_in_shadow=True),)),
+        Situation.ROLLOUT_IN_SHADOW,
+        "waits",
+        "no device is offered the version before its gates hold",
+    ),
+    (
+        slot(rollouts=(rollout(is_in_shadow=True, shadow_is_overdue=True),)),
+        Situation.ROLLOUT_IN_SHADOW,
+        "person",
+        "edgeloop rollout approve 7",
+    ),
+    (
+        ended(RolloutStatus.HALTED, is_in_shadow=True),
+        Situation.ROLLOUT_HALTED,
+        "person",
+        "halted in its shadow phase; no device was offered it",
+    ),
     (ended(RolloutStatus.ABORTED), Situation.ROLLOUT_ABORTED, "none", "ended by hand"),
     (ended(RolloutStatus.DONE), Situation.NO_PLACE, "waits", "this one is next"),
 ]
@@ -291,6 +309,12 @@ ROLLOUTS = [
 BESIDE = [
     (challenged(), Situation.CHALLENGER, "none", "runs challenger watch@3 in shadow"),
     (challenged(waiting="memory"), Situation.CHALLENGER, "waits", "and waits: memory"),
+    (
+        challenged(rollout_id=4),
+        Situation.CHALLENGER,
+        "none",
+        "rollout 4 begins with a shadow phase",
+    ),
     (challenged(version=NEW), Situation.CHALLENGER, "waits", "reports nothing of it yet"),
     (
         challenged(state=ChallengeState.REFUSED, cause="memory", detail="9 MB"),

@@ -93,6 +93,7 @@ def _summary_of(
         budget=ShadowBudget.model_validate(row.budget),
         started_at=row.started_at,
         ended_at=row.ended_at,
+        rollout_id=row.rollout_id,
         in_shadow=states.count(ChallengeState.IN_SHADOW),
         refused=states.count(ChallengeState.REFUSED),
         devices=len(reported.keys() | seen.keys()),

@@ -12,7 +12,7 @@ from edgeloop_controller.api.rollout_terms import RolloutDetail, RolloutPlanRequ
 from edgeloop_controller.api.version_refs import split_version
 from edgeloop_controller.services.planning import Planned
 from edgeloop_controller.services.rollouts import RolloutRequest
-from edgeloop_controller.store import rollouts, verdicts, versions
+from edgeloop_controller.store import challengers, rollouts, shadow_phases, verdicts, versions
 from edgeloop_controller.store.tables import Rollout
 
 router = APIRouter(prefix="/rollouts", tags=["rollouts"])
@@ -46,6 +46,7 @@ def show(rollout_id: int, services: Context) -> RolloutDetail:
         members = rollouts.members_of(session, rollout_id).values()
         summary = _summary(session, rollout)
         said = verdicts.of_rollout(session, rollout_id)
+        shadow = _shadow(session, rollout)
     return RolloutDetail(
         **{key: getattr(summary, key) for key in type(summary).model_fields},
         terms=rollouts.terms_of(rollout),
@@ -77,6 +78,7 @@ def show(rollout_id: int, services: Context) -> RolloutDetail:
             )
             for row in said
         ],
+        shadow=shadow,
     )
 
 
@@ -174,6 +176,54 @@ def _plan(planned: Planned) -> shapes.RolloutPlanDocument:
         waits=found.waits,
         overlaps=list(planned.overlaps),
         unknown_timezones=list(planned.unknown_zones),
+        shadow=_planned_shadow(planned),
+    )
+
+
+def _planned_shadow(planned: Planned) -> shapes.PlannedShadowDocument | None:
+    found = planned.plan.shadow
+    if found is None:
+        return None
+    return shapes.PlannedShadowDocument(
+        devices=list(found.devices),
+        asked=found.asked,
+        bytes=planned.shadow_bytes,
+        begins_at=found.begins_at,
+        ends_at=found.ends_at,
+        cannot=[
+            shapes.CauseDocument(cause=one.cause, devices=list(one.devices)) for one in found.cannot
+        ],
+    )
+
+
+def _shadow(session: Session, rollout: Rollout) -> shapes.ShadowDocument | None:
+    terms = rollouts.terms_of(rollout).shadow
+    if terms is None:
+        return None
+    state = shadow_phases.from_document(rollout.shadow)
+    challenger = challengers.of_rollout(session, rollout.id)
+    seen = challengers.seen(session, challenger) if challenger is not None else {}
+    return shapes.ShadowDocument(
+        asked=terms.devices,
+        outcome=state.outcome.value if state.outcome else None,
+        sentence=state.said if state.outcome else rollout.verdict,
+        overdue=state.is_overdue and state.outcome is None,
+        began_at=state.began_at,
+        ended_at=state.ended_at,
+        challenger=challenger.id if challenger is not None else None,
+        devices=[
+            shapes.ShadowDeviceDocument(
+                device_id=member.device_id,
+                stage=member.stage.value,
+                given_at=member.given_at,
+                taken_back_at=member.taken_back_at,
+                cause=member.cause,
+                compared=one.count + one.errors + one.nonfinite if one else 0,
+                disagreements=one.disagreements if one else 0,
+            )
+            for member in state.members.values()
+            for one in [seen.get(member.device_id)]
+        ],
     )
 
 

@@ -1,5 +1,5 @@
-"""What must hold of rollouts beyond their bounds: EL-INV-12 and 13, and of EL-INV-5 what a halt
-leaves.
+"""What must hold of rollouts beyond their bounds: EL-INV-12, 13 and 16, and of EL-INV-5 what a
+halt leaves.
 
 Invariants: reads what is committed; counts the evidence itself, not by the controller's own gates.
 """
@@ -19,6 +19,18 @@ DISAGREED_SHARE: Final = 0.8
 """Evidence so plain that any gate with a bound of a half must have halted by then."""
 ANSWERED: Final = ("offered", "committed", "failed")
 SETTLED: Final = ("committed", "failed")
+
+_SHADOWS: Final = """
+SELECT id, json_extract(terms, '$.shadow.devices'),
+       json_extract(shadow, '$.began_at') IS NOT NULL,
+       json_extract(shadow, '$.ended_at') IS NOT NULL OR status IN ('halted', 'aborted'),
+       EXISTS (SELECT 1 FROM rollout_members m WHERE m.rollout_id = rollouts.id
+               AND m.offered_at IS NOT NULL),
+       (SELECT COUNT(*) FROM challenger_assignments a JOIN challengers c ON c.id = a.challenger_id
+        WHERE c.rollout_id = rollouts.id)
+FROM rollouts WHERE json_extract(terms, '$.shadow') IS NOT NULL
+"""
+"""(rollout, devices asked for, has it begun, is it over, was it offered, how many have it now)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +65,18 @@ class RolloutLaws:
                 self._check_halted(host, rollout)
             self._members[rollout.id], self._status[rollout.id] = members, rollout.status
         self._desired = {device_id: revision for device_id, _, revision in rows}
+        self._check_shadows(host)
+
+    def _check_shadows(self, host: ControllerHost) -> None:
+        """EL-INV-16."""
+        for rollout_id, asked, began, over, offered, having in host.record.query(_SHADOWS):
+            what = f"rollout {rollout_id} has its challenger on {having} devices"
+            if having > asked:
+                self._tell("EL-INV-16", f"{what}; it asks for {asked}")
+            if over and having:
+                self._tell("EL-INV-16", f"{what}, although its shadow phase is over")
+            if offered and not (began and over):
+                self._tell("EL-INV-16", f"rollout {rollout_id} offers before its shadow phase")
 
     def _check_answers(
         self, rollout: RolloutRow, members: Mapping[str, _Member], seen: Mapping[str, int]
