@@ -6,7 +6,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PACKAGES := protocol client agent controller simulators
-PYTEST_JOBS ?= 2
+# Three, for two cores: tests of real processes wait for half of their time.
+PYTEST_JOBS ?= 3
 
 .PHONY: help setup demo test check bench bench-fleet bench-chaos bench-delta bench-scale bench-rollout explore mutants \
 	torture soak lock schemas notebooks wheels clean test-packages
