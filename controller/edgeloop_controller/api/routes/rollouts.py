@@ -1,5 +1,6 @@
 """Starting, watching and stopping rollouts."""
 
+from dataclasses import replace
 from typing import Annotated
 
 from fastapi import APIRouter, Query
@@ -7,6 +8,7 @@ from sqlalchemy.orm import Session
 
 from edgeloop.documents import rollouts as shapes
 from edgeloop.documents.base import Items
+from edgeloop_controller.api.caller import Asking
 from edgeloop_controller.api.context import Context
 from edgeloop_controller.api.rollout_terms import RolloutDetail, RolloutPlanRequest, RolloutStart
 from edgeloop_controller.api.version_refs import split_version
@@ -19,8 +21,9 @@ router = APIRouter(prefix="/rollouts", tags=["rollouts"])
 
 
 @router.post("", status_code=201)
-def start(body: RolloutStart, services: Context) -> RolloutDetail:
-    return show(services.rollouts.start(_request(body)), services)
+def start(body: RolloutStart, services: Context, caller: Asking) -> RolloutDetail:
+    request = replace(_request(body), started_by=caller.name)
+    return show(services.rollouts.start(request), services)
 
 
 @router.post("/plan")
@@ -105,9 +108,12 @@ def abort(
 
 
 @router.post("/{rollout_id}/approve")
-def approve(rollout_id: int, body: shapes.ApprovalRequest, services: Context) -> RolloutDetail:
-    """Let a wave begin that waits for a person."""
-    services.rollouts.approve(rollout_id, body.wave, body.by)
+def approve(
+    rollout_id: int, body: shapes.ApprovalRequest, services: Context, caller: Asking
+) -> RolloutDetail:
+    """Let a wave begin that waits for a person: the sender, where the controller knows them."""
+    by = caller.name if caller.authenticated else body.by
+    services.rollouts.approve(rollout_id, body.wave, by, caller.authenticated)
     return show(rollout_id, services)
 
 
@@ -243,6 +249,7 @@ def _summary(session: Session, rollout: Rollout) -> shapes.RolloutSummary:
         wave=rollout.wave + 1,
         verdict=rollout.verdict,
         started_at=rollout.started_at,
+        started_by=rollout.started_by,
         wave_started_at=rollout.wave_started_at,
         ended_at=rollout.ended_at,
         training_run_id=rollout.training_run_id,
