@@ -1,7 +1,7 @@
 """ASGI middleware: who asks, and may they (ADR 0030).
 
-Invariants: inside of the audit log's, so that what is refused here is recorded; nothing below /v1 is
-reached past it but what core.access calls open; where nobody has to say who they are, a page of
+Invariants: inside of the audit log's, so that what is refused here is recorded; nothing below /v1
+is reached past it but what core.access calls open; where nobody has to say who they are, a page of
 another site cannot ask in the name of whoever looks at it.
 """
 

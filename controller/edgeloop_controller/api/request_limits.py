@@ -1,7 +1,7 @@
 """ASGI middleware, outermost: how often an address may ask, and how long a body may take.
 
-Invariants: nothing is looked up or recorded for a request above the rate; artifacts are not counted,
-for a fleet behind one address fetches them at once.
+Invariants: nothing is looked up or recorded for a request above the rate; artifacts are not
+counted, for a fleet behind one address fetches them at once.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""`edgeloop token`: API tokens, over the API or, for the first one, in the controller's database."""
+"""`edgeloop token`: API tokens, over the API or, for the first, in the controller's database."""
 
 import re
 from contextlib import ExitStack

@@ -1,7 +1,7 @@
 """Who may do what: request → permission, role → permissions, each one table (ADR 0030).
 
-Invariants: what no row names is for admins; every role may read. A test holds REQUESTS to the routes
-of the API.
+Invariants: what no row names is for admins; every role may read. A test holds REQUESTS to the
+routes of the API.
 """
 
 import re

@@ -438,7 +438,7 @@ class AuditEntry(Base):
     passed_over: Mapped[int]
     """Refused requests since the entry before that have none, for there were too many."""
     chain: Mapped[str | None] = mapped_column(String(64))
-    """SHA-256 of the entry before and of this one (store.audit); None: from before there was one."""
+    """SHA-256 of the entry before and of this one (store.audit); None: older than the chain."""
 
 
 class ApiToken(Base):
