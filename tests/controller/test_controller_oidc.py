@@ -3,6 +3,7 @@
 import base64
 import json
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -223,10 +224,10 @@ def test_an_issuer_without_tls_is_refused() -> None:
         OidcConfig(issuer="http://login.example", audience="a", roles={})
 
 
-@pytest.mark.filterwarnings("ignore")
 def test_a_running_provider() -> None:
     """Signed in as its user, by the flow that a browser takes."""
-    from oidc_provider_mock import User, run_server_in_thread
+    with warnings.catch_warnings(action="ignore"):  # of what the provider is made of
+        from oidc_provider_mock import User, run_server_in_thread
 
     ann = User(sub="ann", claims={"groups": ["ops"], "email": "ann@example.org"})
     with run_server_in_thread(user_claims=[ann]) as server:
