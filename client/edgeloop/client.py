@@ -4,6 +4,8 @@ Invariants: raises nothing but EdgeloopError, mostly ApiError, and OSError for a
 read; imports nothing of the server.
 """
 
+import os
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -13,12 +15,17 @@ from urllib.parse import quote
 import httpx
 from pydantic import BaseModel, ValidationError
 
+from edgeloop import credentials
 from edgeloop.errors import AnswerError, ApiError, EdgeloopError
 
 ACTOR_HEADER: Final = "x-edgeloop-actor"
 DEFAULT_URL: Final = "http://127.0.0.1:8080"
 CONNECT_TIMEOUT_S: Final = 5.0
 ANSWER_TIMEOUT_S: Final = 120.0  # publishing runs the model
+TOO_MANY_REQUESTS: Final = 429
+BUSY_TRIES_MAX: Final = 5
+RETRY_AFTER_S: Final = 1.0
+RETRY_AFTER_S_MAX: Final = 30.0
 
 Answer = TypeVar("Answer", bound=BaseModel)
 
@@ -31,8 +38,13 @@ class Client:
         url: str = DEFAULT_URL,
         transport: httpx.BaseTransport | None = None,
         actor: str | None = None,
+        token: str | None = None,
     ) -> None:
-        """`actor`: who asks, in ASCII; kept in the audit log, and not authenticated."""
+        """`token`: proves who asks; by default that of EDGELOOP_TOKEN or EDGELOOP_TOKEN_FILE.
+        `actor`: in whose name, in ASCII; kept in the audit log, and checked by nobody.
+
+        Raises EdgeloopError for a token that cannot be read or may not be sent there.
+        """
         if actor is not None and not actor.isascii():
             raise EdgeloopError(
                 f"the actor {actor!r} cannot be sent in a header",
@@ -42,9 +54,18 @@ class Client:
         self.actor = actor
         timeout = httpx.Timeout(ANSWER_TIMEOUT_S, connect=CONNECT_TIMEOUT_S)
         # A controller on this machine or network is reached directly, whatever proxy is set.
-        headers = {ACTOR_HEADER: actor} if actor else None
+        headers = {ACTOR_HEADER: actor} if actor else {}
+        shown = credentials.checked_for(
+            self.url, token or credentials.token_of(os.environ), os.environ
+        )
+        if shown is not None:
+            headers["authorization"] = f"Bearer {shown}"
         self._http = httpx.Client(
-            timeout=timeout, transport=transport, trust_env=False, headers=headers
+            timeout=timeout,
+            transport=transport,
+            trust_env=False,
+            headers=headers,
+            verify=credentials.tls_context(os.environ),
         )
 
     def __enter__(self) -> Self:
@@ -125,8 +146,21 @@ class Client:
             ) from error
 
     def _call(self, method: str, path: str, **request: Any) -> httpx.Response:
+        """Waits, and asks again, where the controller is asked too often."""
+        for _ in range(BUSY_TRIES_MAX - 1):
+            response = self._ask(method, path, **request)
+            if response.status_code != TOO_MANY_REQUESTS:
+                break
+            time.sleep(_retry_after_s(response))
+        else:
+            response = self._ask(method, path, **request)
+        if response.is_success:
+            return response
+        raise _refusal(response)
+
+    def _ask(self, method: str, path: str, **request: Any) -> httpx.Response:
         try:
-            response = self._http.request(method, f"{self.url}/v1{path}", **request)
+            return self._http.request(method, f"{self.url}/v1{path}", **request)
         except (httpx.TransportError, httpx.InvalidURL) as error:
             raise ApiError(
                 None,
@@ -135,9 +169,11 @@ class Client:
                 "start one with `edgeloop serve`, or give its address by --url, Fleet(url) "
                 "or EDGELOOP_URL",
             ) from error
-        if response.is_success:
-            return response
-        raise _refusal(response)
+
+
+def _retry_after_s(response: httpx.Response) -> float:
+    said = response.headers.get("retry-after", "")
+    return min(RETRY_AFTER_S_MAX, float(said) if said.isdigit() else RETRY_AFTER_S)
 
 
 def quoted(part: str) -> str:

@@ -34,9 +34,10 @@ LABELS_A_REQUEST: Final = 1000
 
 
 class Fleet:
-    """`url` and `actor` are by default those of EDGELOOP_URL and EDGELOOP_ACTOR.
+    """`url`, `actor` and `token` are by default those of EDGELOOP_URL, EDGELOOP_ACTOR and
+    EDGELOOP_TOKEN (or of the file EDGELOOP_TOKEN_FILE).
 
-    `actor` is who asks, for the audit log; nobody checks it yet.
+    `token` proves who asks; `actor` is a name beside it, for the audit log, that nobody checks.
     """
 
     def __init__(
@@ -44,11 +45,13 @@ class Fleet:
         url: str | None = None,
         actor: str | None = None,
         transport: httpx.BaseTransport | None = None,
+        token: str | None = None,
     ) -> None:
         self.client: Final = Client(
             url or os.environ.get("EDGELOOP_URL") or DEFAULT_URL,
             transport,
             actor or os.environ.get("EDGELOOP_ACTOR"),
+            token,
         )
 
     def __enter__(self) -> Self:

@@ -14,6 +14,7 @@ from edgeloop_controller.api.context import Services
 from edgeloop_controller.artifacts import ArtifactStore, LocalArtifactStore
 from edgeloop_controller.broker import EmbeddedBroker, InboxListener, connect
 from edgeloop_controller.config import ControllerConfig
+from edgeloop_controller.oidc import OidcProvider
 from edgeloop_controller.scheduler import Scheduler
 from edgeloop_controller.services.candidate import Candidates, MakeCandidates
 from edgeloop_controller.services.challengers import Challengers
@@ -27,6 +28,7 @@ from edgeloop_controller.services.labelling import Labelling
 from edgeloop_controller.services.mlflow import make_mlflow
 from edgeloop_controller.services.mlflow_following import WORK_S as MLFLOW_WORK_S
 from edgeloop_controller.services.patches import Patches
+from edgeloop_controller.services.people import People
 from edgeloop_controller.services.planning import Planning
 from edgeloop_controller.services.policies import PolicyShelf
 from edgeloop_controller.services.publishing import Publishing
@@ -109,7 +111,11 @@ def build(
         unheard.look_for_strangers()
 
     publishing = Publishing(database, registry, clock)
-    rollouts = Rollouts(database, desired, clock)
+    oidc = config.access.oidc
+    identities = OidcProvider(oidc, clock) if oidc is not None else None
+    people = People(database, clock, required=config.requires_token, identities=identities)
+    two_persons = config.access.two_person_rollouts
+    rollouts = Rollouts(database, desired, clock, two_persons=two_persons)
     policies = PolicyShelf(database, clock, config.retraining)
     retraining = Retraining(database, clock, policies, config.runs_dir)
     diagnosis = Diagnosis(database, outbound)
@@ -119,6 +125,7 @@ def build(
         config=config,
         clock=clock,
         database=database,
+        people=people,
         artifacts=artifacts,
         registry=registry,
         embedded_broker=embedded,

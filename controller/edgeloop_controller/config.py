@@ -3,11 +3,13 @@
 Invariants: every limit that an operator may change is a field here, with its unit in its name.
 """
 
+import ipaddress
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self
 
 from pydantic import Field, model_validator
 
+from edgeloop_controller.access_config import AccessConfig
 from edgeloop_controller.mlflow_config import MlflowConfig
 from edgeloop_protocol.config import Config
 from edgeloop_protocol.limits import ARTIFACT_MAX_BYTES, KIB, MIB
@@ -20,6 +22,15 @@ WEBHOOKS_MAX: Final = 16
 
 EventKind = Annotated[str, Field(pattern=r"^(\*|[a-z_]+\.(\*|[a-z_0-9.-]+))$", max_length=128)]
 """`rollout.halted`, `rollout.*`, or `*` for all."""
+
+
+def is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
 
 
 class HttpConfig(Config):
@@ -121,6 +132,16 @@ class LimitsConfig(Config):
     batch_max_messages: int = Field(
         default=1000, gt=0, le=10_000, description="messages in one transaction"
     )
+    requests_per_s: float = Field(
+        default=100.0, gt=0, description="of one address, in the long run; artifacts not counted"
+    )
+    requests_burst: int = Field(default=500, ge=1, description="of one address, at once")
+    body_timeout_s: float = Field(
+        default=600.0, gt=0, description="for a request's whole body to arrive"
+    )
+    body_silence_s: float = Field(
+        default=30.0, gt=0, description="between two pieces of a request's body"
+    )
 
 
 class ControllerConfig(Config):
@@ -128,6 +149,7 @@ class ControllerConfig(Config):
 
     data_dir: Path = Path("edgeloop-data")
     http: HttpConfig = HttpConfig()
+    access: AccessConfig = AccessConfig()
     broker: BrokerConfig = BrokerConfig()
     database_url: str | None = Field(default=None, description="None: SQLite in data_dir")
     tick_s: float = Field(default=1.0, gt=0)
@@ -141,6 +163,20 @@ class ControllerConfig(Config):
     mlflow: MlflowConfig | None = Field(default=None, description="None: no MLflow")
     limits: LimitsConfig = LimitsConfig()
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    @model_validator(mode="after")
+    def _two_persons_are_known(self) -> Self:
+        if self.access.two_person_rollouts and not self.requires_token:
+            raise ValueError(
+                "[access] two_person_rollouts needs to know who asks: set [access] require = true"
+            )
+        return self
+
+    @property
+    def requires_token(self) -> bool:
+        if self.access.require is not None:
+            return self.access.require
+        return not is_loopback(self.http.host)
 
     @property
     def database(self) -> str:

@@ -65,6 +65,24 @@ class SignatureError(RefusedInputError):
     code = "bad_signature"
 
 
+class UnauthenticatedError(ControllerError):
+    """Who asks did not say who they are, or cannot prove it."""
+
+    code = "unauthenticated"
+
+
+class ForbiddenError(ControllerError):
+    """Who asks may not do that."""
+
+    code = "forbidden"
+
+
+class IdentityProviderError(ControllerError):
+    """The identity provider cannot be asked, or does not answer as one does."""
+
+    code = "identity_provider"
+
+
 class MlflowError(ControllerError):
     """The MLflow server cannot be asked, or does not answer as MLflow does."""
 

@@ -18,6 +18,7 @@ from typing import Any, Final
 import uvicorn
 
 from edgeloop_controller.api.app import create_app
+from edgeloop_controller.api.context import Services
 from edgeloop_controller.composition import running
 from edgeloop_controller.config import ControllerConfig, HttpConfig
 from edgeloop_controller.errors import StartError
@@ -51,10 +52,20 @@ def serve(config: ControllerConfig) -> None:
             )
         )
         stop.server = server
+        _say_who_may_come_in(services)
         gc.freeze()  # what stands now stands until the end: a collection need not walk through it
         logger.info("serving on http://%s:%d, data in %s", host, port, config.data_dir)
         server.run(sockets=[listening])
         logger.info("stopping")
+
+
+def _say_who_may_come_in(services: Services) -> None:
+    if not services.people.required:
+        logger.info("nobody is asked who they are ([access] require): loopback's names only")
+    elif services.config.access.oidc is None and not services.people.has_token():
+        logger.warning(
+            "nobody has a token yet: edgeloop token create NAME --role admin --config FILE"
+        )
 
 
 @contextmanager

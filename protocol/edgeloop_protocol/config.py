@@ -16,7 +16,16 @@ from edgeloop_protocol.errors import ConfigError
 
 ENV_PREFIX: Final = "EDGELOOP_"
 ENV_NESTING: Final = "__"
-NOT_CONFIGURATION: Final = frozenset({"EDGELOOP_URL", "EDGELOOP_ACTOR"})
+NOT_CONFIGURATION: Final = frozenset(
+    {
+        "EDGELOOP_URL",
+        "EDGELOOP_ACTOR",
+        "EDGELOOP_TOKEN",
+        "EDGELOOP_TOKEN_FILE",
+        "EDGELOOP_CA_FILE",
+        "EDGELOOP_INSECURE",
+    }
+)
 """Variables of ours that are no program's configuration: the command line's."""
 
 

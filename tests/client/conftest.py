@@ -27,7 +27,7 @@ def controller(tmp_path: Path) -> Iterator[Controller]:
 def fleet(controller: Controller) -> Iterator[Fleet]:
     # A TestClient is an httpx client; its transport is the application.
     transport = TestClient(create_app(controller.parts.services))._transport
-    with Fleet("http://testserver", actor="ada", transport=transport) as fleet:
+    with Fleet("http://localhost", actor="ada", transport=transport) as fleet:
         yield fleet
 
 

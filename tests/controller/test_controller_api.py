@@ -24,7 +24,7 @@ from edgeloop_protocol.topics import Up, up_topic
 @pytest.fixture
 def api(controller: Any) -> Iterator[TestClient]:
     app = create_app(controller.parts.services)
-    with TestClient(app, base_url="http://c/v1", raise_server_exceptions=False) as client:
+    with TestClient(app, base_url="http://localhost/v1", raise_server_exceptions=False) as client:
         yield client
 
 
@@ -289,7 +289,7 @@ def test_an_upload_above_the_limit_is_refused(config: ControllerConfig, database
             LocalExecutor(),
         ).services
     )
-    with TestClient(app, base_url="http://c/v1") as api:
+    with TestClient(app, base_url="http://localhost/v1") as api:
         error = _error(_publish(api, b"x" * 2000), 413, "too_large")
         assert "1000" in error["message"]
         _error(_publish(api, b"x" * 4_000_000), 413, "too_large")

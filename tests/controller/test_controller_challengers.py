@@ -210,7 +210,7 @@ def told(controller: Any, fleet: list[Any]) -> dict[str, Any]:
     )
     message = tells(first, *windows)
     controller.takes(first.reported(), second.reported(), message, message)
-    api = TestClient(create_app(controller.parts.services), base_url="http://c")
+    api = TestClient(create_app(controller.parts.services), base_url="http://localhost")
     document: dict[str, Any] = api.get(f"/v1/challengers/{challenger}").json()
     return document
 
@@ -240,7 +240,7 @@ def test_a_challengers_windows_are_no_champions(controller: Any, told: dict[str,
 def test_the_commands_show_it(
     controller: Any, told: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    api = TestClient(create_app(controller.parts.services), base_url="http://c")
+    api = TestClient(create_app(controller.parts.services), base_url="http://localhost")
 
     class Client:
         def __enter__(self) -> "Client":

@@ -43,7 +43,9 @@ class Answering:
 
 @pytest.fixture
 def api(controller: Any) -> Any:
-    with TestClient(create_app(controller.parts.services), base_url="http://c/v1") as client:
+    with TestClient(
+        create_app(controller.parts.services), base_url="http://localhost/v1"
+    ) as client:
         yield client
 
 

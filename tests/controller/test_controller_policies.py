@@ -122,7 +122,7 @@ def test_there_is_a_bound(shelf: PolicyShelf, monkeypatch: pytest.MonkeyPatch) -
 
 def test_over_http(controller: Any, scripts: Path) -> None:
     app = create_app(controller.parts.services)
-    with TestClient(app, base_url="http://c/v1") as api:
+    with TestClient(app, base_url="http://localhost/v1") as api:
         path = "/retraining/policies/p"
         body = {"model": "tiny", "script": "train.py", "min_labels": 9}
         given = api.put(path, json=body).json()

@@ -14,7 +14,7 @@ TERMS = {"soak_s": 0, "min_compared": 0, "probation": {"min_s": 0.1, "compare": 
 
 @pytest.fixture
 def http(controller: Any) -> Iterator[TestClient]:
-    with TestClient(create_app(controller.parts.services)) as client:
+    with TestClient(create_app(controller.parts.services), base_url="http://localhost") as client:
         yield client
 
 

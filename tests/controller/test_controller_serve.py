@@ -336,7 +336,7 @@ def test_one_controller_a_data_directory(serve: Serve) -> None:
 def test_a_wrong_configuration_names_key_and_mend(serve: Serve) -> None:
     serve.extra = "tock_s = 1\n"
     assert serve.spawn().wait(timeout=30) == 2
-    assert "tock_s: unknown key; known here: broker" in re.sub(r"\s+", " ", serve.log)
+    assert "tock_s: unknown key; known here: access, broker" in re.sub(r"\s+", " ", serve.log)
 
 
 def test_ctrl_c_stops_it(serve: Serve) -> None:
@@ -345,3 +345,39 @@ def test_ctrl_c_stops_it(serve: Serve) -> None:
     os.kill(serve.process.pid, signal.SIGINT)
     assert serve.process.wait(timeout=20) == 0
     assert "Traceback" not in serve.log
+
+
+def test_the_first_token_is_made_beside_a_running_controller(serve: Any, tmp_path: Path) -> None:
+    serve.extra = "[access]\nrequire = true\n"
+    serve.start()
+    assert "edgeloop token create" in serve.log, "it says how to come in"
+    config = serve.directory / "controller.toml"
+    outside = {k: v for k, v in os.environ.items() if not k.startswith("EDGELOOP_")}
+
+    def edgeloop(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        command = [str(EDGELOOP), "--url", serve.url, *arguments]
+        return subprocess.run(
+            command, env=outside | variables, capture_output=True, text=True, check=False
+        )
+
+    assert edgeloop("device", "list").returncode == 10
+    made = edgeloop("token", "create", "root", "--role", "admin", "--config", str(config))
+    assert made.returncode == 0, made.stderr
+    token_file = tmp_path / "token"
+    token_file.write_text(made.stdout)
+    assert made.stdout.strip() not in made.stderr
+    open_to_all = edgeloop("whoami", EDGELOOP_TOKEN_FILE=str(token_file))
+    assert open_to_all.returncode == 2
+    assert f"chmod 600 {token_file}" in open_to_all.stderr
+    token_file.chmod(0o600)
+    shown = edgeloop("whoami", EDGELOOP_TOKEN_FILE=str(token_file))
+    assert shown.stdout == "root: admin\n", shown.stderr
+    entry = edgeloop("audit", EDGELOOP_TOKEN_FILE=str(token_file)).stdout
+    assert "on-site:" in entry
+    assert "token:root" in entry
+    assert edgeloop("token", "revoke", "root", "--config", str(config)).returncode == 0
+    assert edgeloop("whoami", EDGELOOP_TOKEN_FILE=str(token_file)).returncode == 10
+    files = [path for path in (tmp_path / "data").glob("*") if path.is_file()]
+    assert files
+    written = serve.log + "".join(path.read_text("latin-1") for path in files)
+    assert made.stdout.strip() not in written

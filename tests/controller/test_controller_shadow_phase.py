@@ -131,7 +131,7 @@ class World:
             return sorted(session.scalars(select(ChallengerAssignment.device_id)))
 
     def api(self, path: str, **body: Any) -> dict[str, Any]:
-        client = TestClient(create_app(self.services), base_url="http://c")
+        client = TestClient(create_app(self.services), base_url="http://localhost")
         answer = client.post(f"/v1{path}", json=body) if body else client.get(f"/v1{path}")
         document: dict[str, Any] = answer.json()
         return document

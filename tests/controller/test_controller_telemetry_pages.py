@@ -16,7 +16,7 @@ WINDOWS = "/v1/telemetry/windows"
 
 @pytest.fixture
 def api(controller: Any) -> Iterator[TestClient]:
-    with TestClient(create_app(controller.parts.services)) as client:
+    with TestClient(create_app(controller.parts.services), base_url="http://localhost") as client:
         yield client
 
 

@@ -33,7 +33,9 @@ class ApprovalRequest(BaseModel):
     wave: int | None = Field(
         default=None, ge=0, description="null: the next that waits; 0: the shadow phase"
     )
-    by: Annotated[str, Field(min_length=1, max_length=NAME_MAX_CHARS)]
+    by: Annotated[str, Field(min_length=1, max_length=NAME_MAX_CHARS)] = Field(
+        default="local", description="where the controller does not know who asks"
+    )
 
 
 class ApprovalDocument(Document):
@@ -155,6 +157,9 @@ class RolloutSummary(Document):
     wave: int = Field(description="the present one, from 1")
     verdict: str
     started_at: float
+    started_by: str = Field(
+        default="", description="who has proved to be; empty: a machine, or nobody had to say"
+    )
     wave_started_at: float | None
     ended_at: float | None
     training_run_id: int | None

@@ -9,6 +9,8 @@ from fastapi_offline import FastAPIOffline
 from edgeloop_controller.api import errors
 from edgeloop_controller.api.audit import Audit
 from edgeloop_controller.api.context import Services
+from edgeloop_controller.api.guard import Guard
+from edgeloop_controller.api.request_limits import RequestLimits
 from edgeloop_controller.api.routes import (
     artifacts,
     audit,
@@ -19,6 +21,7 @@ from edgeloop_controller.api.routes import (
     health,
     mlflow,
     models,
+    people,
     retraining,
     rollouts,
     samples,
@@ -46,14 +49,19 @@ ROUTES: Final = (
     audit,
     webhooks,
     mlflow,
+    people,
 )
 
 
 def create_app(services: Services) -> FastAPI:
     app = describe_app(services.config.limits)
     app.state.services = services
+    config = services.config
+    # The last one added sees a request first.
     app.add_middleware(SmallArtifacts, artifacts=services.artifacts)
+    app.add_middleware(Guard, people=services.people, hosts=config.access.hosts)
     app.add_middleware(Audit, database=services.database, clock=services.clock)
+    app.add_middleware(RequestLimits, limits=config.limits, clock=services.clock)
     return app
 
 

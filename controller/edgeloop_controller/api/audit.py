@@ -4,7 +4,7 @@ Invariants: the one place that opens entries; outermost, so that refusals by lim
 are recorded too. An entry is committed with the request's first change (store.audit), or else
 before it is answered; what cannot be recorded is answered 503. Refusals are recorded up to
 REFUSALS_A_MINUTE_MAX a minute, and the rest counted in the next entry: who is refused cannot fill
-the disk. Who asks is **not authenticated**: the name is what the sender says.
+the disk. Who asks is what the sender says, until the guard inside knows better (api.guard).
 """
 
 import json
@@ -28,7 +28,6 @@ from edgeloop_protocol.clock import Clock
 logger = logging.getLogger(__name__)
 
 ACTOR_HEADER: Final = "x-edgeloop-actor"
-NOBODY_NAMED: Final = "local"
 ACTOR_MAX_CHARS: Final = 128
 REFUSALS_A_MINUTE_MAX: Final = 600
 ANSWER_READ_MAX_BYTES: Final = 64 * 1024
@@ -44,6 +43,7 @@ SUBJECTS: Final = (
     (re.compile(r"/v1/rollouts/([^/]+)"), "rollout:{}"),
     (re.compile(r"/v1/challengers/([^/]+)"), "challenger:{}"),
     (re.compile(r"/v1/retraining/policies/([^/]+)"), "policy:{}"),
+    (re.compile(r"/v1/tokens/([^/]+)"), "token:{}"),
     (re.compile(r"/v1/([^/]+)"), "{}"),
 )
 _ACTOR: Final = re.compile(rf"[!-~][ -~]{{0,{ACTOR_MAX_CHARS - 1}}}")
@@ -94,7 +94,7 @@ class Audit:
             refusals=self._refusals,
             id=secrets.token_hex(8),
             at=self._clock.wall(),
-            actor=headers.get(ACTOR_HEADER, NOBODY_NAMED),
+            actor=headers.get(ACTOR_HEADER, audit.NOBODY_NAMED),
             authenticated=False,
             address=client[0] if client else "",
             forwarded_for=headers.get("x-forwarded-for", "")[:VALUE_MAX_CHARS],

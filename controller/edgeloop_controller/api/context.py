@@ -17,6 +17,7 @@ from edgeloop_controller.services.inbox import Inbox
 from edgeloop_controller.services.ingest import Ingest
 from edgeloop_controller.services.labelling import Labelling
 from edgeloop_controller.services.mlflow import Mlflow
+from edgeloop_controller.services.people import People
 from edgeloop_controller.services.planning import Planning
 from edgeloop_controller.services.policies import PolicyShelf
 from edgeloop_controller.services.publishing import Publishing
@@ -35,6 +36,7 @@ class Services:
     config: ControllerConfig
     clock: Clock
     database: Database
+    people: People
     artifacts: ArtifactStore
     registry: Registry
     embedded_broker: EmbeddedBroker | None

@@ -13,6 +13,8 @@ from edgeloop_controller.errors import (
     ArtifactError,
     ConflictError,
     ControllerError,
+    ForbiddenError,
+    IdentityProviderError,
     MlflowError,
     NoAnswerError,
     NotFoundError,
@@ -20,6 +22,7 @@ from edgeloop_controller.errors import (
     SignatureError,
     TooLargeError,
     TrainingError,
+    UnauthenticatedError,
 )
 from edgeloop_protocol.errors import ProtocolError
 
@@ -30,10 +33,13 @@ STATUSES: Final[tuple[tuple[type[Exception], int], ...]] = (
     (NotFoundError, 404),
     (ConflictError, 409),
     (SignatureError, 401),
+    (UnauthenticatedError, 401),
+    (ForbiddenError, 403),
     (TooLargeError, 413),
     (RefusedInputError, 422),
     (ProtocolError, 422),
     (MlflowError, 502),
+    (IdentityProviderError, 503),
     (ArtifactError, 503),
     (NoAnswerError, 504),
     (TrainingError, 500),
@@ -62,9 +68,13 @@ def status_of(error: Exception) -> int:
     return next((status for kind, status in STATUSES if isinstance(error, kind)), 500)
 
 
-async def _of_domain(_request: Request, error: Exception) -> JSONResponse:
+def domain_response(error: Exception) -> JSONResponse:
     code = getattr(error, "code", "refused_input")
     return error_response(status_of(error), code, str(error), getattr(error, "hint", ""))
+
+
+async def _of_domain(_request: Request, error: Exception) -> JSONResponse:
+    return domain_response(error)
 
 
 async def _of_validation(_request: Request, error: Exception) -> JSONResponse:

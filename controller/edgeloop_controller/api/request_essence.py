@@ -5,6 +5,7 @@ can store it.
 """
 
 import json
+import math
 from typing import Any, Final
 
 from starlette.datastructures import Headers
@@ -62,6 +63,8 @@ def _shortened(value: Any) -> Any:
     if isinstance(value, str):
         cut = value if len(value) <= VALUE_MAX_CHARS else value[: VALUE_MAX_CHARS - 1] + "…"
         return storable(cut)
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)  # JSON has no such number, and the chain is made of JSON
     if isinstance(value, list):
         more = [f"… {len(value) - ITEMS_MAX} more"] if len(value) > ITEMS_MAX else []
         return [_shortened(one) for one in value[:ITEMS_MAX]] + more

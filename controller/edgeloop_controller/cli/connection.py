@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from edgeloop.client import DEFAULT_URL, Client
-from edgeloop.errors import ApiError
+from edgeloop.errors import ApiError, EdgeloopError
 from edgeloop_controller.cli.exit_codes import BY_STATUS, ExitCode
 from edgeloop_controller.cli.output import fail
 
@@ -33,7 +33,7 @@ def connected() -> Iterator[Client]:
     if target.actor is not None and not target.actor.isascii():
         hint = "use ASCII: a name or an address of mail"
         fail(f"--actor {target.actor!r} cannot be sent in a header", hint, ExitCode.USAGE)
-    with Client(target.url, actor=target.actor) as client:
+    with _client() as client:
         try:
             yield client
         except ApiError as error:
@@ -41,6 +41,13 @@ def connected() -> Iterator[Client]:
             if error.status is not None:
                 code = BY_STATUS.get(error.status, ExitCode.FAILED)
             fail(error.message, error.hint, code)
+
+
+def _client() -> Client:
+    try:
+        return Client(target.url, actor=target.actor)
+    except EdgeloopError as error:
+        fail(error.message, error.hint, ExitCode.USAGE)
 
 
 def split_version(text: str) -> tuple[str, str]:

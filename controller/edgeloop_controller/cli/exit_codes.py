@@ -15,6 +15,7 @@ class ExitCode(IntEnum):
     CANNOT_START = 7
     NO_ANSWER = 8
     DIFFERENT = 9
+    NOT_ALLOWED = 10
 
 
 MEANINGS: Final = {
@@ -28,10 +29,13 @@ MEANINGS: Final = {
     ExitCode.CANNOT_START: "serve: a port or the data directory is in use",
     ExitCode.NO_ANSWER: "the device that was asked did not answer in time",
     ExitCode.DIFFERENT: "diff: the files and the fleet differ",
+    ExitCode.NOT_ALLOWED: "no valid token, or its roles do not allow that",
 }
 
 # HTTP status of the controller's answer → exit code; any other is FAILED.
 BY_STATUS: Final = {
+    401: ExitCode.NOT_ALLOWED,
+    403: ExitCode.NOT_ALLOWED,
     404: ExitCode.NOT_FOUND,
     409: ExitCode.CONFLICT,
     413: ExitCode.REFUSED_INPUT,

@@ -22,6 +22,7 @@ from edgeloop_controller.cli import (
     mlflow,
     models,
     rollouts,
+    tokens,
     webhooks,
     why,
 )
@@ -39,11 +40,13 @@ app.add_typer(loop.drift_app, name="drift")
 app.add_typer(loop.retrain_app, name="retrain")
 app.add_typer(webhooks.app, name="webhook")
 app.add_typer(mlflow.app, name="mlflow")
+app.add_typer(tokens.app, name="token")
+app.add_typer(audit.app, name="audit")
+app.command("whoami")(tokens.who_am_i)
 app.command("publish")(mlflow.publish)
 app.command("why")(why.why)
 app.command("lineage")(models.lineage)
 app.command("events")(events.events)
-app.command("audit")(audit.audit)
 app.command("diff")(control.diff)
 app.command("apply")(control.apply)
 app.command("export")(control.export)

@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 from edgeloop_controller.control.files import ControlFile, DeviceFile, RolloutFile
 from edgeloop_controller.core.retraining import PolicyTerms
-from edgeloop_controller.core.rollout_types import RolloutTerms
+from edgeloop_controller.core.rollout_types import RolloutTerms, with_first_approval
 
 UNFINISHED: Final = frozenset({"queued", "running", "paused"})
 
@@ -33,7 +33,10 @@ class RolloutState:
     terms: RolloutTerms
 
     def is_of(self, file: RolloutFile) -> bool:
-        return (self.version, self.waves, self.terms) == (file.version, file.waves, file.terms)
+        return (self.version, self.waves) == (file.version, file.waves) and self.terms in (
+            file.terms,
+            with_first_approval(file.terms),
+        )
 
 
 @dataclass(frozen=True)

@@ -110,6 +110,13 @@ class RolloutTerms(Config):
         return self
 
 
+def with_first_approval(terms: RolloutTerms) -> RolloutTerms:
+    """The same, and wave 1 waits for a person."""
+    approve = tuple(sorted({1, *terms.schedule.approve}))
+    schedule = terms.schedule.model_copy(update={"approve": approve})
+    return terms.model_copy(update={"schedule": schedule})
+
+
 @dataclass(frozen=True)
 class RolloutSpec:
     id: int

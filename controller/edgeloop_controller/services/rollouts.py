@@ -4,7 +4,7 @@ Invariants: two active rollouts never share a slot of a device; what is refused 
 """
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from pydantic import TypeAdapter, ValidationError
@@ -14,9 +14,15 @@ from edgeloop_controller.core import rollout as engine
 from edgeloop_controller.core import selector as selectors
 from edgeloop_controller.core.rollout import RolloutState, RolloutStatus, RolloutTerms, Step
 from edgeloop_controller.core.rollout_queue import Claim
+from edgeloop_controller.core.rollout_types import with_first_approval
 from edgeloop_controller.core.shadow_phase import SHADOW_WAVE
 from edgeloop_controller.core.waves import parse_waves
-from edgeloop_controller.errors import ConflictError, NotFoundError, RefusedInputError
+from edgeloop_controller.errors import (
+    ConflictError,
+    ForbiddenError,
+    NotFoundError,
+    RefusedInputError,
+)
 from edgeloop_controller.services.apply_step import apply_step
 from edgeloop_controller.services.desired import DesiredPublisher
 from edgeloop_controller.services.matching import matching_ids
@@ -47,10 +53,21 @@ class RolloutRequest:
     allow_empty: bool = False
     if_busy: IfBusy = IfBusy.REFUSE
     training_run_id: int | None = None
+    started_by: str = ""
+    """Who has proved to be; empty: a machine, or who did not have to say."""
 
 
 class Rollouts:
-    def __init__(self, database: Database, desired: DesiredPublisher, clock: Clock) -> None:
+    def __init__(
+        self,
+        database: Database,
+        desired: DesiredPublisher,
+        clock: Clock,
+        *,
+        two_persons: bool = False,
+    ) -> None:
+        """`two_persons`: wave 1 waits for a person who did not start it."""
+        self._two_persons = two_persons
         self._database = database
         self._desired = desired
         self._clock = clock
@@ -63,6 +80,8 @@ class Rollouts:
 
         Raises NotFoundError, SelectorError, WaveError, RefusedInputError or ConflictError.
         """
+        if self._two_persons:
+            request = replace(request, terms=with_first_approval(request.terms))
         selector = selectors.parse(request.selector)
         check_request(request)
         now = self._clock.wall()
@@ -122,14 +141,17 @@ class Rollouts:
         now = self._clock.wall()
         self._change(rollout_id, lambda state: engine.abort(state, reason, now))
 
-    def approve(self, rollout_id: int, wave: int | None, by: str) -> int:
+    def approve(self, rollout_id: int, wave: int | None, by: str, is_known: bool = False) -> int:
         """Let a wave begin, by default the next one that waits for it; which it was, 0 for the
-        shadow phase, which is then over with what it has shown. Raises
-        NotFoundError, RefusedInputError or ConflictError."""
+        shadow phase, which is then over with what it has shown. `is_known`: who approves has
+        proved to be `by`. Raises NotFoundError, RefusedInputError, ConflictError or
+        ForbiddenError."""
         now = self._clock.wall()
         with self._database.writing() as session:
             rollout = rollouts.require(session, rollout_id)
             chosen = _wave_to_approve(rollout, wave)
+            if self._two_persons:
+                _refuse_one_person(rollout, by, is_known)
             touched = self._write(session, rollout, lambda s: engine.approve(s, chosen, by))
             rollout.approvals = {**rollout.approvals, str(chosen): {"by": by, "at": now}}
         self._desired.publish(touched)
@@ -244,6 +266,19 @@ def _wave_to_approve(rollout: Rollout, wave: int | None) -> int:
     return open_[0]
 
 
+def _refuse_one_person(rollout: Rollout, by: str, is_known: bool) -> None:
+    if not is_known:
+        raise ForbiddenError(
+            "who approves has to be known: rollouts take two persons here",
+            hint="send a token ([access] two_person_rollouts)",
+        )
+    if by == rollout.started_by:
+        raise ForbiddenError(
+            f"{by} started rollout {rollout.id} and cannot approve it",
+            hint="another person has to: rollouts take two here ([access] two_person_rollouts)",
+        )
+
+
 def _check_slot(slot: str) -> None:
     try:
         TypeAdapter(Name).validate_python(slot)
@@ -280,6 +315,7 @@ def _new_row(
         wave=state.wave,
         wave_started_at=state.wave_started_at,
         started_at=now,
+        started_by=request.started_by,
         ended_at=None,
         verdict=state.verdict,
         training_run_id=request.training_run_id,

@@ -4,7 +4,8 @@ Invariants: a request that changes something has its entry in the transaction of
 (`write_open`, called by `store.engine.Database.writing`), so the two are there together or not at
 all; rows are only ever added, which triggers of the database hold (migration 0007: SQLite lets
 REPLACE pass a DELETE trigger by, so there is one on INSERT too; a migration that rebuilds the table
-must make them again); nothing here deletes. Each text has a limit of its own.
+must make them again); nothing here deletes. Each entry holds the SHA-256 of the one before and of
+itself (`edgeloop.documents.audit.chain_of`). Each text has a limit of its own.
 """
 
 from collections.abc import Iterator, Sequence
@@ -13,11 +14,13 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from sqlalchemy import event, or_, select
+from sqlalchemy import event, or_, select, text
 from sqlalchemy.orm import Session
 
+from edgeloop.documents.audit import chain_of
 from edgeloop_controller.store.tables import AuditEntry, Challenger, Rollout, TrainingRun, Version
 
+NOBODY_NAMED: Final = "local"
 PATH_MAX_CHARS: Final = 300
 DETAIL_MAX_CHARS: Final = 500
 
@@ -51,6 +54,8 @@ class Request:
         """Called before an entry is written: `subject` and `essence` may be read only now."""
 
 
+_LAST_LINK: Final = select(AuditEntry.chain).order_by(AuditEntry.id.desc()).limit(1)
+
 _open: ContextVar[Request | None] = ContextVar("edgeloop_audited_request", default=None)
 
 
@@ -64,12 +69,13 @@ def opened(request: Request | None) -> Iterator[None]:
         _open.reset(token)
 
 
-def identify(actor: str, noted: dict[str, Any]) -> None:
-    """Who sent the open request has proved to be `actor`."""
+def identify(actor: str, noted: dict[str, Any] | None = None) -> None:
+    """Who sent the open request has proved to be `actor`; another name that they gave is noted."""
     request = _open.get()
     if request is not None:
+        said = {} if request.actor in (NOBODY_NAMED, actor) else {"said_to_be": request.actor}
         request.actor, request.authenticated = actor, True
-        request.noted = noted
+        request.noted = said | (noted or {})
 
 
 def write_open(session: Session) -> Request | None:
@@ -88,25 +94,32 @@ def add(
 ) -> None:
     """`outcome`: done, refused or failed."""
     request.understood()
-    session.add(
-        AuditEntry(
-            at=request.at,
-            request=request.id,
-            actor=request.actor,
-            authenticated=request.authenticated,
-            address=request.address,
-            forwarded_for=request.forwarded_for,
-            method=request.method,
-            path=request.path[:PATH_MAX_CHARS],
-            subject=request.subject[:PATH_MAX_CHARS],
-            essence=request.essence,
-            created=request.created,
-            outcome=outcome,
-            status=status,
-            detail=detail[:DETAIL_MAX_CHARS],
-            passed_over=request.passed_over,
-        )
-    )
+    fields = {
+        "at": float(request.at),
+        "request": request.id,
+        "actor": request.actor,
+        "authenticated": request.authenticated,
+        "address": request.address,
+        "forwarded_for": request.forwarded_for,
+        "method": request.method,
+        "path": request.path[:PATH_MAX_CHARS],
+        "subject": request.subject[:PATH_MAX_CHARS],
+        "essence": request.essence,
+        "created": request.created,
+        "outcome": outcome,
+        "status": status,
+        "detail": detail[:DETAIL_MAX_CHARS],
+        "passed_over": request.passed_over,
+    }
+    before = _last_link(session)
+    session.add(AuditEntry(**fields, chain=chain_of(before, fields)))
+
+
+def _last_link(session: Session) -> str:
+    if session.get_bind().dialect.name == "postgresql":
+        # Two writers must not link to the same entry; SQLite has one at a time.
+        session.execute(text("LOCK TABLE audit_log IN EXCLUSIVE MODE"))
+    return session.scalar(_LAST_LINK) or ""
 
 
 @dataclass(frozen=True)

@@ -154,6 +154,8 @@ class Rollout(Base):
     wave: Mapped[int]
     wave_started_at: Mapped[float | None]
     started_at: Mapped[float]
+    started_by: Mapped[str] = mapped_column(default="")
+    """Who has proved to be; empty: a machine, or who did not have to say."""
     ended_at: Mapped[float | None]
     verdict: Mapped[str] = mapped_column(Text, default="")
     training_run_id: Mapped[int | None] = mapped_column(ForeignKey("training_runs.id"))
@@ -435,6 +437,24 @@ class AuditEntry(Base):
     detail: Mapped[str]
     passed_over: Mapped[int]
     """Refused requests since the entry before that have none, for there were too many."""
+    chain: Mapped[str | None] = mapped_column(String(64))
+    """SHA-256 of the entry before and of this one (store.audit); None: older than the chain."""
+
+
+class ApiToken(Base):
+    """Who may ask (services.people). The token itself is not kept."""
+
+    __tablename__ = "api_tokens"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(String(64), index=True)
+    digest: Mapped[str] = mapped_column(String(64), unique=True)
+    """SHA-256, in hexadecimal."""
+    roles: Mapped[list[Any]]
+    created_at: Mapped[float]
+    created_by: Mapped[str]
+    ends_at: Mapped[float | None]
+    revoked_at: Mapped[float | None]
 
 
 class WebhookCursor(Base):

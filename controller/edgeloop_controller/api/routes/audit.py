@@ -7,6 +7,7 @@ from fastapi import APIRouter, Query
 from edgeloop.documents.audit import AuditDocument
 from edgeloop.documents.base import Page
 from edgeloop_controller.api.context import Context
+from edgeloop_controller.api.row_ids import ROW_ID_MAX
 from edgeloop_controller.store import audit
 
 router = APIRouter(tags=["audit"])
@@ -18,7 +19,9 @@ def list_audit(
     subject: Annotated[str | None, Query(description="`rollout:4`, `device:watch-3` …")] = None,
     actor: str | None = None,
     since: Annotated[float | None, Query(description="seconds since 1970")] = None,
-    after: Annotated[int | None, Query(ge=0, description="none: the newest ones")] = None,
+    after: Annotated[
+        int | None, Query(ge=0, le=ROW_ID_MAX, description="none: the newest ones")
+    ] = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
 ) -> Page[AuditDocument]:
     """Oldest first. Who asked is as the sender said, unless `authenticated`."""

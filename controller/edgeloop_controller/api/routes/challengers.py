@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session
 from edgeloop.documents import challengers as shapes
 from edgeloop.documents.base import Items
 from edgeloop_controller.api.context import Context
+from edgeloop_controller.api.row_ids import RowId
 from edgeloop_controller.services.challengers import ChallengerRequest
 from edgeloop_controller.store import challengers, versions
 from edgeloop_controller.store.challengers import Seen
@@ -44,13 +45,13 @@ def list_challengers(
 
 
 @router.get("/{challenger_id}")
-def show(challenger_id: int, services: Context) -> shapes.ChallengerDetail:
+def show(challenger_id: RowId, services: Context) -> shapes.ChallengerDetail:
     with services.database.reading() as session:
         return _detail(session, challengers.require(session, challenger_id))
 
 
 @router.post("/{challenger_id}/stop")
-def stop(challenger_id: int, services: Context) -> shapes.ChallengerDetail:
+def stop(challenger_id: RowId, services: Context) -> shapes.ChallengerDetail:
     """Its devices are rid of it at the next tick; what it showed stays."""
     services.challengers.stop(challenger_id)
     return show(challenger_id, services)

@@ -7,6 +7,7 @@ from fastapi import APIRouter, Query
 from edgeloop.documents import fleet as documents
 from edgeloop.documents.base import Page
 from edgeloop_controller.api.context import Context
+from edgeloop_controller.api.row_ids import ROW_ID_MAX
 from edgeloop_controller.store import events
 from edgeloop_controller.store.tables import Event
 
@@ -16,7 +17,9 @@ router = APIRouter(tags=["events"])
 @router.get("/events")
 def list_events(
     services: Context,
-    after: Annotated[int | None, Query(ge=0, description="none: the newest ones")] = None,
+    after: Annotated[
+        int | None, Query(ge=0, le=ROW_ID_MAX, description="none: the newest ones")
+    ] = None,
     kind: Annotated[str | None, Query(description="`rollout.halted`, or `rollout.*`")] = None,
     subject: Annotated[str | None, Query(description="`watch@3`, a device's id …")] = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,

@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 from edgeloop.documents import loop as shapes
 from edgeloop.documents.base import Items
 from edgeloop_controller.api.context import Context
+from edgeloop_controller.api.row_ids import RowId
 from edgeloop_controller.api.version_refs import version_ref
 from edgeloop_controller.core.retraining import PolicyTerms
 from edgeloop_controller.services.desired import offer
@@ -64,13 +65,13 @@ def list_runs(
 
 
 @router.get("/runs/{run_id}")
-def show_run(run_id: int, services: Context) -> shapes.RunDocument:
+def show_run(run_id: RowId, services: Context) -> shapes.RunDocument:
     with services.database.reading() as session:
         return _run(session, runs.require(session, run_id))
 
 
 @router.get("/runs/{run_id}/log", response_class=PlainTextResponse)
-def show_log(run_id: int, services: Context) -> str:
+def show_log(run_id: RowId, services: Context) -> str:
     """What the script printed; the last MiB of it. Empty before it started."""
     with services.database.reading() as session:
         path = Path(runs.require(session, run_id).directory) / "log.txt"

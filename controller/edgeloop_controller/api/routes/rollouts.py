@@ -1,5 +1,6 @@
 """Starting, watching and stopping rollouts."""
 
+from dataclasses import replace
 from typing import Annotated
 
 from fastapi import APIRouter, Query
@@ -7,8 +8,10 @@ from sqlalchemy.orm import Session
 
 from edgeloop.documents import rollouts as shapes
 from edgeloop.documents.base import Items
+from edgeloop_controller.api.caller import Asking
 from edgeloop_controller.api.context import Context
 from edgeloop_controller.api.rollout_terms import RolloutDetail, RolloutPlanRequest, RolloutStart
+from edgeloop_controller.api.row_ids import RowId
 from edgeloop_controller.api.version_refs import split_version
 from edgeloop_controller.services.planning import Planned
 from edgeloop_controller.services.rollouts import RolloutRequest
@@ -19,8 +22,9 @@ router = APIRouter(prefix="/rollouts", tags=["rollouts"])
 
 
 @router.post("", status_code=201)
-def start(body: RolloutStart, services: Context) -> RolloutDetail:
-    return show(services.rollouts.start(_request(body)), services)
+def start(body: RolloutStart, services: Context, caller: Asking) -> RolloutDetail:
+    request = replace(_request(body), started_by=caller.name)
+    return show(services.rollouts.start(request), services)
 
 
 @router.post("/plan")
@@ -40,7 +44,7 @@ def list_rollouts(
 
 
 @router.get("/{rollout_id}")
-def show(rollout_id: int, services: Context) -> RolloutDetail:
+def show(rollout_id: RowId, services: Context) -> RolloutDetail:
     with services.database.reading() as session:
         rollout = rollouts.require(session, rollout_id)
         members = rollouts.members_of(session, rollout_id).values()
@@ -83,21 +87,21 @@ def show(rollout_id: int, services: Context) -> RolloutDetail:
 
 
 @router.post("/{rollout_id}/pause")
-def pause(rollout_id: int, services: Context) -> RolloutDetail:
+def pause(rollout_id: RowId, services: Context) -> RolloutDetail:
     """Nothing new is offered; what was offered stays."""
     services.rollouts.pause(rollout_id)
     return show(rollout_id, services)
 
 
 @router.post("/{rollout_id}/resume")
-def resume(rollout_id: int, services: Context) -> RolloutDetail:
+def resume(rollout_id: RowId, services: Context) -> RolloutDetail:
     services.rollouts.resume(rollout_id)
     return show(rollout_id, services)
 
 
 @router.post("/{rollout_id}/abort")
 def abort(
-    rollout_id: int, services: Context, body: shapes.AbortRequest | None = None
+    rollout_id: RowId, services: Context, body: shapes.AbortRequest | None = None
 ) -> RolloutDetail:
     """Devices that have not committed go back to what they ran."""
     services.rollouts.abort(rollout_id, (body or shapes.AbortRequest()).reason)
@@ -105,14 +109,17 @@ def abort(
 
 
 @router.post("/{rollout_id}/approve")
-def approve(rollout_id: int, body: shapes.ApprovalRequest, services: Context) -> RolloutDetail:
-    """Let a wave begin that waits for a person."""
-    services.rollouts.approve(rollout_id, body.wave, body.by)
+def approve(
+    rollout_id: RowId, body: shapes.ApprovalRequest, services: Context, caller: Asking
+) -> RolloutDetail:
+    """Let a wave begin that waits for a person: the sender, where the controller knows them."""
+    by = caller.name if caller.authenticated else body.by
+    services.rollouts.approve(rollout_id, body.wave, by, caller.authenticated)
     return show(rollout_id, services)
 
 
 @router.post("/{rollout_id}/rollback")
-def roll_back(rollout_id: int, body: shapes.RollBackRequest, services: Context) -> RolloutDetail:
+def roll_back(rollout_id: RowId, body: shapes.RollBackRequest, services: Context) -> RolloutDetail:
     """Take the version from all that have it by this rollout, finished or not."""
     to = split_version(body.to) if body.to is not None else None
     services.rollouts.roll_back(rollout_id, to, body.reason)
@@ -121,7 +128,7 @@ def roll_back(rollout_id: int, body: shapes.RollBackRequest, services: Context) 
 
 @router.post("/{rollout_id}/devices/{device_id}/hold")
 def hold(
-    rollout_id: int, device_id: str, body: shapes.ReasonRequest, services: Context
+    rollout_id: RowId, device_id: str, body: shapes.ReasonRequest, services: Context
 ) -> RolloutDetail:
     """Keep a device out; what it has by this rollout goes back."""
     services.rollouts.hold(rollout_id, device_id, body.reason)
@@ -129,7 +136,7 @@ def hold(
 
 
 @router.post("/{rollout_id}/devices/{device_id}/release")
-def release(rollout_id: int, device_id: str, services: Context) -> RolloutDetail:
+def release(rollout_id: RowId, device_id: str, services: Context) -> RolloutDetail:
     """Let a device that was held out take part again."""
     services.rollouts.release(rollout_id, device_id)
     return show(rollout_id, services)
@@ -243,6 +250,7 @@ def _summary(session: Session, rollout: Rollout) -> shapes.RolloutSummary:
         wave=rollout.wave + 1,
         verdict=rollout.verdict,
         started_at=rollout.started_at,
+        started_by=rollout.started_by,
         wave_started_at=rollout.wave_started_at,
         ended_at=rollout.ended_at,
         training_run_id=rollout.training_run_id,

@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session
 from edgeloop.documents import loop as shapes
 from edgeloop.documents.base import Page
 from edgeloop_controller.api.context import Context, Services
+from edgeloop_controller.api.row_ids import ROW_ID_MAX
 from edgeloop_controller.api.version_refs import version_ref
 from edgeloop_controller.errors import NotFoundError
 from edgeloop_controller.services.evidence import label_name
@@ -24,7 +25,7 @@ def list_samples(
     services: Context,
     unlabelled: Annotated[bool, Query(description="only those that wait for a label")] = False,
     device_id: str | None = None,
-    after: Annotated[int, Query(ge=0)] = 0,
+    after: Annotated[int, Query(ge=0, le=ROW_ID_MAX)] = 0,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
 ) -> Page[shapes.SampleDocument]:
     """In the order in which they came."""

@@ -8,6 +8,7 @@ from sqlalchemy.orm import Session
 from edgeloop.documents.base import Page
 from edgeloop.documents.telemetry import WindowDocument
 from edgeloop_controller.api.context import Context, Services
+from edgeloop_controller.api.row_ids import ROW_ID_MAX
 from edgeloop_controller.api.version_refs import split_version, version_ref
 from edgeloop_controller.errors import NotFoundError
 from edgeloop_controller.store import versions, window_pages
@@ -24,7 +25,7 @@ def list_windows(
     version: Annotated[str | None, Query(description="NAME@VERSION")] = None,
     since: Annotated[float | None, Query(description="received then or later")] = None,
     until: Annotated[float | None, Query(description="received before then")] = None,
-    after: Annotated[int, Query(ge=0)] = 0,
+    after: Annotated[int, Query(ge=0, le=ROW_ID_MAX)] = 0,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
 ) -> Page[WindowDocument]:
     """In the order in which they came."""
