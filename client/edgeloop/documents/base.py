@@ -6,9 +6,12 @@ passes over those that it does not know. Times are seconds since 1970 by the con
 unless the key says `device_`.
 """
 
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict
+
+ROW_ID_MAX: Final = 2**63 - 1
+"""The greatest number of a row that a database can compare."""
 
 
 class Document(BaseModel):

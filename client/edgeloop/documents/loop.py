@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from edgeloop.documents.base import Document
+from edgeloop.documents.base import ROW_ID_MAX, Document
 from edgeloop_protocol.limits import NAME_MAX_CHARS
 from edgeloop_protocol.messages import VersionRef
 
@@ -76,7 +76,7 @@ class SampleDocument(Document):
 
 class LabelGiven(BaseModel):
     model_config = ConfigDict(extra="forbid")
-    sample_id: int
+    sample_id: Annotated[int, Field(ge=-ROW_ID_MAX, le=ROW_ID_MAX)]
     label: Annotated[str, Field(min_length=1, max_length=NAME_MAX_CHARS)]
 
 

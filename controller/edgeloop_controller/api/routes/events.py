@@ -5,9 +5,8 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 
 from edgeloop.documents import fleet as documents
-from edgeloop.documents.base import Page
+from edgeloop.documents.base import ROW_ID_MAX, Page
 from edgeloop_controller.api.context import Context
-from edgeloop_controller.api.row_ids import ROW_ID_MAX
 from edgeloop_controller.store import events
 from edgeloop_controller.store.tables import Event
 

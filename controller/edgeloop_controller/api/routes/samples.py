@@ -7,9 +7,8 @@ from fastapi import APIRouter, Query
 from sqlalchemy.orm import Session
 
 from edgeloop.documents import loop as shapes
-from edgeloop.documents.base import Page
+from edgeloop.documents.base import ROW_ID_MAX, Page
 from edgeloop_controller.api.context import Context, Services
-from edgeloop_controller.api.row_ids import ROW_ID_MAX
 from edgeloop_controller.api.version_refs import version_ref
 from edgeloop_controller.errors import NotFoundError
 from edgeloop_controller.services.evidence import label_name

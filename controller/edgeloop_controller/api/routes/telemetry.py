@@ -5,10 +5,9 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 from sqlalchemy.orm import Session
 
-from edgeloop.documents.base import Page
+from edgeloop.documents.base import ROW_ID_MAX, Page
 from edgeloop.documents.telemetry import WindowDocument
 from edgeloop_controller.api.context import Context, Services
-from edgeloop_controller.api.row_ids import ROW_ID_MAX
 from edgeloop_controller.api.version_refs import split_version, version_ref
 from edgeloop_controller.errors import NotFoundError
 from edgeloop_controller.store import versions, window_pages
