@@ -165,5 +165,5 @@ def _rollout(
 
 def _body(file: RolloutFile) -> dict[str, Any]:
     model, _, version = file.version.partition("@")
-    body = file.model_dump(mode="json", exclude={"version"})
+    body = file.model_dump(mode="json", exclude={"version", "fleet"})
     return {**body, "name": model, "version": version}

@@ -235,6 +235,61 @@ def test_the_example_of_the_docs_can_be_used(tmp_path: Path) -> None:
     assert files.rollouts["watch-to-the-lab"].terms.schedule.max_unavailable == "10%"
 
 
+FLEETS = """
+[fleets.lab]
+selector = "site=lab, !quarantine"
+[fleets.every]
+selector = "all"
+"""
+
+
+@pytest.mark.parametrize(
+    ("fleet", "selector", "given"),
+    [
+        ("lab", None, "site=lab, !quarantine"),
+        ("lab", "memory>=64MB", "site=lab, !quarantine, memory>=64MB"),
+        ("every", "site=a", "site=a"),
+        ("every", None, "all"),
+        (None, "site=a", "site=a"),
+    ],
+)
+def test_a_fleet_is_a_selector_under_a_name(
+    tmp_path: Path, fleet: str | None, selector: str | None, given: str
+) -> None:
+    (tmp_path / "fleets.toml").write_text(FLEETS)
+    lines = ["[rollouts.r]", 'version = "watch@3"']
+    lines += [f'fleet = "{fleet}"'] if fleet else []
+    lines += [f'selector = "{selector}"'] if selector else []
+    (tmp_path / "rollouts.toml").write_text("\n".join(lines))
+    files = load_directory(tmp_path)
+    assert files.rollouts["r"].selector == given
+    (change,) = plan(files, State())
+    assert change.call is not None
+    assert change.call.body["selector"] == given
+    assert "fleet" not in change.call.body
+
+
+def test_a_fleet_that_is_not_there_or_means_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "a.toml"
+    path.write_text(
+        '[rollouts.r]\nversion = "watch@3"\nfleet = "labs"\n[fleets.lab]\nselector="a=b"'
+    )
+    with pytest.raises(
+        ConfigError, match=r"rollouts.r: no fleet 'labs' in these files; there: lab"
+    ):
+        load_directory(tmp_path)
+    path.write_text('[fleets.lab]\nselector="site=="')
+    with pytest.raises(ConfigError, match=r"a.toml: fleets.lab.selector: "):
+        load_directory(tmp_path)
+
+
+def test_two_rollouts_of_one_fleet_are_refused(tmp_path: Path) -> None:
+    rollouts = "".join(f'[rollouts.{n}]\nversion = "watch@3"\nfleet = "lab"\n' for n in "ab")
+    (tmp_path / "a.toml").write_text(FLEETS + rollouts)
+    with pytest.raises(ConfigError, match="has the slot and the selector of"):
+        load_directory(tmp_path)
+
+
 def test_a_device_stands_in_one_file_only(tmp_path: Path) -> None:
     for name in ("one", "two"):
         (tmp_path / f"{name}.toml").write_text('[devices."watch-3"]\n')
