@@ -1,8 +1,10 @@
 """What a tick of the reconciler costs over a large fleet, beside a bare scan of its devices.
 
-A finished rollout speaks for the whole fleet, as it does for most of a controller's life. CPU time
-of one thread, in process, on SQLite: a tick after which nothing changed, and one after 1% of the
-devices reported something new. The first tick, which reads everything, stands apart.
+A finished rollout speaks for the whole fleet, as it does for most of a controller's life; then one
+is under way, its first 1% of the fleet committed, and 1% of the devices send a window between two
+ticks. CPU time of one thread, in process, on SQLite: a tick after which nothing changed, and one
+after something did. The first tick, which reads everything, stands apart, and so does a look of the
+gates, of which a wave has a few (core.waves.look_number).
 """
 
 import time
@@ -33,10 +35,13 @@ from edgeloop_protocol.lifecycle import SlotState
 from edgeloop_protocol.messages import (
     Inventory,
     Probation,
+    Record,
     Reported,
     RuntimeInfo,
     SlotReported,
+    TelemetryBatch,
     VersionRef,
+    WindowSummary,
     encode,
 )
 from edgeloop_protocol.topics import Up, up_topic
@@ -61,11 +66,20 @@ def _fleet_rows(model: BenchModel, directory: Path, count: int) -> list[Row]:
         changes = [lambda turn=turn: _report(parts, ref, count, turn) for turn in range(TICKS)]
         changing = _cheapest(changes, parts.reconciler.tick)
         floor = _cheapest([lambda: None] * TICKS, lambda: _scan(database))
+        target = _begin_rollout(parts, database, model, count)
+        _cpu_ms(parts.reconciler.tick)
+        waiting = _cheapest([lambda: None] * TICKS, parts.reconciler.tick)
+        sending = [
+            lambda turn=turn: _send(parts, ref, target, count, turn) for turn in range(TICKS)
+        ]
+        observing = _cheapest(sending, parts.reconciler.tick)
     scan = "a bare scan of the devices"
     return [
         Row(f"first tick, {count:,} devices", first, floor, "ms", scan),
         Row("tick, nothing changed", idle, floor, "ms", scan, 2),
         Row("tick, 1% changed", changing, floor, "ms", scan, 2),
+        Row("tick in a rollout, nothing changed", waiting, floor, "ms", scan, 2),
+        Row("tick in a rollout, 1% sent a window", observing, floor, "ms", scan, 2),
     ]
 
 
@@ -94,6 +108,49 @@ def _report(parts: Parts, ref: VersionRef, count: int, turn: int) -> None:
         slot = _slot(ref).model_copy(update={"runner_restarts": turn + 1})
         reported = Reported(epoch=EPOCH, sequence=turn + 2, revision=1, slots=(slot,))
         parts.services.inbox.put(up_topic(_id(number), Up.REPORTED), encode(reported))
+    parts.services.ingest.work()
+
+
+def _begin_rollout(parts: Parts, database: Database, model: BenchModel, count: int) -> VersionRef:
+    """Of a second version; every hundredth device has committed it."""
+    manifest = model.manifest.model_copy(update={"version": "2"})
+    target = parts.services.publishing.publish(model.onnx, manifest).manifest.ref()
+    now = time.time()
+    with database.writing() as session:
+        rollout = _rollout(target)
+        rollout.id, rollout.status, rollout.waves = 2, RolloutStatus.RUNNING.value, ["1%", "100%"]
+        rollout.started_at = rollout.wave_started_at = now
+        rollout.ended_at = None
+        session.add(rollout)
+        session.flush()
+        members = [
+            _member(_id(number)) | {"rollout_id": 2, "offered_at": now, "settled_at": now}
+            for number in range(0, count, round(1 / CHANGING))
+        ]
+        session.execute(insert(Base.metadata.tables[RolloutMember.__tablename__]), members)
+    return target
+
+
+def _send(parts: Parts, old: VersionRef, target: VersionRef, count: int, turn: int) -> None:
+    """Every two hundredth of the members' neighbours and of the members: 1% of the fleet."""
+    step = round(1 / CHANGING)
+    for number in range(0, count, step):
+        device, version = (number, target) if (number // step) % 2 else (number + 1, old)
+        window = WindowSummary(
+            slot="main",
+            version=version,
+            started_at=0.0,
+            ended_at=1.0,
+            count=100,
+            latency_p50_us=100.0,
+            latency_p95_us=120.0,
+            memory_bytes=2**24,
+            predictions=(50, 50),
+        )
+        batch = TelemetryBatch(
+            epoch=EPOCH, base=turn + 1, records=(Record(sequence=turn + 1, body=window),)
+        )
+        parts.services.inbox.put(up_topic(_id(device), Up.TELEMETRY), encode(batch))
     parts.services.ingest.work()
 
 
