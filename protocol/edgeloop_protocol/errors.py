@@ -30,6 +30,18 @@ class PatchError(ProtocolError):
     """A patch is damaged, hostile or for another base: the full file is to be used instead."""
 
 
+class SelectorError(ProtocolError):
+    """A selector that does not parse; names the position, and `hint` the mend."""
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+class TrustError(ProtocolError):
+    """What is signed, or is to be, does not keep the rules of docs/adr/0031-signed-models.md."""
+
+
 def first_problem(error: "ValidationError") -> str:
     """`key.of.the.problem: what is wrong`, of the first problem that pydantic found."""
     first = error.errors(include_url=False, include_input=False)[0]

@@ -28,6 +28,10 @@ PATCH_SHARE_MAX: Final = 0.7
 """Of the artifact's size: a patch above it is not worth its risk (EL-ART-4)."""
 
 HISTOGRAM_BINS_MAX: Final = 64
+RELEASE_MAX: Final = 2**53 - 1
+"""Release counters: the largest whole number that every JSON reader keeps."""
+SELECTOR_MAX_CHARS: Final = 4096
+"""Longer selectors are refused: what keeps a selector also shows it."""
 SLOTS_MAX: Final = 16
 
 # Remote diagnosis: an answer is split; a character is at most 6 bytes in JSON.

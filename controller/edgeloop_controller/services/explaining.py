@@ -11,7 +11,6 @@ from typing import Final, Protocol
 from sqlalchemy.orm import Session
 
 from edgeloop_controller.core import selector as selectors
-from edgeloop_controller.core.device_facts import Labelled
 from edgeloop_controller.core.drift import Scope
 from edgeloop_controller.core.explained_facts import (
     Assigned,
@@ -47,6 +46,7 @@ from edgeloop_controller.store.tables import (
     RolloutMember,
 )
 from edgeloop_protocol.clock import Clock
+from edgeloop_protocol.device_facts import Labelled
 from edgeloop_protocol.messages import Inventory, SlotReported
 
 ENDED_LOOKED_AT_MAX: Final = 50

@@ -9,7 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from edgeloop_controller.core.device_facts import UNKNOWN
 from edgeloop_controller.core.rollout_types import (
     DeviceView,
     Member,
@@ -18,6 +17,7 @@ from edgeloop_controller.core.rollout_types import (
 )
 from edgeloop_controller.core.schedule import WEEK_S, Chosen, Openings, closed_for_s, utc_everywhere
 from edgeloop_controller.core.schedule_terms import WEEK_MIN, Hours, Schedule, parse_hours
+from edgeloop_protocol.device_facts import UNKNOWN
 
 MONDAY = datetime(2026, 11, 30, tzinfo=UTC).timestamp()
 

@@ -10,13 +10,13 @@ from edgeloop.documents.base import Items
 from edgeloop_controller.api.context import Context
 from edgeloop_controller.api.version_refs import version_ref
 from edgeloop_controller.core import selector as selectors
-from edgeloop_controller.core.device_facts import is_built_in
 from edgeloop_controller.core.schedule import TIMEZONE_LABEL
 from edgeloop_controller.errors import RefusedInputError
 from edgeloop_controller.services.matching import matching_ids
 from edgeloop_controller.services.timezones import is_known
 from edgeloop_controller.store import assignments, devices, events, telemetry
 from edgeloop_controller.store.tables import Assignment, Device, DeviceSlot
+from edgeloop_protocol.device_facts import is_built_in
 from edgeloop_protocol.lifecycle import SlotState
 from edgeloop_protocol.limits import NAME_MAX_CHARS, TEXT_MAX_CHARS
 from edgeloop_protocol.messages import Inventory, SlotReported

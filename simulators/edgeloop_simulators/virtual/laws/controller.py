@@ -8,8 +8,8 @@ from collections.abc import Callable, Container, Iterable
 from typing import Final
 
 from edgeloop_controller.core import selector as selectors
-from edgeloop_controller.core.device_facts import Labelled
 from edgeloop_controller.core.waves import bound, parse_waves
+from edgeloop_protocol.device_facts import Labelled
 from edgeloop_protocol.messages import Ack, Desired, decode
 from edgeloop_protocol.topics import Down, parse_down_topic
 from edgeloop_simulators.virtual.controller.host import ControllerHost

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final
 
-from edgeloop_controller.core.device_facts import Labelled
 from edgeloop_controller.core.selector import parse
+from edgeloop_protocol.device_facts import Labelled
 from edgeloop_protocol.lifecycle import RESTING
 from edgeloop_simulators.virtual.laws.outcome import Outcome
 from edgeloop_simulators.virtual.run.recorder import Change, DeviceTrack, Recorder, Window

@@ -4,11 +4,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeloop_controller.core.device_facts import Labelled
-from edgeloop_controller.core.selector import Selector, Term, parse
-from edgeloop_controller.errors import SelectorError
+from edgeloop_protocol.device_facts import Labelled
+from edgeloop_protocol.errors import SelectorError
 from edgeloop_protocol.lifecycle import SlotState
 from edgeloop_protocol.messages import Inventory, RuntimeInfo, SlotReported, VersionRef
+from edgeloop_protocol.selector import Selector, Term, parse
 
 LABELS = {"site": "berlin", "zone": "a", "spare": "no"}
 
