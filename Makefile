@@ -9,7 +9,7 @@ PACKAGES := protocol client agent controller simulators
 # Three, for two cores: tests of real processes wait for half of their time.
 PYTEST_JOBS ?= 3
 
-.PHONY: help setup demo test check bench bench-fleet bench-chaos bench-delta bench-scale bench-rollout explore mutants \
+.PHONY: help setup demo test check bench bench-fleet bench-chaos bench-delta bench-scale bench-rollout explore mutants fuzz \
 	torture soak lock schemas notebooks wheels clean test-packages
 
 help:  ## list the targets
@@ -84,6 +84,9 @@ schemas: $(STAMP)  ## write the JSON Schemas, the OpenAPI description and the li
 
 notebooks: $(STAMP)  ## run the notebooks in docs/ and write their outputs
 	@$(BIN)/python tools/notebooks.py
+
+fuzz: $(STAMP)  ## bytes of strangers into every decoder: RUNS=10000000 of each; findings in fuzz-found/
+	@$(BIN)/python -m edgeloop_simulators.fuzz $(TARGETS) --runs $(or $(RUNS),10000000)
 
 lock:  ## requirements.in -> requirements.txt (needs uv)
 	@uv pip compile requirements.in --generate-hashes --no-header --no-annotate \

@@ -1,0 +1,1 @@
+"""Bytes of strangers into every decoder: `make fuzz` (atheris, which follows coverage)."""
