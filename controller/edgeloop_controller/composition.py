@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 from edgeloop_controller.api.context import Services
@@ -59,8 +60,9 @@ class Parts:
 
 
 @contextmanager
-def running(config: ControllerConfig) -> Iterator[Services]:
-    """All of the controller but HTTP: database, broker, ingest and scheduler, until the end."""
+def running(config: ControllerConfig, config_path: Path | None = None) -> Iterator[Services]:
+    """All of the controller but HTTP: database, broker, ingest and scheduler, until the end.
+    `config_path`: where the configuration was read, for it may hold the broker's password."""
     with ExitStack() as stack:
         database = Database(config.database)
         stack.callback(database.close)
@@ -72,7 +74,8 @@ def running(config: ControllerConfig) -> Iterator[Services]:
         broker = connect(config.broker)
         artifacts = LocalArtifactStore(config.artifacts_dir)
         clock = SystemClock()
-        parts = build(config, database, broker, clock, artifacts, LocalExecutor(), embedded)
+        executor = LocalExecutor(secret_paths(config, config_path))
+        parts = build(config, database, broker, clock, artifacts, executor, embedded)
         parts.training_runs.take_up_interrupted()
         stack.enter_context(carrying(parts.services.webhooks, clock))
         stack.enter_context(_ingesting(parts.services.ingest))
@@ -86,6 +89,18 @@ def running(config: ControllerConfig) -> Iterator[Services]:
             stack.callback(parts.services.mlflow.following.close)
         scheduler.start()
         yield parts.services
+
+
+def secret_paths(config: ControllerConfig, config_path: Path | None) -> tuple[Path, ...]:
+    """What no training script is to read or to write."""
+    named = [
+        config_path,
+        config.data_dir,
+        config.broker.tls.key_path if config.broker.tls is not None else None,
+        *(hook.secret_file for hook in config.webhooks.hooks.values()),
+        *(config.mlflow.secret_files if config.mlflow is not None else ()),
+    ]
+    return tuple(path.absolute() for path in named if path is not None)
 
 
 def build(

@@ -60,3 +60,8 @@ class MlflowConfig(Config):
         if self.username is not None and self.secret_file is None:
             raise ValueError("username needs its password: set secret_file to a file that holds it")
         return self
+
+    @property
+    def secret_files(self) -> tuple[Path, ...]:
+        named = (self.secret_file, self.webhook_secret_file)
+        return tuple(path for path in named if path is not None)

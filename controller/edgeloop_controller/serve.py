@@ -29,7 +29,7 @@ REQUESTS_END_S: Final = 5
 HTTP_BACKLOG: Final = 1024
 
 
-def serve(config: ControllerConfig) -> None:
+def serve(config: ControllerConfig, config_path: Path | None = None) -> None:
     """Run until SIGTERM or SIGINT. Raises StartError."""
     _configure_logging(config.log_level)
     with ExitStack() as stack:
@@ -39,7 +39,7 @@ def serve(config: ControllerConfig) -> None:
         host, port = listening.getsockname()[:2]
         stop = _Stop()
         stack.enter_context(stop.on_signals())
-        services = stack.enter_context(running(config))
+        services = stack.enter_context(running(config, config_path))
         server = _Server(
             uvicorn.Config(
                 create_app(services),

@@ -9,10 +9,11 @@ import textwrap
 import pytest
 
 from edgeloop_agent.config import AgentConfig, RunnerConfig, SlotConfig
-from edgeloop_agent.runner import confinement, landlock
+from edgeloop_agent.runner import confinement
 from edgeloop_agent.runner.confinement import ADDRESS_SPACE_HEADROOM_BYTES
 from edgeloop_agent.runner.memory import in_words
 from edgeloop_agent.shell.compose import with_memory_limit
+from edgeloop_protocol import landlock
 from edgeloop_protocol.limits import MIB
 
 needs_landlock = pytest.mark.skipif(not landlock.abi(), reason="this kernel has no Landlock")
@@ -21,7 +22,8 @@ TRIAL = """
 import json, os, socket, sys
 from pathlib import Path
 from edgeloop_agent.config import SlotConfig
-from edgeloop_agent.runner import confinement, landlock, namespaces
+from edgeloop_agent.runner import confinement, namespaces
+from edgeloop_protocol import landlock
 slot, models, memory = SlotConfig.model_validate_json(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
 
 def tried(act):

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Final
 
 from edgeloop_agent.config import RunnerConfig, SlotConfig
-from edgeloop_agent.runner import landlock, namespaces
+from edgeloop_agent.runner import namespaces
 from edgeloop_agent.runner.memory import address_space_bytes, resident_bytes
+from edgeloop_protocol import landlock
 from edgeloop_protocol.limits import MIB
 
 ADDRESS_SPACE_HEADROOM_BYTES: Final = 256 * MIB

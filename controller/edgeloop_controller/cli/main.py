@@ -78,7 +78,7 @@ def serve(
     from edgeloop_protocol.config import load_config
 
     try:
-        run(load_config(ControllerConfig, config))
+        run(load_config(ControllerConfig, config), config)
     except ConfigError as error:
         fail(str(error), "", ExitCode.USAGE)
     except ControllerError as error:

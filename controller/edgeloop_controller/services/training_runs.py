@@ -131,6 +131,7 @@ class TrainingRuns:
                 directory=Path(run.directory),
                 timeout_s=policy.timeout_s,
                 memory_max_bytes=policy.memory_max_bytes,
+                inputs=tuple(Path(path) for path in policy.inputs.values()),
             ),
             self._cancelled,
         )

@@ -2,21 +2,24 @@
 
 Invariants: a run ends within its time limit whatever the script does; no process of its group
 outlives it, not even when the controller is killed; its memory and its log are bounded; it sees
-only the allow-listed environment.
+only the allow-listed environment, and nothing of what is hidden from it.
 """
 
+import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from threading import Event
 from typing import Final, Protocol
 
+import edgeloop_protocol
 from edgeloop_controller.training.bounded_log import BoundedLog
 
 POLL_S: Final = 0.05
@@ -49,6 +52,8 @@ class TrainingJob:
     directory: Path
     timeout_s: float
     memory_max_bytes: int
+    inputs: tuple[Path, ...] = ()
+    """Files that the script may read, wherever they lie."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +82,12 @@ class LocalExecutor:
     """`python <script> --input <dir>/input.json --output <dir>/output`, in its own process group.
 
     Runs in <dir>; log in <dir>/log.txt, its middle cut out beyond the limit of `BoundedLog`.
+    `hidden`: directories and files that a script can neither read nor write, nor what is beneath,
+    but for its own directory, the job's and its inputs. It needs Landlock (Linux 5.13).
     """
+
+    def __init__(self, hidden: Sequence[Path] = ()) -> None:
+        self._hidden = tuple(hidden)
 
     def run(self, job: TrainingJob, cancel: Event) -> Outcome:
         began = time.monotonic()
@@ -91,7 +101,10 @@ class LocalExecutor:
             (directory / "output").mkdir(parents=True, exist_ok=True)
             scratch.mkdir(exist_ok=True)
             with BoundedLog(directory / "log.txt") as log:
-                launcher = _start(script, directory, scratch, job.memory_max_bytes)
+                is_among = script.parent in [path.resolve() for path in self._hidden]
+                shown = (directory, script if is_among else script.parent, *job.inputs)
+                terms = _terms(job.memory_max_bytes, self._hidden, shown)
+                launcher = _start(script, directory, scratch, terms)
                 log.follow(launcher.stdout)
                 stopped = _wait(launcher, cancel, began + job.timeout_s)
         except OSError as error:
@@ -103,9 +116,19 @@ class LocalExecutor:
         return _outcome(job, directory, stopped, launcher.returncode, took)
 
 
-def _start(
-    script: Path, directory: Path, scratch: Path, memory_max_bytes: int
-) -> subprocess.Popen[bytes]:
+def _terms(memory_max_bytes: int, hidden: Iterable[Path], shown: Iterable[Path]) -> str:
+    """What the launcher is told."""
+    return json.dumps(
+        {
+            "memory_max_bytes": memory_max_bytes,
+            "hidden": [str(path.absolute()) for path in hidden],
+            "shown": [str(path.absolute()) for path in shown],
+            "packages": str(Path(edgeloop_protocol.__file__).parents[1]),
+        }
+    )
+
+
+def _start(script: Path, directory: Path, scratch: Path, terms: str) -> subprocess.Popen[bytes]:
     """The launcher kills the script's group when its stdin closes: also when we are killed."""
     environment = {k: os.environ[k] for k in ENVIRONMENT_ALLOWED if k in os.environ}
     environment |= {"PYTHONUNBUFFERED": "1", "PYTHONHASHSEED": "0", "TMPDIR": str(scratch)}
@@ -113,7 +136,7 @@ def _start(
     arguments += ["--output", str(directory / "output")]
     launcher = Path(__file__).with_name("launcher.py")
     return subprocess.Popen(
-        [sys.executable, "-I", str(launcher), str(memory_max_bytes), sys.executable, *arguments],
+        [sys.executable, "-I", str(launcher), terms, sys.executable, *arguments],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

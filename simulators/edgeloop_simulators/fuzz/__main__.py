@@ -48,7 +48,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _fuzz(name: str, runs: int, found: Path) -> None:
-    import atheris
+    import atheris  # type: ignore[import-not-found,import-untyped,unused-ignore]
 
     with atheris.instrument_imports(include=PACKAGES):
         from edgeloop_simulators.fuzz.targets import INPUT_MAX_BYTES, TARGETS
