@@ -22,6 +22,7 @@ from edgeloop_controller.api.context import Services
 from edgeloop_controller.composition import running
 from edgeloop_controller.config import ControllerConfig, HttpConfig
 from edgeloop_controller.errors import StartError
+from edgeloop_protocol.log_lines import OneLineFormatter
 
 logger = logging.getLogger(__name__)
 
@@ -147,8 +148,8 @@ class _Stop:
 
 
 def _configure_logging(level: str) -> None:
-    logging.basicConfig(
-        level=level.upper(), format="%(asctime)s %(levelname)-7s %(name)s: %(message)s"
-    )
+    handler = logging.StreamHandler()
+    handler.setFormatter(OneLineFormatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
+    logging.basicConfig(level=level.upper(), handlers=[handler])
     for noisy in ("httpx", "alembic", "uvicorn.error"):
         logging.getLogger(noisy).setLevel(logging.WARNING)

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from edgeloop_agent.config import AgentConfig
 from edgeloop_agent.shell.bounded_log import BoundedLog
+from edgeloop_protocol.log_lines import OneLineFormatter
 
 FILE_NAME: Final = "agent.log"
 
@@ -54,7 +55,7 @@ class JsonFormatter(logging.Formatter):
 def _formatter(config: AgentConfig) -> logging.Formatter:
     if config.log_format == "json":
         return JsonFormatter(config.device_id)
-    return logging.Formatter(f"%(asctime)s %(levelname)s {config.device_id} %(name)s: %(message)s")
+    return OneLineFormatter(f"%(asctime)s %(levelname)s {config.device_id} %(name)s: %(message)s")
 
 
 class _FileHandler(logging.Handler):

@@ -1,7 +1,7 @@
 """What commands print: JSON documents or tables to stdout, errors to stderr.
 
 Invariants: a table fits WIDTH columns however wide the terminal; nothing from a device or a file
-is taken for markup.
+is taken for markup, nor steers the terminal.
 """
 
 import json
@@ -17,8 +17,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from edgeloop_controller.cli.exit_codes import ExitCode
+from edgeloop_protocol.log_lines import printable
 
 WIDTH: Final = 100
+LINES: Final = frozenset("\n\t")
 
 errors = Console(stderr=True, highlight=False, soft_wrap=True)
 
@@ -43,9 +45,9 @@ COLOURS: Final = {
 
 
 def fail(message: str, hint: str, code: ExitCode) -> NoReturn:
-    errors.print(f"[bold red]error:[/] {escape(message)}")
+    errors.print(f"[bold red]error:[/] {shown(message)}")
     if hint:
-        errors.print(f"[dim]hint:[/] {escape(hint)}")
+        errors.print(f"[dim]hint:[/] {shown(hint)}")
     raise typer.Exit(code)
 
 
@@ -55,7 +57,7 @@ def print_json(document: Any) -> None:
 
 def say(text: str = "") -> None:
     """A line; a state's name in it is not coloured. Wraps at WIDTH."""
-    console().print(escape(text), soft_wrap=False)
+    console().print(shown(text), soft_wrap=False)
 
 
 def entry(at: str, kind: str, subject: str, detail: str, width: int = 22) -> None:
@@ -66,31 +68,32 @@ def entry(at: str, kind: str, subject: str, detail: str, width: int = 22) -> Non
 def paragraph(text: str, indent: str) -> None:
     """Wrapped at the width, with `indent` before all but the first line."""
     onto = console()
-    onto.print(escape(textwrap.fill(text, onto.width, subsequent_indent=indent)), soft_wrap=True)
+    filled = textwrap.fill(text, onto.width, subsequent_indent=indent)
+    onto.print(shown(filled), soft_wrap=True)
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], empty: str) -> None:
     """`columns` that start with `>` are figures, to the right."""
-    shown = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
+    grid = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
     for column in columns:
         right = column.startswith(">")
-        shown.add_column(column.lstrip(">"), justify="right" if right else "left", overflow="fold")
+        grid.add_column(column.lstrip(">"), justify="right" if right else "left", overflow="fold")
     for row in rows:
-        shown.add_row(*(_cell(value) for value in row))
-    if shown.row_count:
-        console().print(shown)
+        grid.add_row(*(_cell(value) for value in row))
+    if grid.row_count:
+        console().print(grid)
     else:
         say(empty)
 
 
 def facts(pairs: Iterable[tuple[str, Any]]) -> None:
     """Names and values, one a line."""
-    shown = Table(box=None, show_header=False, pad_edge=False)
-    shown.add_column(style="bold", no_wrap=True)
-    shown.add_column(overflow="fold")
+    grid = Table(box=None, show_header=False, pad_edge=False)
+    grid.add_column(style="bold", no_wrap=True)
+    grid.add_column(overflow="fold")
     for name, value in pairs:
-        shown.add_row(name, _cell(value))
-    console().print(shown)
+        grid.add_row(name, _cell(value))
+    console().print(grid)
 
 
 def when(seconds: float | None) -> str:
@@ -136,7 +139,12 @@ def _cell(value: Any) -> str:
         return "-"
     text = f"{value:.3f}" if isinstance(value, float) else str(value)
     colour = COLOURS.get(text)
-    return f"[{colour}]{text}[/]" if colour else escape(text)
+    return f"[{colour}]{text}[/]" if colour else shown(text)
+
+
+def shown(text: str) -> str:
+    """Neither markup nor what steers a terminal."""
+    return escape(printable(text, LINES))
 
 
 def console() -> Console:

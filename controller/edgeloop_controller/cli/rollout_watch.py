@@ -13,7 +13,6 @@ from typing import Any, Final
 
 from rich.console import Group, RenderableType
 from rich.live import Live
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -145,7 +144,7 @@ def _gates(document: dict[str, Any]) -> Table:
     table.add_column("says", overflow="fold")
     for verdict in document["verdicts"]:
         stands = Text("halts", "red") if verdict["halted"] else Text("holds", "green")
-        table.add_row(verdict["gate"], stands, escape(verdict["sentence"]))
+        table.add_row(verdict["gate"], stands, output.shown(verdict["sentence"]))
     return table
 
 
@@ -163,11 +162,11 @@ def _devices(document: dict[str, Any], now: float) -> RenderableType:
     for member in moved[:DEVICES_SHOWN_MAX]:
         since_s = max(0.0, now - (member["settled_at"] or member["offered_at"]))
         table.add_row(
-            escape(member["device_id"]),
+            output.shown(member["device_id"]),
             str(member["wave"]),
             Text(member["phase"], output.COLOURS.get(member["phase"], "")),
             output.span(since_s),
-            escape(member["cause"]),
+            output.shown(member["cause"]),
         )
     left = len(moved) - DEVICES_SHOWN_MAX
     return Group(table, Text(f"and {left} more", "dim")) if left > 0 else table
