@@ -10,7 +10,7 @@ PACKAGES := protocol client agent controller simulators
 PYTEST_JOBS ?= 3
 
 .PHONY: help setup demo test check bench bench-fleet bench-chaos bench-delta bench-scale bench-rollout explore mutants fuzz \
-	torture soak lock schemas notebooks wheels clean test-packages
+	torture soak sbom lock schemas notebooks wheels clean test-packages
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -87,6 +87,9 @@ notebooks: $(STAMP)  ## run the notebooks in docs/ and write their outputs
 
 fuzz: $(STAMP)  ## bytes of strangers into every decoder: RUNS=10000000 of each; findings in fuzz-found/
 	@$(BIN)/python -m edgeloop_simulators.fuzz $(TARGETS) --runs $(or $(RUNS),10000000)
+
+sbom: $(STAMP)  ## a CycloneDX bill of materials of each distribution: sbom/*.cdx.json
+	@$(BIN)/python tools/sbom.py $(or $(OUT),sbom)
 
 lock:  ## requirements.in -> requirements.txt (needs uv)
 	@uv pip compile requirements.in --generate-hashes --no-header --no-annotate \
