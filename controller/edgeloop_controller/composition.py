@@ -172,7 +172,14 @@ def build(
     )
     candidates = make_candidates(database, registry, publishing, limits)
     training_runs = TrainingRuns(
-        database, registry, executor, candidates, rollouts, policies.load, clock
+        database,
+        registry,
+        executor,
+        candidates,
+        rollouts,
+        policies.load,
+        clock,
+        provenance=config.retraining.provenance,
     )
     reconciler = Reconciler(database, registry, desired, unheard, clock, config.offline_after_s)
     return Parts(services, reconciler, training_runs, patches)

@@ -82,6 +82,9 @@ class RetrainingConfig(Config):
     )
     runs_dir: Path | None = Field(default=None, description="None: <data_dir>/runs")
     interval_s: float = Field(default=2.0, gt=0)
+    provenance: bool = Field(
+        default=True, description="an in-toto statement beside each run that published a version"
+    )
 
 
 class PatchesConfig(Config):

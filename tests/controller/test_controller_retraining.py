@@ -1,5 +1,6 @@
 """Retraining: from a policy file to a published candidate and its rollout, and every bad ending."""
 
+import hashlib
 import shutil
 import threading
 from pathlib import Path
@@ -7,8 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from fastapi.testclient import TestClient
 from sqlalchemy import select
 
+from edgeloop_controller.api.app import create_app
 from edgeloop_controller.core.retraining import RunStatus
 from edgeloop_controller.errors import ConflictError, NotFoundError
 from edgeloop_controller.services.candidate import next_version
@@ -139,6 +142,36 @@ def test_a_better_candidate_is_published_and_rolled_out(shop: Shop, database: Da
     assert [link.kind for link in chain] == ["version", "training_run", "data_window", "version"]
     assert "200 labelled samples of 2 devices" in chain[2].text
     assert "training on" in (Path(run.directory) / "log.txt").read_text()
+
+
+def test_how_it_was_made_is_stated(shop: Shop) -> None:
+    """By in-toto's Statement v1 and SLSA's provenance v1, of what the files' bytes are."""
+    run = shop.run()
+    app = create_app(shop.controller.parts.services)
+    with TestClient(app, base_url="http://localhost/v1") as api:
+        statement = api.get(f"/retraining/runs/{run.id}/provenance").json()
+        assert api.get("/retraining/runs/99/provenance").status_code == 404
+    assert statement["_type"] == "https://in-toto.io/Statement/v1"
+    assert statement["predicateType"] == "https://slsa.dev/provenance/v1"
+    manifest = shop.controller.parts.services.registry.manifest(run.candidate_digest or "")
+    assert statement["subject"] == [
+        {"name": "tiny@2/artifact", "digest": {"sha256": manifest.artifact.digest}},
+        {"name": "tiny@2/manifest", "digest": {"sha256": run.candidate_digest}},
+    ]
+    build = statement["predicate"]["buildDefinition"]
+    taken = {one["name"]: one["digest"]["sha256"] for one in build["resolvedDependencies"]}
+    directory = Path(run.directory)
+    for name, path in {
+        "script": shop.directory / "train.py",
+        "input.json": directory / "input.json",
+        "train.parquet": directory / "train.parquet",
+    }.items():
+        assert taken[name] == hashlib.sha256(path.read_bytes()).hexdigest(), name
+    assert taken["tiny@1/manifest"] == shop.parent.manifest_digest
+    details = statement["predicate"]["runDetails"]["metadata"]
+    assert details["invocationId"] == f"run/{run.id}"
+    assert details["startedOn"] <= details["finishedOn"]
+    assert str(shop.directory) not in str(statement)
 
 
 def test_a_changed_world_is_answered_and_can_be_traced_back(shop: Shop, database: Database) -> None:

@@ -101,6 +101,9 @@ def list_runs(json: Json = False) -> None:
 def show_run(
     run: RunId,
     log: Annotated[bool, typer.Option("--log", help="print what the script printed")] = False,
+    provenance: Annotated[
+        bool, typer.Option("--provenance", help="print the in-toto statement of what it published")
+    ] = False,
     json: Json = False,
 ) -> None:
     """One run: data, evaluation, and how it ended."""
@@ -108,8 +111,9 @@ def show_run(
         if log:
             typer.echo(client.get_text(f"/retraining/runs/{run}/log"), nl=False)
             return
-        document = client.get(f"/retraining/runs/{run}")
-    if json:
+        path = f"/retraining/runs/{run}"
+        document = client.get(f"{path}/provenance" if provenance else path)
+    if json or provenance:
         output.print_json(document)
     else:
         _show_run(document)

@@ -15,8 +15,10 @@ from typing import Any, Final
 
 from sqlalchemy.orm import Session
 
+from edgeloop_controller.core.provenance import Material
 from edgeloop_controller.core.retraining import Policy, RunStatus
 from edgeloop_controller.errors import ConflictError, ControllerError, TrainingError
+from edgeloop_controller.services import provenance
 from edgeloop_controller.services.candidate import CandidateMaker
 from edgeloop_controller.services.policies import Policies
 from edgeloop_controller.services.registry import Registry
@@ -58,7 +60,11 @@ class TrainingRuns:
         rollout_service: Rollouts,
         policies: Callable[[], Policies],
         clock: Clock,
+        *,
+        provenance: bool = False,
     ) -> None:
+        """`provenance`: a statement beside each run that published (services.provenance)."""
+        self._provenance = provenance
         self._database = database
         self._registry = registry
         self._executor = executor
@@ -125,6 +131,7 @@ class TrainingRuns:
         data = self._collect(run, policy, parent)
         result["data"] = data.describe()
         examples = self._write_input(run, policy, parent, data, result)
+        taken = provenance.materials_of(run, policy, parent) if self._provenance else None
         outcome = self._executor.run(
             TrainingJob(
                 script=Path(policy.script).absolute(),
@@ -140,7 +147,20 @@ class TrainingRuns:
         result["script"] = {"ending": outcome.ending.value, "duration_s": outcome.duration_s}
         if outcome.ending is not Ending.SUCCEEDED:
             return _Ended(RunStatus.FAILED, result, outcome.message)
-        return self._judge(run, policy, parent, outcome, examples, result)
+        ended = self._judge(run, policy, parent, outcome, examples, result)
+        if taken is not None and ended.candidate_digest is not None:
+            self._state_provenance(run, policy, taken, ended.candidate_digest)
+        return ended
+
+    def _state_provenance(
+        self, run: TrainingRun, policy: Policy, taken: list[Material], digest: str
+    ) -> None:
+        """The version is published: that nothing can be said of it must not undo that."""
+        try:
+            published = self._registry.manifest(digest)
+            provenance.write_statement(run, policy, taken, published, self._clock.wall())
+        except OSError as error:
+            logger.warning("run %d: no statement of provenance: %s", run.id, error)
 
     def _collect(self, run: TrainingRun, policy: Policy, parent: Manifest) -> TrainingData:
         with self._database.reading() as session:

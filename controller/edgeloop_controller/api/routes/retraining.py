@@ -1,7 +1,7 @@
 """Retraining policies and training runs."""
 
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Query
 from fastapi.responses import PlainTextResponse
@@ -14,6 +14,7 @@ from edgeloop_controller.api.row_ids import RowId
 from edgeloop_controller.api.version_refs import version_ref
 from edgeloop_controller.core.retraining import PolicyTerms
 from edgeloop_controller.services.desired import offer
+from edgeloop_controller.services.provenance import read_statement
 from edgeloop_controller.services.retrain import PolicyStatus
 from edgeloop_controller.store import rollouts, runs
 from edgeloop_controller.store.tables import TrainingRun
@@ -81,6 +82,14 @@ def show_log(run_id: RowId, services: Context) -> str:
             return file.read(LOG_SHOWN_MAX_BYTES).decode(errors="replace")
     except FileNotFoundError:
         return ""
+
+
+@router.get("/runs/{run_id}/provenance")
+def show_provenance(run_id: RowId, services: Context) -> dict[str, Any]:
+    """An in-toto Statement v1 with SLSA's provenance v1 of what the run published; not signed."""
+    with services.database.reading() as session:
+        row = runs.require(session, run_id)
+    return read_statement(row)
 
 
 def _run(session: Session, row: TrainingRun) -> shapes.RunDocument:

@@ -66,7 +66,7 @@ class RetrainingHost:
         directory.mkdir(parents=True, exist_ok=True)
         text = toml_text(self._spec.policy.model_dump(mode="json"))
         (directory / f"{self._spec.policy.name}.toml").write_text(text, encoding="utf-8")
-        return RetrainingConfig(policies_dir=directory)
+        return RetrainingConfig(policies_dir=directory, provenance=False)
 
     def make_candidates(
         self, database: Database, registry: Registry, publishing: Publishing, limits: LimitsConfig
