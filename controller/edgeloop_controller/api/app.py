@@ -23,6 +23,7 @@ from edgeloop_controller.api.routes import (
     rollouts,
     samples,
     telemetry,
+    trust,
     webhooks,
     why,
 )
@@ -46,6 +47,7 @@ ROUTES: Final = (
     audit,
     webhooks,
     mlflow,
+    trust,
 )
 
 

@@ -10,6 +10,7 @@ from securesystemslib.signer import Signer
 from tuf.api.exceptions import UnsignedMetadataError
 from tuf.api.metadata import Metadata
 
+from edgeloop_controller.trust.acceptance import Judged
 from edgeloop_controller.trust.key_rules import delegated_roles
 from edgeloop_controller.trust.metadata import ROOT, TARGETS, Document, Standing, document_of
 from edgeloop_protocol.errors import TrustError
@@ -60,3 +61,32 @@ def may_sign(
 
 def documents(changed: Mapping[str, Metadata[Any]]) -> dict[str, Document[Any]]:
     return {role: document_of(role, metadata) for role, metadata in changed.items()}
+
+
+def joined(one: Document[Any], other: Document[Any]) -> Document[Any]:
+    """The same content with the signatures of both; of two by one key, that of `one`."""
+    signatures = {**other.metadata.signatures, **one.metadata.signatures}
+    return document_of(one.role, Metadata(one.signed, signatures))
+
+
+def with_counting_signatures(
+    documents: Mapping[str, Document[Any]], judged: Judged
+) -> dict[str, Document[Any]]:
+    """Whatever else stood around what is signed is not kept, and not served."""
+    counting: dict[str, set[str]] = {}
+    for count in judged.counts:
+        counting.setdefault(count.role, set()).update(count.signed)
+    return {
+        role: document_of(
+            role,
+            Metadata(
+                document.signed,
+                {
+                    keyid: signature
+                    for keyid, signature in document.metadata.signatures.items()
+                    if keyid in counting[role]
+                },
+            ),
+        )
+        for role, document in documents.items()
+    }
