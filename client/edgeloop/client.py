@@ -4,7 +4,8 @@ Invariants: raises nothing but EdgeloopError, mostly ApiError, and OSError for a
 read; imports nothing of the server.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
@@ -67,6 +68,15 @@ class Client:
     def get_text(self, path: str) -> str:
         return self._call("GET", path).text
 
+    def stream(self, path: str) -> Iterator[bytes]:
+        """GET, in chunks as they come, such as an artifact's. Raises ApiError, while it comes
+        too."""
+        with self._reaching(), self._http.stream("GET", f"{self.url}/v1{path}") as response:
+            if not response.is_success:
+                response.read()
+                raise _refusal(response)
+            yield from response.iter_bytes()
+
     def post(self, path: str, body: Any = None) -> Any:
         return self._call("POST", path, json=body).json()
 
@@ -125,8 +135,16 @@ class Client:
             ) from error
 
     def _call(self, method: str, path: str, **request: Any) -> httpx.Response:
-        try:
+        with self._reaching():
             response = self._http.request(method, f"{self.url}/v1{path}", **request)
+        if response.is_success:
+            return response
+        raise _refusal(response)
+
+    @contextmanager
+    def _reaching(self) -> Iterator[None]:
+        try:
+            yield
         except (httpx.TransportError, httpx.InvalidURL) as error:
             raise ApiError(
                 None,
@@ -135,9 +153,6 @@ class Client:
                 "start one with `edgeloop serve`, or give its address by --url, Fleet(url) "
                 "or EDGELOOP_URL",
             ) from error
-        if response.is_success:
-            return response
-        raise _refusal(response)
 
 
 def quoted(part: str) -> str:

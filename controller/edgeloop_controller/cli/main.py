@@ -22,6 +22,7 @@ from edgeloop_controller.cli import (
     mlflow,
     models,
     rollouts,
+    trust,
     webhooks,
     why,
 )
@@ -39,6 +40,7 @@ app.add_typer(loop.drift_app, name="drift")
 app.add_typer(loop.retrain_app, name="retrain")
 app.add_typer(webhooks.app, name="webhook")
 app.add_typer(mlflow.app, name="mlflow")
+app.add_typer(trust.app, name="trust")
 app.command("publish")(mlflow.publish)
 app.command("why")(why.why)
 app.command("lineage")(models.lineage)

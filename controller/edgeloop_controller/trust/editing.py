@@ -84,6 +84,10 @@ class Draft:
 
     # ---- roles and keys -------------------------------------------------------------------------
 
+    def keyids(self, role: str) -> list[str]:
+        """Of the keys that may sign a role, as drafted. Raises TrustError for no such role."""
+        return list(self._role(role).keyids)
+
     def add_key(self, role: str, key: Key, threshold: int | None = None) -> None:
         """To root, targets, or a model's role, which is delegated to if it is not yet."""
         held = self._role(role, or_delegate=True)
