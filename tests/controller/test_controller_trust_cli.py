@@ -9,9 +9,7 @@ from edgeloop_controller.cli.exit_codes import ExitCode
 
 
 @pytest.fixture
-def publisher(
-    cli: Any, controller: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Any:
+def publisher(cli: Any, controller: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Trust is initialised, by keys in `edgeloop-trust`."""
     monkeypatch.chdir(tmp_path)
     cli.run("trust", "init", "--no-passphrase", "--yes")
@@ -24,8 +22,14 @@ def test_smoke(publisher: Any, controller: Any, tmp_path: Path, tiny_model: Any)
     (tmp_path / "m.onnx").write_bytes(tiny_model())
     print(
         publisher.run(
-            "trust", "sign", "tiny@1", "--key", "edgeloop-trust/targets.pem", "--yes",
-            "--artifact", "m.onnx",
+            "trust",
+            "sign",
+            "tiny@1",
+            "--key",
+            "edgeloop-trust/targets.pem",
+            "--yes",
+            "--artifact",
+            "m.onnx",
         ).output
     )
     print(publisher.run("trust", "status").output)
