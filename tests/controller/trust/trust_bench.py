@@ -11,7 +11,7 @@ from tuf.api.metadata import Metadata
 
 from edgeloop_controller.trust.acceptance import Around, Judged, judge
 from edgeloop_controller.trust.editing import Draft, Expiries, Holders, first
-from edgeloop_controller.trust.metadata import ONLINE, ROOT, TARGETS, Standing
+from edgeloop_controller.trust.metadata import ONLINE, Standing
 from edgeloop_controller.trust.release_rules import PublishedVersion
 from edgeloop_controller.trust.signing import documents, sign
 from edgeloop_protocol.signed_release import SignedRelease
@@ -99,4 +99,54 @@ class Publisher:
         return self.accepts(draft, *self.targets)
 
 
-__all__ = ["LIVES", "NOW", "ROOT", "TARGETS", "Publisher", "new_key"]
+@dataclass
+class FleetPublisher:
+    """Signs what a controller has published, over its services; holds a root and a targets key."""
+
+    controller: Any
+    root: CryptoSigner = field(default_factory=new_key)
+    targets: CryptoSigner = field(default_factory=new_key)
+
+    @property
+    def trust(self) -> Any:
+        return self.controller.parts.services.trust
+
+    def first(self, root: Holders | None = None) -> dict[str, Metadata[Any]]:
+        return first(
+            root or Holders([self.root.public_key], 1),
+            Holders([self.targets.public_key], 1),
+            self.trust.make_keys(),
+            self.trust.now(),
+            LIVES,
+        )
+
+    def initialised(self) -> "FleetPublisher":
+        assert self.proposes(self.first(), self.root, self.targets).accepted
+        return self
+
+    def draft(self) -> Draft:
+        return Draft(self.trust.standing, self.trust.now(), LIVES)
+
+    def proposes(self, changed: Mapping[str, Metadata[Any]], *signers: CryptoSigner) -> Any:
+        sign(changed, self.trust.standing, signers)
+        return self.trust.propose({role: one.to_dict() for role, one in changed.items()})
+
+    def signed(self, version: Any, number: int, **terms: Any) -> Draft:
+        """A draft that releases a version that is published."""
+        draft = self.draft()
+        found = self.trust._published(version.name, version.version)
+        release = SignedRelease(
+            model=version.name,
+            version=version.version,
+            release=number,
+            rollback_floor=terms.pop("rollback_floor", max(1, number - 1)),
+            runtime=found.runtime,
+            manifest_sha256=found.manifest_sha256,
+            artifact_sha256=found.artifact_sha256,
+            **terms,
+        )
+        draft.put(release, (found.manifest_size, found.artifact_size))
+        return draft
+
+    def signs(self, version: Any, number: int, **terms: Any) -> None:
+        assert self.proposes(self.signed(version, number, **terms).changed, self.targets).accepted
