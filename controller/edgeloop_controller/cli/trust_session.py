@@ -98,9 +98,8 @@ class Session:
 
     def confirm(self, lines: Sequence[str]) -> None:
         """Raises typer.Abort for a no."""
-        if not self.manner.quiet:
-            for line in lines:
-                output.paragraph(line, " " * 4)
+        for line in lines:
+            output.aside(line, " " * 4)
         if not self.manner.yes:
             typer.confirm("sign this?", abort=True, err=True)
 
