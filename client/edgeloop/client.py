@@ -6,7 +6,8 @@ read; imports nothing of the server.
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
@@ -88,6 +89,15 @@ class Client:
     def get_text(self, path: str) -> str:
         return self._call("GET", path).text
 
+    def stream(self, path: str) -> Iterator[bytes]:
+        """GET, in chunks as they come, such as an artifact's. Raises ApiError, while it comes
+        too."""
+        with self._reaching(), self._http.stream("GET", f"{self.url}/v1{path}") as response:
+            if not response.is_success:
+                response.read()
+                raise _refusal(response)
+            yield from response.iter_bytes()
+
     def post(self, path: str, body: Any = None) -> Any:
         return self._call("POST", path, json=body).json()
 
@@ -159,8 +169,13 @@ class Client:
         raise _refusal(response)
 
     def _ask(self, method: str, path: str, **request: Any) -> httpx.Response:
-        try:
+        with self._reaching():
             return self._http.request(method, f"{self.url}/v1{path}", **request)
+
+    @contextmanager
+    def _reaching(self) -> Iterator[None]:
+        try:
+            yield
         except (httpx.TransportError, httpx.InvalidURL) as error:
             raise ApiError(
                 None,

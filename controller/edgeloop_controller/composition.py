@@ -37,11 +37,14 @@ from edgeloop_controller.services.reconcile import Reconciler
 from edgeloop_controller.services.registry import Registry
 from edgeloop_controller.services.retrain import Retraining
 from edgeloop_controller.services.rollouts import Rollouts
+from edgeloop_controller.services.signing_gate import SigningGate
 from edgeloop_controller.services.training_runs import TrainingRuns
+from edgeloop_controller.services.trust import Trust
 from edgeloop_controller.services.unheard import Unheard
 from edgeloop_controller.services.webhooks import Webhooks
 from edgeloop_controller.store.engine import Database
 from edgeloop_controller.training.executor import Executor, LocalExecutor
+from edgeloop_controller.trust_store import LocalTrustStore, MemoryTrustStore, TrustStore
 from edgeloop_controller.webhook_courier import carrying
 from edgeloop_protocol.clock import Clock, SystemClock
 
@@ -75,7 +78,10 @@ def running(config: ControllerConfig, config_path: Path | None = None) -> Iterat
         artifacts = LocalArtifactStore(config.artifacts_dir)
         clock = SystemClock()
         executor = LocalExecutor(secret_paths(config, config_path))
-        parts = build(config, database, broker, clock, artifacts, executor, embedded)
+        trust_store = LocalTrustStore(config.trust_dir)
+        parts = build(
+            config, database, broker, clock, artifacts, executor, embedded, trust_store=trust_store
+        )
         parts.training_runs.take_up_interrupted()
         stack.enter_context(carrying(parts.services.webhooks, clock))
         stack.enter_context(_ingesting(parts.services.ingest))
@@ -112,9 +118,13 @@ def build(
     executor: Executor,
     embedded: EmbeddedBroker | None = None,
     make_candidates: MakeCandidates = Candidates,
+    trust_store: TrustStore | None = None,
 ) -> Parts:
-    """Everything but threads, sockets and timers: whoever has it calls what is due."""
+    """Everything but threads, sockets and timers: whoever has it calls what is due. Without a
+    `trust_store` what is signed is kept in memory only."""
     registry = Registry(artifacts)
+    trust = Trust(trust_store or MemoryTrustStore(), database, registry, clock, config.trust)
+    gate = SigningGate(trust)
     limits = config.limits
     inbox = Inbox(limits.inbox_max_messages, limits.inbox_max_bytes)
     patches = Patches(database, artifacts, clock, config.patches)
@@ -130,7 +140,7 @@ def build(
     identities = OidcProvider(oidc, clock) if oidc is not None else None
     people = People(database, clock, required=config.requires_token, identities=identities)
     two_persons = config.access.two_person_rollouts
-    rollouts = Rollouts(database, desired, clock, two_persons=two_persons)
+    rollouts = Rollouts(database, desired, clock, gate, two_persons=two_persons)
     policies = PolicyShelf(database, clock, config.retraining)
     retraining = Retraining(database, clock, policies, config.runs_dir)
     diagnosis = Diagnosis(database, outbound)
@@ -159,15 +169,17 @@ def build(
         desired=desired,
         publishing=publishing,
         rollouts=rollouts,
-        planning=Planning(database, registry, patches, clock),
-        challengers=Challengers(database, clock),
+        planning=Planning(database, registry, patches, clock, gate),
+        challengers=Challengers(database, clock, gate),
         drift_watch=DriftWatch(database, registry, clock, config.drift),
         labelling=Labelling(database, registry, clock),
         policies=policies,
         retraining=retraining,
         diagnosis=diagnosis,
-        explaining=Explaining(database, listener, address, clock),
+        explaining=Explaining(database, listener, address, clock, gate),
         webhooks=Webhooks(database, config.webhooks, clock),
+        trust=trust,
+        signing_gate=gate,
         mlflow=make_mlflow(config, publishing, rollouts, database, clock),
     )
     candidates = make_candidates(database, registry, publishing, limits)
@@ -181,7 +193,9 @@ def build(
         clock,
         provenance=config.retraining.provenance,
     )
-    reconciler = Reconciler(database, registry, desired, unheard, clock, config.offline_after_s)
+    reconciler = Reconciler(
+        database, registry, desired, unheard, clock, config.offline_after_s, gate
+    )
     return Parts(services, reconciler, training_runs, patches)
 
 
@@ -194,6 +208,7 @@ def _schedule(config: ControllerConfig, parts: Parts) -> Scheduler:
         scheduler.every(config.patches.interval_s, "patches", parts.patches.look)
     if config.drift.enabled:
         scheduler.every(config.drift.interval_s, "drift", parts.services.drift_watch.look)
+    scheduler.every(config.trust.renew_interval_s, "trust", parts.services.trust.renew)
     scheduler.every(config.retraining.interval_s, "policies", parts.services.retraining.look)
     scheduler.every(config.retraining.interval_s, "training", parts.training_runs.work)
     if parts.services.mlflow is not None:

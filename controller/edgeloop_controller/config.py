@@ -125,6 +125,19 @@ class WebhooksConfig(Config):
     hooks: dict[Name, WebhookConfig] = Field(default_factory=dict, max_length=WEBHOOKS_MAX)
 
 
+class TrustConfig(Config):
+    """Signed models: what the controller signs by itself (docs/trust.md)."""
+
+    timestamp_s: float = Field(
+        default=86_400.0, ge=60, description="for how long devices install without hearing of us"
+    )
+    snapshot_s: float = Field(default=7 * 86_400.0, ge=60)
+    renew_interval_s: float = Field(default=60.0, gt=0, description="between two looks")
+    warn_s: float = Field(
+        default=14 * 86_400.0, ge=0, description="before what people signed expires"
+    )
+
+
 class LimitsConfig(Config):
     """What the controller accepts and holds at most."""
 
@@ -164,6 +177,7 @@ class ControllerConfig(Config):
     patches: PatchesConfig = PatchesConfig()
     webhooks: WebhooksConfig = WebhooksConfig()
     mlflow: MlflowConfig | None = Field(default=None, description="None: no MLflow")
+    trust: TrustConfig = TrustConfig()
     limits: LimitsConfig = LimitsConfig()
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
@@ -188,6 +202,10 @@ class ControllerConfig(Config):
     @property
     def artifacts_dir(self) -> Path:
         return self.data_dir / "artifacts"
+
+    @property
+    def trust_dir(self) -> Path:
+        return self.data_dir / "trust"
 
     @property
     def runs_dir(self) -> Path:

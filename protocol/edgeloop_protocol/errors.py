@@ -41,6 +41,10 @@ class SelectorError(ProtocolError):
 class TrustError(ProtocolError):
     """What is signed, or is to be, does not keep the rules of docs/adr/0031-signed-models.md."""
 
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.hint = hint
+
 
 def first_problem(error: "ValidationError") -> str:
     """`key.of.the.problem: what is wrong`, of the first problem that pydantic found."""

@@ -51,8 +51,8 @@ def target_pattern(model: str) -> str:
 
 
 class SignedRelease(BaseModel):
-    """One release of a model. `release` grows within the model and is not its version's order:
-    a version that is signed again is a later release."""
+    """One release of a model. `release` grows within the model, in the order in which versions are
+    first signed; a version that is signed again, for others say, keeps it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 

@@ -17,6 +17,7 @@ from edgeloop_controller.config import ControllerConfig
 from edgeloop_controller.services.inbox import Inbound
 from edgeloop_controller.store.engine import Database
 from edgeloop_controller.training.executor import LocalExecutor
+from edgeloop_controller.trust_store import LocalTrustStore
 from edgeloop_protocol.lifecycle import SlotState
 from edgeloop_protocol.messages import (
     Ack,
@@ -207,5 +208,13 @@ def make_controller(database: Database, config: ControllerConfig) -> Controller:
     broker = FakeBroker()
     clock = SimulatedClock()
     artifacts = LocalArtifactStore(config.artifacts_dir)
-    parts = composition.build(config, database, broker, clock, artifacts, LocalExecutor())
+    parts = composition.build(
+        config,
+        database,
+        broker,
+        clock,
+        artifacts,
+        LocalExecutor(),
+        trust_store=LocalTrustStore(config.trust_dir),
+    )
     return Controller(parts, broker, clock)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy import select
+from trust_bench import FleetPublisher
 
 from edgeloop_controller.api.app import create_app
 from edgeloop_controller.core.retraining import RunStatus
@@ -18,6 +19,7 @@ from edgeloop_controller.services.candidate import next_version
 from edgeloop_controller.services.inbox import Inbound
 from edgeloop_controller.services.labelling import GivenLabel
 from edgeloop_controller.services.lineage import trace
+from edgeloop_controller.store import versions
 from edgeloop_controller.store.engine import Database
 from edgeloop_controller.store.tables import (
     DriftAlarm,
@@ -384,6 +386,27 @@ def test_a_candidates_rollout_waits_for_the_devices(shop: Shop, database: Databa
         assert started.training_run_id == run.id
 
 
+def test_a_candidate_waits_for_its_signature(shop: Shop, database: Database) -> None:
+    publisher = FleetPublisher(shop.controller).initialised()
+    run = shop.run()
+    candidate = run.result["version"]["version"]
+    said = f"tiny@{candidate} is not signed: edgeloop trust sign tiny@{candidate} --key FILE"
+    assert run.result["rollout_waits"] == said
+    (status,) = shop.controller.parts.services.retraining.status()
+    assert status.says == f"the rollout of its candidate waits: {said}"
+    training = shop.controller.parts.training_runs
+    training.work()
+    with database.reading() as session:
+        told = session.scalars(select(Event).where(Event.kind == "training.rollout_waits")).all()
+        version = versions.require(session, "tiny", candidate)
+        assert session.scalars(select(Rollout)).all() == []
+    assert [event.data["why"] for event in told] == [said]
+    publisher.signs(version, 1)
+    training.work()
+    with database.reading() as session:
+        assert session.scalars(select(Rollout)).one().training_run_id == run.id
+
+
 def test_a_superseded_candidate_blocks_nothing(shop: Shop, database: Database) -> None:
     from edgeloop_controller.core.rollout import RolloutTerms
     from edgeloop_controller.services.rollouts import RolloutRequest
@@ -393,7 +416,7 @@ def test_a_superseded_candidate_blocks_nothing(shop: Shop, database: Database) -
     run = shop.run()
     assert "rollout_waits" in run.result
     (status,) = services.retraining.status()
-    assert status.says == "a run is under way"
+    assert status.says.startswith("the rollout of its candidate waits: rollout 1 is not over")
     shop.controller.publish("7", seed=7)  # by a person
     services.rollouts.abort(first, "make way")
     shop.controller.parts.training_runs.work()

@@ -88,6 +88,9 @@ class RolloutPlanDocument(Document):
     overlaps: list[int] = Field(description="unfinished rollouts on the same devices and slot")
     unknown_timezones: list[str] = Field(description="labels that are taken for UTC")
     shadow: PlannedShadowDocument | None = Field(description="null: none is asked for")
+    unsigned: str = Field(
+        default="", description="why it cannot start before somebody signs; empty: it can"
+    )
 
 
 class MemberCounts(Document):

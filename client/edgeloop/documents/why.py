@@ -44,6 +44,7 @@ class Situation(StrEnum):
     HELD_BY_ROLLOUT = "held_by_rollout"
     ROLLOUT_QUEUED = "rollout_queued"
     ROLLOUT_IN_SHADOW = "rollout_in_shadow"
+    ROLLOUT_UNSIGNED = "rollout_unsigned"
     ROLLOUT_UNAPPROVED = "rollout_unapproved"
     ROLLOUT_PAUSED = "rollout_paused"
     ROLLOUT_HALTED = "rollout_halted"

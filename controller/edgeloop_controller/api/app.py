@@ -26,6 +26,7 @@ from edgeloop_controller.api.routes import (
     rollouts,
     samples,
     telemetry,
+    trust,
     webhooks,
     why,
 )
@@ -50,6 +51,7 @@ ROUTES: Final = (
     webhooks,
     mlflow,
     people,
+    trust,
 )
 
 

@@ -24,6 +24,8 @@ from edgeloop_controller.services.publishing import Publishing
 from edgeloop_controller.services.registry import Registry
 from edgeloop_controller.services.retrain import Retraining
 from edgeloop_controller.services.rollouts import Rollouts
+from edgeloop_controller.services.signing_gate import SigningGate
+from edgeloop_controller.services.trust import Trust
 from edgeloop_controller.services.webhooks import Webhooks
 from edgeloop_controller.store.engine import Database
 from edgeloop_protocol.clock import Clock
@@ -55,6 +57,8 @@ class Services:
     diagnosis: Diagnosis
     explaining: Explaining
     webhooks: Webhooks
+    trust: Trust
+    signing_gate: SigningGate
     mlflow: Mlflow | None
 
 

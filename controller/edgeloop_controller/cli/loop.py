@@ -154,6 +154,7 @@ def _show_run(document: dict[str, Any]) -> None:
         ("policy", document["policy"]),
         ("status", document["status"]),
         ("trigger", f"{document['trigger']}: {result.get('why', '')}"),
+        *([("rollout waits", result["rollout_waits"])] if "rollout_waits" in result else []),
         ("parent", output.version_name(document["parent"])),
         ("candidate", output.version_name(document["candidate"])),
         ("rollout", document["rollout_id"]),

@@ -23,6 +23,7 @@ from edgeloop_controller.cli import (
     models,
     rollouts,
     tokens,
+    trust,
     webhooks,
     why,
 )
@@ -43,6 +44,7 @@ app.add_typer(mlflow.app, name="mlflow")
 app.add_typer(tokens.app, name="token")
 app.add_typer(audit.app, name="audit")
 app.command("whoami")(tokens.who_am_i)
+app.add_typer(trust.app, name="trust")
 app.command("publish")(mlflow.publish)
 app.command("why")(why.why)
 app.command("lineage")(models.lineage)

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 import typer
 
 from edgeloop_controller.cli import output
+from edgeloop_controller.cli import trust_options as signing
 from edgeloop_controller.cli.connection import Json, connected
 from edgeloop_controller.cli.models import say_published
 
@@ -21,15 +22,23 @@ def publish(
     name: Annotated[
         str | None, typer.Option(help="the model's name here; default: as in MLflow")
     ] = None,
+    sign: signing.Sign = signing.NO_KEYS,
+    home: signing.Home = signing.HOME,
+    passphrase_file: signing.PassphraseFile = None,
+    yes: signing.Yes = False,
     json: Json = False,
 ) -> None:
-    """Publish a version from MLflow's registry. Publishing the same again changes nothing."""
+    """Publish a version from MLflow's registry, and sign it. The same again changes nothing."""
     with connected() as client:
         document = client.post("/mlflow/publish", {"uri": uri, "name": name})
+    if not json:
+        say_published(document, f"log {_BASELINE} with the model")
+    if sign:
+        manner = signing.Manner(home, sign, passphrase_file, yes=yes, quiet=json)
+        signed = signing.sign_published(document["name"], document["version"], None, manner)
+        document["signature"] = signed
     if json:
         output.print_json(document)
-        return
-    say_published(document, f"log {_BASELINE} with the model")
 
 
 _BASELINE = "baseline.parquet among the extra_files"

@@ -8,6 +8,7 @@ import typer
 
 from edgeloop.client import quoted
 from edgeloop_controller.cli import output
+from edgeloop_controller.cli import trust_options as signing
 from edgeloop_controller.cli.connection import Json, VersionArgument, connected, split_version
 from edgeloop_controller.cli.exit_codes import ExitCode
 from edgeloop_protocol.limits import NAME_MAX_CHARS
@@ -27,9 +28,13 @@ def publish(
     baseline: Annotated[
         Path | None, typer.Option(help="Parquet of training features: drift is measured from it")
     ] = None,
+    sign: signing.Sign = signing.NO_KEYS,
+    home: signing.Home = signing.HOME,
+    passphrase_file: signing.PassphraseFile = None,
+    yes: signing.Yes = False,
     json: Json = False,
 ) -> None:
-    """Publish a version. Publishing the same again changes nothing."""
+    """Publish a version, and sign it. Publishing the same again changes nothing."""
     for path in (file, manifest, baseline):
         if path is not None and not path.is_file():
             output.fail(f"no file {path}", "", ExitCode.USAGE)
@@ -37,10 +42,13 @@ def publish(
     _check_name("--version", version)
     with connected() as client:
         document = client.publish(file, name, version, manifest, baseline)
+    if not json:
+        say_published(document, "give --baseline")
+    if sign:
+        manner = signing.Manner(home, sign, passphrase_file, yes=yes, quiet=json)
+        document["signature"] = signing.sign_published(name, version, file, manner)
     if json:
         output.print_json(document)
-        return
-    say_published(document, "give --baseline")
 
 
 def say_published(document: dict[str, Any], baseline_hint: str) -> None:

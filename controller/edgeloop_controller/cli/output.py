@@ -60,6 +60,11 @@ def say(text: str = "") -> None:
     console().print(shown(text), soft_wrap=False)
 
 
+def aside(text: str, indent: str) -> None:
+    """Part of a dialogue, to stderr: what a person is asked about."""
+    errors.print(escape(textwrap.fill(text, WIDTH, subsequent_indent=indent)))
+
+
 def entry(at: str, kind: str, subject: str, detail: str, width: int = 22) -> None:
     """One line of a log, wrapped under itself where it is too long; `width` of the kinds."""
     paragraph(f"{at}  {kind:<{width}} {subject}  {detail}", " " * (len(at) + 2))

@@ -49,7 +49,8 @@ def show_plan(document: dict[str, Any]) -> None:
 
 def _sentences(document: dict[str, Any]) -> list[str]:
     reached = sum(len(wave["devices"]) for wave in document["waves"])
-    said = _shadow(document["shadow"]) if document["shadow"] is not None else []
+    said = [f"It cannot start yet: {document['unsigned']}"] if document["unsigned"] else []
+    said += _shadow(document["shadow"]) if document["shadow"] is not None else []
     said.append(f"{reached} of {document['matching']} matching devices get it.")
     if document["has_it"]:
         said.append(f"{len(document['has_it'])} of them run it already.")

@@ -63,6 +63,8 @@ REQUESTS: Final = (
     (("POST",), r"/v1/models/[^/]+/versions/[^/]+", Permission.PUBLISH),
     (("POST",), r"/v1/mlflow/publish", Permission.PUBLISH),
     (("PUT", "POST"), r"/v1/trust/metadata(/.*)?", Permission.PUBLISH),
+    (("DELETE",), r"/v1/trust/waiting/[^/]+", Permission.PUBLISH),
+    (("POST",), r"/v1/trust/keys", Permission.ADMINISTER),
     (CHANGING, r"/v1/tokens(/.*)?", Permission.ADMINISTER),
 )
 """The first row that fits counts."""

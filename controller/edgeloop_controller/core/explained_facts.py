@@ -13,6 +13,17 @@ from edgeloop_protocol.messages import ChallengerReported, SlotReported
 
 
 @dataclass(frozen=True)
+class Unsigned:
+    """Why a version may not be offered now. `why`: a clause; `remedy`: the command for it."""
+
+    why: str
+    remedy: str
+
+    def __str__(self) -> str:
+        return f"{self.why}: {self.remedy}"
+
+
+@dataclass(frozen=True)
 class ConcernedRollout:
     """A rollout that has the device as a member, or whose selector matches it."""
 
@@ -37,6 +48,8 @@ class ConcernedRollout:
     """And waits for a person, or for more."""
     waits_for_approval_of: int | None = None
     """The wave that comes next, from 1, where a person has to approve it and has not."""
+    unsigned: Unsigned | None = None
+    """Of its version."""
 
     @property
     def is_active(self) -> bool:

@@ -78,6 +78,8 @@ class PolicyView:
     labels_since_alarm: int
     labels_since_last_run: int
     devices_on_champion: int
+    rollout_waits: str = ""
+    """What the rollout of the last run's candidate waits for, in words."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,8 @@ def decide(policy: Policy, view: PolicyView, now: float) -> Start | Wait:
     labels have come since that run.
     """
     if view.running:
-        return Wait("a run is under way")
+        waits = f"the rollout of its candidate waits: {view.rollout_waits}"
+        return Wait(waits if view.rollout_waits else "a run is under way")
     if view.devices_on_champion == 0:
         return Wait(f"no device runs {policy.model} on slot {policy.slot}")
     if view.last_ended_at is not None and now < view.last_ended_at + policy.cooldown_s:

@@ -6,6 +6,7 @@
     withdrawn         its place was given away; the last wave has one for it              waits
     held_out          a person keeps it out of the rollout                                person
     held_by_rollout   another rollout has the slot of this device                         waits
+    rollout_unsigned  it has a place, or will, but nobody signed the version              person
     rollout_queued    it starts when those before it are over                             waits
     rollout_in_shadow its shadow phase is ahead of the first wave                         waits
                       and it is overdue                                                   person
@@ -23,7 +24,12 @@ refused, not told) is not told twice.
 from collections.abc import Iterator
 
 from edgeloop.documents.why import Concern, Situation
-from edgeloop_controller.core.explained_facts import ConcernedRollout, DeviceFacts, SlotFacts
+from edgeloop_controller.core.explained_facts import (
+    ConcernedRollout,
+    DeviceFacts,
+    SlotFacts,
+    Unsigned,
+)
 from edgeloop_controller.core.explanation_types import (
     NOTHING_TO_DO,
     Explanation,
@@ -94,6 +100,8 @@ def _ended(facts: DeviceFacts, rollout: ConcernedRollout, run: Situation) -> Ite
             f"`edgeloop audit --subject rollout:{rollout.id}` says by whom; start another to go on",
             rollout.ended_at,
         )
+    elif member is None and rollout.unsigned is not None:
+        yield _unsigned(rollout, rollout.unsigned)
     elif member is None:
         yield Explanation(
             Situation.NO_PLACE,
@@ -194,6 +202,8 @@ def _without_place(
             "two rollouts never share a slot of a device",
             f"nothing; or `edgeloop rollout abort {holder.id}`",
         )
+    if rollout.unsigned is not None:
+        return _unsigned(rollout, rollout.unsigned)
     if rollout.is_in_shadow:
         return _in_shadow(rollout)
     wave = rollout.waits_for_approval_of
@@ -218,6 +228,18 @@ def _without_place(
         remedy = f"nothing: its turn comes; progress: `edgeloop rollout show {rollout.id}`"
     return Explanation(
         Situation.NO_PLACE, Concern.WAITS, sentence, cause, remedy, rollout.started_at
+    )
+
+
+def _unsigned(rollout: ConcernedRollout, unsigned: Unsigned) -> Explanation:
+    return Explanation(
+        Situation.ROLLOUT_UNSIGNED,
+        Concern.PERSON,
+        f"Rollout {rollout.id} of {rollout.target} offers nothing to further devices before it is "
+        "signed for them.",
+        unsigned.why,
+        f"`{unsigned.remedy}`; it goes on by itself then",
+        rollout.started_at,
     )
 
 

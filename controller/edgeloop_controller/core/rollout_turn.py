@@ -88,7 +88,7 @@ class Turn:
     @property
     def fit(self) -> Sequence[DeviceView]:
         """Those that the version may be offered to, by themselves."""
-        return self._fit()
+        return [] if self._spec.withheld else self._fit()
 
     def _settle(self, member: Member, view: DeviceView) -> None:
         """What stands from before this offer, such as an earlier refusal, is no answer."""
@@ -147,7 +147,7 @@ class Turn:
         overdue = [m for m in self._in_phase(MemberPhase.OFFERED) if self._overdue(m)]
         if not overdue:
             return
-        self._replacing = self._openings().choose(self._candidates(), len(overdue))
+        self._replacing = self._choose(len(overdue))
         for member in overdue[: len(self._replacing.devices)]:
             cause = f"did not commit within {self._spec.terms.deadline_s:g} s"
             self._withdraw(member, cause)
@@ -275,7 +275,7 @@ class Turn:
         places = self._places()
         self._chosen = Chosen([])
         if places > 0 and not (self._state.wave_started_at is None and self._unapproved(0)):
-            self._chosen = self._openings().choose(self._candidates(), places)
+            self._chosen = self._choose(places)
         chosen = self._chosen.devices
         if chosen and self._state.wave_started_at is None:
             self._state = replace(self._state, wave_started_at=self._now)
@@ -294,6 +294,11 @@ class Turn:
                 )
             )
             self._effects.append(OfferTo(view.id, self._state.wave))
+
+    def _choose(self, places: int) -> Chosen:
+        if self._spec.withheld:
+            return Chosen([], kept=self._spec.withheld)
+        return self._openings().choose(self._candidates(), places)
 
     def _openings(self) -> Openings:
         return Openings(

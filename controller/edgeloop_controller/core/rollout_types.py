@@ -126,6 +126,8 @@ class RolloutSpec:
     selector: str
     waves: tuple[Wave, ...]
     terms: RolloutTerms
+    withheld: str = ""
+    """Why the version may be offered to no device now, in words; empty: it may."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 from edgeloop_controller.core import selector as selectors
 from edgeloop_controller.errors import ConflictError, NotFoundError
 from edgeloop_controller.services.matching import matching_ids
+from edgeloop_controller.services.signing_gate import SigningGate
 from edgeloop_controller.store import challengers, events, versions
 from edgeloop_controller.store.engine import Database
 from edgeloop_controller.store.tables import Challenger
@@ -28,9 +29,10 @@ class ChallengerRequest:
 
 
 class Challengers:
-    def __init__(self, database: Database, clock: Clock) -> None:
+    def __init__(self, database: Database, clock: Clock, gate: SigningGate) -> None:
         self._database = database
         self._clock = clock
+        self._gate = gate
 
     def start(self, request: ChallengerRequest) -> int:
         """The new one's id; its devices are told at the next tick.
@@ -40,6 +42,7 @@ class Challengers:
         now = self._clock.wall()
         with self._database.writing() as session:
             version = versions.require(session, request.name, request.version)
+            self._gate.require(version, request.slot)
             matching = matching_ids(session, selectors.parse(request.selector))
             if not matching:
                 raise NotFoundError(

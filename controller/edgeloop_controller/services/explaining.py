@@ -25,6 +25,7 @@ from edgeloop_controller.core.explained_facts import (
 from edgeloop_controller.core.explanation import Account, explain
 from edgeloop_controller.core.rollout import Member, MemberPhase, RolloutStatus, RolloutTerms
 from edgeloop_controller.core.shadow_types import ShadowOutcome
+from edgeloop_controller.services.signing_gate import SigningGate
 from edgeloop_controller.store import (
     assignments,
     challengers,
@@ -71,7 +72,15 @@ class Told:
 
 
 class Explaining:
-    def __init__(self, database: Database, connection: Connection, address: str, clock: Clock):
+    def __init__(
+        self,
+        database: Database,
+        connection: Connection,
+        address: str,
+        clock: Clock,
+        gate: SigningGate,
+    ) -> None:
+        self._gate = gate
         self._database = database
         self._connection = connection
         self._address = address
@@ -81,7 +90,7 @@ class Explaining:
         """Of a device that was never seen, too: that is an explanation."""
         now = self._clock.wall()
         with self._database.reading() as session:
-            facts = gather(session, device_id, self._broker())
+            facts = gather(session, device_id, self._broker(), self._gate)
         return Told(facts, explain(facts, now), now)
 
     def _broker(self) -> Broker:
@@ -89,7 +98,7 @@ class Explaining:
         return Broker(connected, self._address, "" if connected else self._connection.reason)
 
 
-def gather(session: Session, device_id: str, broker: Broker) -> DeviceFacts:
+def gather(session: Session, device_id: str, broker: Broker, gate: SigningGate) -> DeviceFacts:
     device = session.get(Device, device_id)
     if device is None:
         spoke = bool(telemetry.cursors(session, device_id))
@@ -103,7 +112,7 @@ def gather(session: Session, device_id: str, broker: Broker) -> DeviceFacts:
         labels=devices.effective_labels(device),
         revision_desired=device.desired_revision,
         revision_seen=device.revision_seen,
-        slots=_slots(session, device),
+        slots=_slots(session, device, gate),
         holds=_holds(device),
     )
 
@@ -120,11 +129,11 @@ def _offline_why(session: Session, device_id: str) -> str:
     return str(event.data.get("why", "")) if event else ""
 
 
-def _slots(session: Session, device: Device) -> tuple[SlotFacts, ...]:
+def _slots(session: Session, device: Device, gate: SigningGate) -> tuple[SlotFacts, ...]:
     rows = {row.slot: row for row in devices.slots_of(session, device.id)}
     reported = {name: SlotReported.model_validate(row.reported) for name, row in rows.items()}
     assigned = {row.slot: row for row in assignments.of_device(session, device.id)}
-    concerned = _concerned(session, device, reported)
+    concerned = _concerned(session, device, reported, gate)
     challenging = {
         slot: AssignedChallenger(
             row.id, _name(session, row.manifest_digest), row.manifest_digest, row.rollout_id
@@ -154,7 +163,7 @@ def _assigned(session: Session, row: Assignment | None) -> Assigned | None:
 
 
 def _concerned(
-    session: Session, device: Device, reported: Mapping[str, SlotReported]
+    session: Session, device: Device, reported: Mapping[str, SlotReported], gate: SigningGate
 ) -> dict[str, list[ConcernedRollout]]:
     """By slot, newest first: all unfinished ones, and the newest ended one."""
     asked = Labelled(
@@ -178,14 +187,14 @@ def _concerned(
         member = memberships.get(rollout.id)
         if not matches and member is None:
             continue
-        found[rollout.slot].append(_rollout(session, rollout, matches, member))
+        found[rollout.slot].append(_rollout(session, rollout, matches, member, gate))
         if is_over:
             ended.add(rollout.slot)
     return found
 
 
 def _rollout(
-    session: Session, row: Rollout, matches: bool, member: RolloutMember | None
+    session: Session, row: Rollout, matches: bool, member: RolloutMember | None, gate: SigningGate
 ) -> ConcernedRollout:
     terms = rollouts.terms_of(row)
     shadow = shadow_phases.from_document(row.shadow)
@@ -205,6 +214,7 @@ def _rollout(
         is_in_shadow=is_in_shadow,
         shadow_is_overdue=is_in_shadow and shadow.is_overdue,
         waits_for_approval_of=_unapproved(row, terms),
+        unsigned=gate.withheld(session, row.manifest_digest, row.slot),
         matches=matches,
         member=_member(member) if member else None,
     )

@@ -24,6 +24,7 @@ from edgeloop_controller.services.rollouts import (
     check_request,
     overlapping,
 )
+from edgeloop_controller.services.signing_gate import SigningGate
 from edgeloop_controller.services.timezones import is_known, utc_offset
 from edgeloop_controller.store import rollouts, versions
 from edgeloop_controller.store.engine import Database
@@ -56,16 +57,24 @@ class Planned:
     unknown_zones: tuple[str, ...]
     shadow_bytes: int
     """That the devices of the shadow phase would fetch before it; a wave fetches them again."""
+    unsigned: str
+    """Why it cannot start before somebody signs the version; empty: it can."""
 
 
 class Planning:
     def __init__(
-        self, database: Database, registry: Registry, patches: Patches, clock: Clock
+        self,
+        database: Database,
+        registry: Registry,
+        patches: Patches,
+        clock: Clock,
+        gate: SigningGate,
     ) -> None:
         self._database = database
         self._registry = registry
         self._patches = patches
         self._clock = clock
+        self._gate = gate
 
     def plan(self, request: RolloutRequest, install_s: float = INSTALL_S_DEFAULT) -> Planned:
         """Raises NotFoundError, SelectorError, WaveError or RefusedInputError."""
@@ -101,6 +110,7 @@ class Planning:
             overlaps=tuple(other.rollout_id for other in busy),
             unknown_zones=tuple(sorted(zone for zone in zones if not is_known(zone))),
             shadow_bytes=sum(sizes[device][0] for device in shadowing),
+            unsigned=str(self._gate.unsigned(version, request.slot) or ""),
         )
 
     def _spec(self, number: int, version: Version, request: RolloutRequest) -> RolloutSpec:

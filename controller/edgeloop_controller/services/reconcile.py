@@ -30,6 +30,7 @@ from edgeloop_controller.services.failure_log import FailureLog
 from edgeloop_controller.services.fleet import Fleet
 from edgeloop_controller.services.registry import Registry
 from edgeloop_controller.services.rollout_memory import Judged, RolloutMemory
+from edgeloop_controller.services.signing_gate import SigningGate
 from edgeloop_controller.services.silence import Silence
 from edgeloop_controller.services.timezones import utc_offset
 from edgeloop_controller.services.unheard import Unheard
@@ -55,12 +56,14 @@ class Reconciler:
         unheard: Unheard,
         clock: Clock,
         offline_after_s: float | None,
+        gate: SigningGate | None = None,
     ) -> None:
         self._database = database
         self._registry = registry
         self._publisher = publisher
         self._unheard = unheard
         self._clock = clock
+        self._gate = gate
         self._silence = Silence(database, clock, offline_after_s)
         self._fleet = Fleet()
         self._challengers = ChallengerTurn()
@@ -166,7 +169,7 @@ class Reconciler:
                 return set()
             memory, state = self._memory(row), self._memory(row).state(session, row)
             rollout = rollouts.require(session, rollout_id)
-            spec = self._spec(rollout)
+            spec = replace(self._spec(rollout), withheld=memory.withheld)
             active = rollout.status in rollouts.ACTIVE
             seen = self._evidence(memory, rollout, state) if active else Evidence()
             result = step(spec, state, memory.views, seen, now, utc_offset)
@@ -196,6 +199,7 @@ class Reconciler:
         """Brings the rollout's memory up to date to say so."""
         memory = self._memory(rollout)
         memory.state(session, rollout)
+        memory.withhold(self._withheld(session, rollout))
         if rollout.status in rollouts.ACTIVE and memory.read_evidence(session, rollout, now):
             memory.wake()
         held = [
@@ -242,6 +246,13 @@ class Reconciler:
             memory = self._memories[rollout.id] = RolloutMemory.of(rollout, self._registry)
             memory.see(self._fleet.devices.keys(), self._fleet.devices)
         return memory
+
+    def _withheld(self, session: Session, rollout: RolloutRow) -> str:
+        """Why its version may be offered to nobody now; empty: it may."""
+        if self._gate is None:
+            return ""
+        unsigned = self._gate.withheld(session, rollout.manifest_digest, rollout.slot)
+        return f"waits: {unsigned}" if unsigned is not None else ""
 
     def _spec(self, rollout: Rollout) -> RolloutSpec:
         manifest = self._registry.manifest(rollout.manifest_digest)

@@ -191,4 +191,5 @@ def _view(session: Session, policy: Policy, parent: Version | None) -> PolicyVie
             session, policy.slot, digests, taken_since=0.0, given_since=since_run
         ),
         devices_on_champion=sum(counts.values()),
+        rollout_waits=str(last.result.get("rollout_waits", "")) if last is not None else "",
     )

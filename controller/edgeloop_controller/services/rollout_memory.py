@@ -66,6 +66,8 @@ class RolloutMemory:
     """Counts what entered and left `matching`."""
     views: dict[str, DeviceView] = field(default_factory=dict)
     """Of devices that match or are members, and that no newer finished rollout speaks for."""
+    withheld: str = ""
+    """Why the version may be offered to nobody, as of the last `withhold`."""
     judged: Judged | None = None
     """None before the first step."""
     _state: RolloutState | None = None
@@ -143,6 +145,12 @@ class RolloutMemory:
             else:
                 self.views.pop(device_id, None)
         self._stale.clear()
+
+    def withhold(self, why: str) -> None:
+        """Or let go: with an empty text."""
+        if why != self.withheld:
+            self.withheld = why
+            self.wake()
 
     def wake(self) -> None:
         """Something else that a step reads has changed."""

@@ -26,6 +26,7 @@ from edgeloop_controller.errors import (
 from edgeloop_controller.services.apply_step import apply_step
 from edgeloop_controller.services.desired import DesiredPublisher
 from edgeloop_controller.services.matching import matching_ids
+from edgeloop_controller.services.signing_gate import SigningGate
 from edgeloop_controller.store import devices, events, rollouts, shadow_phases, versions
 from edgeloop_controller.store.engine import Database
 from edgeloop_controller.store.tables import Rollout, Version
@@ -63,6 +64,7 @@ class Rollouts:
         database: Database,
         desired: DesiredPublisher,
         clock: Clock,
+        gate: SigningGate,
         *,
         two_persons: bool = False,
     ) -> None:
@@ -71,6 +73,7 @@ class Rollouts:
         self._database = database
         self._desired = desired
         self._clock = clock
+        self._gate = gate
 
     def start(
         self, request: RolloutRequest, also: Callable[[Session, int], None] | None = None
@@ -88,6 +91,7 @@ class Rollouts:
         touched: set[str] = set()
         with self._database.writing() as session:
             version = versions.require(session, request.name, request.version)
+            self._gate.require(version, request.slot)
             matching = matching_ids(session, selector)
             if not matching and not request.allow_empty:
                 raise NotFoundError(
@@ -174,7 +178,10 @@ class Rollouts:
         now = self._clock.wall()
         with self._database.writing() as session:
             rollout = rollouts.require(session, rollout_id)
-            digest = versions.require(session, *to).manifest_digest if to else None
+            other = versions.require(session, *to) if to else None
+            if other is not None:
+                self._gate.require(other, rollout.slot)
+            digest = other.manifest_digest if other is not None else None
             if digest == rollout.manifest_digest:
                 raise ConflictError(
                     "that is the version that the rollout brought", hint="name another one"

@@ -36,6 +36,7 @@ from edgeloop_protocol.manifest import Manifest
 
 logger = logging.getLogger(__name__)
 
+ROLLOUT_WAITS_EVENT: Final = "training.rollout_waits"
 ATTEMPTS_MAX: Final = 3
 """Starts of one run: a script that takes the controller down with it is not tried for ever."""
 
@@ -253,6 +254,10 @@ class TrainingRuns:
         with self._database.writing() as session:
             row = runs.require(session, run_id)
             kept = {k: v for k, v in row.result.items() if k != "rollout_waits"}
+            waits = note.get("rollout_waits")
+            if waits is not None and waits != row.result.get("rollout_waits"):
+                data = {"run": run_id, "why": waits}
+                events.add(session, self._clock.wall(), ROLLOUT_WAITS_EVENT, row.policy, data)
             row.result = kept | note
 
     def _without_rollout(self) -> tuple[list[tuple[TrainingRun, RolloutRequest]], dict[int, str]]:

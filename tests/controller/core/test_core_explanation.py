@@ -14,6 +14,7 @@ from edgeloop_controller.core.explained_facts import (
     Hold,
     OpenAlarm,
     SlotFacts,
+    Unsigned,
 )
 from edgeloop_controller.core.explanation import Concern, Explanation, Situation, explain
 from edgeloop_controller.core.explanation_types import span
@@ -259,6 +260,14 @@ ROLLOUTS = [
         Situation.ROLLOUT_UNAPPROVED,
         "person",
         "edgeloop rollout approve 7",
+    ),
+    (
+        slot(
+            rollouts=(rollout(unsigned=Unsigned("watch@4 is not signed", "edgeloop trust sign")),)
+        ),
+        Situation.ROLLOUT_UNSIGNED,
+        "person",
+        "edgeloop trust sign",
     ),
     (
         slot(rollouts=(rollout(waits_for_approval_of=2),)),

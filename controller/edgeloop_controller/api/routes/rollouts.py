@@ -184,6 +184,7 @@ def _plan(planned: Planned) -> shapes.RolloutPlanDocument:
         overlaps=list(planned.overlaps),
         unknown_timezones=list(planned.unknown_zones),
         shadow=_planned_shadow(planned),
+        unsigned=planned.unsigned,
     )
 
 
