@@ -105,12 +105,8 @@ def with_memory_limit(config: AgentConfig, device_bytes: int) -> AgentConfig:
 def trust_gate(config: AgentConfig, clock: Clock) -> TrustGate | None:
     """None: unsigned versions are taken, and the log says so."""
     if config.trust is None or config.trust.root is None:
-        logger.warning(
-            "models are not verified: %s",
-            "the controller is on this machine"
-            if config.trust is None
-            else "trust.unsigned is set",
-        )
+        because = "[trust] unsigned = true" if config.trust else "the controller is on this machine"
+        logger.warning("models are not verified: %s", because)
         return None
     url = config.trust.metadata_url or f"{config.controller_url.rstrip('/')}/v1/trust/metadata"
     process = TrustProcess(config.state_dir / TRUST_DIRECTORY, config.trust.root, url, clock)

@@ -33,7 +33,7 @@ from edgeloop_protocol.signed_release import SignedRelease
 logger = logging.getLogger(__name__)
 
 
-class _Untrusted(Exception):
+class _UntrustedError(Exception):
     def __init__(self, refused: trust.Refused) -> None:
         super().__init__(refused.detail)
         self.refused = refused
@@ -54,7 +54,7 @@ def perform(
     None where unsigned versions are allowed."""
     try:
         return _perform(fetch, downloader, take_inventory, cancelled, parse, gate)
-    except _Untrusted as error:
+    except _UntrustedError as error:
         failed = _failed(fetch, FetchProblem.UNTRUSTED, error.refused.detail)
         return replace(failed, cause=error.refused.cause)
     except TrustUnavailableError as error:
@@ -93,7 +93,7 @@ def _perform(
     if signed is not None:
         contradiction = trust.contradicts(signed, manifest.artifact.runtime)
         if contradiction:
-            raise _Untrusted(trust.Refused("not what was signed", contradiction))
+            raise _UntrustedError(trust.Refused("not what was signed", contradiction))
     return ManifestFetched(
         fetch.slot,
         offer.manifest_digest,
@@ -109,7 +109,7 @@ def _accepted(verdict: trust.Verdict) -> SignedRelease:
         case trust.Accepted(release):
             return release
         case trust.Refused():
-            raise _Untrusted(verdict)
+            raise _UntrustedError(verdict)
         case trust.WaitFor(why):
             raise TrustUnavailableError(why)
 

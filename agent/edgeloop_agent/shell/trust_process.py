@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from threading import Timer
 from typing import Any, Final
@@ -58,47 +59,60 @@ class TrustProcess:
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
             )
         except OSError as error:
-            raise TrustUnavailableError(
-                f"metadata: the verifier does not start: {error}"
-            ) from error
-        with child:
-            timer = Timer(self._timeout_s, child.kill)
-            timer.daemon = True
-            timer.start()
-            try:
-                said = _exchange(child, request)
-            except BaseException:
-                child.kill()
-                raise
-            finally:
-                timer.cancel()
+            problem = f"metadata: the verifier does not start: {error}"
+            raise TrustUnavailableError(problem) from error
+        limit = _Limit(child, self._timeout_s)
+        with child, limit:
+            said = _exchange(child, request)
         try:
             answer: dict[str, Any] = json.loads(said)
         except ValueError:
-            why = self._why(child.returncode, said)
+            why = limit.why or _why(child.returncode, said)
             raise TrustUnavailableError(f"metadata: {why}") from None
         return answer
 
-    def _why(self, code: int, said: bytes) -> str:
-        if code == -signal.SIGKILL:
-            return f"not verified within {self._timeout_s:g} s"
-        if code < 0:
-            return f"the verifier was ended by {signal.Signals(-code).name}"
-        words = said.decode(errors="replace").strip().rpartition("\n")[2]
-        return words or f"the verifier ended with code {code}"
+
+class _Limit:
+    """Ends the child after a while, and whenever what goes on with it is broken off."""
+
+    def __init__(self, child: "subprocess.Popen[bytes]", timeout_s: float) -> None:
+        self._child = child
+        self._timeout_s = timeout_s
+        self._timer = Timer(timeout_s, self._expire)
+        self._timer.daemon = True
+        self.why = ""
+
+    def __enter__(self) -> None:
+        self._timer.start()
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._timer.cancel()
+        if kind is not None:
+            self._child.kill()
+
+    def _expire(self) -> None:
+        self.why = f"not verified within {self._timeout_s:g} s"
+        self._child.kill()
 
 
 def _exchange(child: "subprocess.Popen[bytes]", request: bytes) -> bytes:
-    """One line, or what the child said at its end in place of one."""
-    assert child.stdin is not None and child.stdout is not None and child.stderr is not None
-    try:
+    """One line, or what the child said at its end in place of one; it has ended then."""
+    assert child.stdin is not None
+    assert child.stdout is not None
+    assert child.stderr is not None
+    with suppress(OSError):  # it may have ended already: what it said is read below
         child.stdin.write(request)
         child.stdin.flush()
-    except OSError:
-        pass  # it has ended: what it said is read below
     said = child.stdout.readline(ANSWER_MAX_BYTES)
-    if not said:
-        child.wait()
-        # No more than a pipe holds, and it has ended.
-        said = os.read(child.stderr.fileno(), 1 << 16)[-WORDS_MAX_BYTES:]
-    return said
+    with suppress(OSError):
+        child.stdin.close()
+    child.wait()
+    # No more than a pipe holds, and it has ended.
+    return said or os.read(child.stderr.fileno(), 1 << 16)[-WORDS_MAX_BYTES:]
+
+
+def _why(code: int, said: bytes) -> str:
+    if code < 0:
+        return f"the verifier was ended by {signal.Signals(-code).name}"
+    words = said[-WORDS_MAX_BYTES:].decode(errors="replace").strip().rpartition("\n")[2]
+    return words or f"the verifier ended with code {code}"
