@@ -24,10 +24,7 @@ class HttpMetadata:
         self._base = base_url.rstrip("/")
 
     def fetch(self, name: str, max_bytes: int) -> bytes:
-        document = b""
-        for chunk in self.chunks(quote(name, safe=UNRESERVED), max_bytes):
-            document += chunk
-        return document
+        return b"".join(self.chunks(quote(name, safe=UNRESERVED), max_bytes))
 
     def chunks(self, path: str, max_bytes: int) -> Iterator[bytes]:
         """Of the quoted `path`. Raises MetadataError, also while iterating."""

@@ -54,10 +54,7 @@ class TrustedSet:
             new = _parse(Root, document)
             self._root.verify_delegate(Root.type, new.signed_bytes, new.signatures)
             new.signed.verify_delegate(Root.type, new.signed_bytes, new.signatures)
-        if new.signed.version != self._root.version + 1:
-            raise MetadataError(
-                f"root: version {new.signed.version} in place of {self._root.version + 1}"
-            )
+        _require_same(Root.type, new.signed.version, self._root.version + 1)
         self._root = new.signed
 
     def take_timestamp(self, document: bytes) -> bool:
@@ -100,9 +97,7 @@ class TrustedSet:
         if self._snapshot is None:
             raise MetadataError("snapshot: there is none")
         self._require_current(Snapshot.type, self._snapshot)
-        wanted = self.snapshot_wanted.version
-        if self._snapshot.version != wanted:
-            raise MetadataError(f"snapshot: version {self._snapshot.version} in place of {wanted}")
+        _require_same(Snapshot.type, self._snapshot.version, self.snapshot_wanted.version)
 
     def targets_wanted(self, role: str) -> MetaFile:
         """What the snapshot says of a role."""
@@ -120,8 +115,7 @@ class TrustedSet:
         with _in_words(role):
             wanted.verify_length_and_hashes(document)
             new = self._verified(Targets, document, delegator, role)
-        if new.version != wanted.version:
-            raise MetadataError(f"{role}: version {new.version} in place of {wanted.version}")
+        _require_same(role, new.version, wanted.version)
         self._require_current(role, new)
         self._targets[path] = new
         return new
@@ -152,6 +146,11 @@ def _parse(kind: type[Document], document: bytes) -> Metadata[Document]:
     if parsed.signed.type != kind.type:
         raise RepositoryError(f"a document of type {parsed.signed.type}")
     return parsed
+
+
+def _require_same(what: str, new: int, wanted: int) -> None:
+    if new != wanted:
+        raise MetadataError(f"{what}: version {new} in place of {wanted}")
 
 
 def _require_no_less(what: str, new: int, old: int) -> None:
