@@ -24,6 +24,8 @@ LOOK_UP_TIMEOUT_S: Final = 180.0
 """For metadata over a slow link; what came of it is kept, but for a document that came half."""
 ANSWER_MAX_BYTES: Final = 1 * MIB
 WORDS_MAX_BYTES: Final = 4 * KIB
+_ONE_HEAP: Final = {"MALLOC_ARENA_MAX": "1"}
+"""Its limit is of address space, of which each thread's heap would reserve 64 MiB."""
 
 
 class TrustProcess:
@@ -56,7 +58,11 @@ class TrustProcess:
         try:
             # stdin stays open as long as this process lives: the child ends with it.
             child = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                env=os.environ | _ONE_HEAP,
             )
         except OSError as error:
             problem = f"metadata: the verifier does not start: {error}"

@@ -26,8 +26,9 @@ from edgeloop_agent.trust.metadata_source import HttpMetadata
 from edgeloop_agent.trust.metadata_store import MetadataStore
 from edgeloop_protocol.limits import MIB
 
-MEMORY_MAX_BYTES: Final = 512 * MIB
-"""Of address space, of which some 250 MiB are libraries that are mapped and not touched."""
+MEMORY_MAX_BYTES: Final = 320 * MIB
+"""Of address space. 50 MiB is usual, 80 with five thousand targets; the worst document found that
+may come takes 240."""
 CPU_S_MAX: Final = 60
 NICENESS: Final = 5
 
