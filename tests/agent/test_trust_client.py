@@ -14,6 +14,7 @@ from edgeloop_agent.trust import client as workflow
 from edgeloop_agent.trust.client import TufClient
 from edgeloop_agent.trust.metadata_store import MetadataStore
 from edgeloop_simulators.twins.disk import MemoryDisk
+from edgeloop_simulators.virtual.kernel.streams import Streams
 
 FIRST = ["2.root.json", "timestamp.json", "1.snapshot.json", "1.targets.json"]
 
@@ -47,7 +48,9 @@ class Rig:
 
     def kept(self):
         """Role → version."""
-        roles = [name.removesuffix(".json") for name in self.disk.list("") if ".json" in name]
+        roles = [
+            name.removesuffix(".json") for name in self.disk.list("") if name.endswith(".json")
+        ]
         return {
             role: Metadata.from_bytes(self.store.load(unquote(role))).signed.version
             for role in roles
@@ -416,3 +419,40 @@ def test_spoilt_documents_are_fetched_again(rig):
             file.write(b"\x00")
     rig.refresh()
     assert rig.mirror.asked == FIRST
+
+
+class Killed(BaseException):
+    pass
+
+
+def test_a_refresh_that_a_power_cut_ends_anywhere_goes_on_and_never_back(rig):
+    """Kills at each operation of the disk, and what luck leaves of what was not synced."""
+    luck = Streams(7).stream("cuts")
+    old = dict(rig.repository.files)
+    rig.repository.rotate("root")
+    rig.repository.publish(*TOP)
+    for place in range(1000):
+        cut = Rig()
+        cut.mirror.files = old
+        cut.store.begin(old["1.root.json"])
+        cut.refresh()
+        cut.mirror.files = rig.repository.files
+        left = iter(range(place))
+
+        def before(operation, path, left=left):
+            if operation not in ("read",) and next(left, None) is None:
+                raise Killed
+
+        cut.disk.before = before
+        try:
+            cut.refresh()
+        except Killed:
+            cut.disk.before = None
+            cut.disk.power_cut(luck)
+        else:
+            break
+        cut.store.begin(old["1.root.json"])
+        assert all(version >= 1 for version in cut.kept().values())
+        cut.refresh()
+        assert set(cut.kept().values()) == {2}
+    assert place > 15

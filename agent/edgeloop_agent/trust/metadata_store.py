@@ -27,14 +27,14 @@ class MetadataStore:
 
     def begin(self, bootstrap: bytes) -> None:
         """What to trust when nothing else is left. Raises OSError."""
-        if self._read(BOOTSTRAP) == bootstrap:
-            return
-        for name in self._disk.list(""):
-            if name.endswith(SUFFIX):
-                self._disk.remove(name)
+        has_begun = self._read(BOOTSTRAP) == bootstrap
+        if not has_begun:
+            self._forget()
+        # Names that a killed verifier gave or took are durable before anything rests on them.
         self._disk.sync_directory("")
-        write_durably(self._disk, BOOTSTRAP, bootstrap)
-        self.save(ROOT, bootstrap)
+        if not has_begun:
+            write_durably(self._disk, BOOTSTRAP, bootstrap)
+            self.save(ROOT, bootstrap)
 
     def roots(self) -> Iterator[bytes]:
         for document in (self.load(ROOT), self._read(BOOTSTRAP)):
@@ -46,6 +46,11 @@ class MetadataStore:
 
     def save(self, role: str, document: bytes) -> None:
         write_durably(self._disk, _file_name(role), document)
+
+    def _forget(self) -> None:
+        for name in self._disk.list(""):
+            if name.endswith(SUFFIX):
+                self._disk.remove(name)
 
     def _read(self, name: str) -> bytes | None:
         try:
