@@ -138,6 +138,8 @@ def _in_words(status: dict[str, Any]) -> str:
         f"device    {status['device_id']} ({running})",
         f"broker    {broker}; desired revision {status['revision']}",
     ]
+    if status.get("trust"):
+        lines.append(f"trust     {status['trust']}")
     for slot in status["slots"]:
         lines.append(f"slot      {slot['slot']}: {slot['state']}{_versions(slot)}")
         if slot["waiting"]:

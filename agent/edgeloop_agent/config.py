@@ -340,6 +340,19 @@ class AgentConfig(Config):
     def signed_only(self) -> bool:
         return self.trust is not None and not self.trust.unsigned
 
+    @property
+    def trust_in_words(self) -> str:
+        if self.trust is None:
+            return "models are not verified: the controller is on this machine"
+        if self.trust.unsigned:
+            return "models are not verified: [trust] unsigned = true"
+        return f"only signed models, by {self.trust.root}"
+
+    @property
+    def trust_metadata_url(self) -> str:
+        given = self.trust.metadata_url if self.trust is not None else None
+        return given or f"{self.controller_url.rstrip('/')}/v1/trust/metadata"
+
     def core(self) -> CoreSettings:
         return replace(self.limits.core(), signed_only=self.signed_only)
 

@@ -105,11 +105,10 @@ def with_memory_limit(config: AgentConfig, device_bytes: int) -> AgentConfig:
 def trust_gate(config: AgentConfig, clock: Clock) -> TrustGate | None:
     """None: unsigned versions are taken, and the log says so."""
     if config.trust is None or config.trust.root is None:
-        because = "[trust] unsigned = true" if config.trust else "the controller is on this machine"
-        logger.warning("models are not verified: %s", because)
+        logger.warning("%s", config.trust_in_words)
         return None
-    url = config.trust.metadata_url or f"{config.controller_url.rstrip('/')}/v1/trust/metadata"
-    process = TrustProcess(config.state_dir / TRUST_DIRECTORY, config.trust.root, url, clock)
+    store, url = config.state_dir / TRUST_DIRECTORY, config.trust_metadata_url
+    process = TrustProcess(store, config.trust.root, url, clock)
     return TrustGate(process, config.device_id, config.labels)
 
 
@@ -170,7 +169,9 @@ def _parts(
         patches=PatchRoute(applier, store),
         note=note,
     )
-    status = StatusFile(state_dir, config.device_id, telemetry, clock, host.confinement)
+    status = StatusFile(
+        state_dir, config.device_id, telemetry, clock, host.confinement, config.trust_in_words
+    )
     return Parts(
         config=config,
         clock=clock,
