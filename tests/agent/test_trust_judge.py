@@ -111,7 +111,9 @@ def test_the_counter_lets_back_to_the_floor_of_the_highest(
 def test_a_highest_that_is_listed_no_more_lets_nothing_back(versions):
     listed = targets_of(versions[1], release_of(versions[1], 1))
     assert judge(versions[1], listed, committed(versions[3], 3)).cause.startswith("older")
-    later = targets_of(versions[2], release_of(versions[2], 4))
+    spoilt = {target_name("tiny", "3", "manifest"): trust.Target(1, {}, None)}
+    assert judge(versions[1], listed | spoilt, committed(versions[3], 3)).cause.startswith("older")
+    later = spoilt | targets_of(versions[2], release_of(versions[2], 4))
     assert isinstance(judge(versions[2], later, committed(versions[3], 3)), trust.Accepted)
 
 

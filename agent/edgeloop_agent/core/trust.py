@@ -74,7 +74,6 @@ def judge(
     """`highest`: that this slot ever committed of this model."""
     try:
         releases = [_release(listed, _name(offer, part)) for part in ("manifest", "artifact")]
-        highest_now = _of_highest(listed, highest)
     except TrustError as error:
         return Refused("not signed as a release", str(error))
     release = releases[0]
@@ -88,7 +87,7 @@ def judge(
     stranger = _stranger(release, slot, device)
     if stranger:
         return Refused("not signed for this device", stranger)
-    committed = 0 if highest is None else highest.release
+    committed, highest_now = 0 if highest is None else highest.release, _of_highest(listed, highest)
     if not may_install(release, committed, highest_now):
         floor = rollback_floor(committed, highest_now)
         return Refused(
@@ -136,10 +135,13 @@ def _release(listed: Listed, name: str) -> SignedRelease | None:
 
 
 def _of_highest(listed: Listed, highest: CommittedRelease | None) -> tuple[SignedRelease, ...]:
-    """Of what was committed; empty: it is listed no more."""
+    """Of what was committed; empty: it is listed no more, or not as a release."""
     if highest is None:
         return ()
-    release = _release(listed, target_name(highest.model, highest.version, "manifest"))
+    try:
+        release = _release(listed, target_name(highest.model, highest.version, "manifest"))
+    except TrustError:
+        return ()
     return () if release is None else (release,)
 
 

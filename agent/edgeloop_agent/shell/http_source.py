@@ -13,7 +13,7 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
@@ -151,14 +151,24 @@ def _get(
 
 @contextmanager
 def _within(timeout_s: float, link: socket.socket) -> Iterator[None]:
-    """Cut the link if it takes longer: whoever reads from it then reads its end."""
-    timer = threading.Timer(timeout_s, link.shutdown, (socket.SHUT_RDWR,))
+    """Cut the link if it takes longer: whoever reads from it reads its end, and is told by an
+    OSError that it was none."""
+    is_over = threading.Event()
+
+    def cut() -> None:
+        is_over.set()
+        with suppress(OSError):  # it has ended by itself
+            link.shutdown(socket.SHUT_RDWR)
+
+    timer = threading.Timer(timeout_s, cut)
     timer.daemon = True
     timer.start()
     try:
         yield
     finally:
         timer.cancel()
+    if is_over.is_set():
+        raise TimeoutError(f"no whole answer within {timeout_s:g} s")
 
 
 def _way(
