@@ -3,6 +3,7 @@
 import http.server
 import os
 import signal
+import ssl
 import subprocess
 import sys
 import threading
@@ -12,6 +13,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from test_agent_http_source import certificate
 from trust_repository import NOW, TOP, Repository
 
 from edgeloop_agent.core.trust import Target
@@ -19,6 +21,7 @@ from edgeloop_agent.errors import TrustUnavailableError
 from edgeloop_agent.shell import trust_process
 from edgeloop_agent.shell.trust_process import TrustProcess
 from edgeloop_agent.trust.main import MEMORY_MAX_BYTES
+from edgeloop_protocol.tls_config import TlsConfig
 from edgeloop_simulators.twins.clock import SimulatedClock
 from edgeloop_simulators.twins.trust import MemoryTrust
 
@@ -30,7 +33,7 @@ SHA256 = "ed7002b439e9ac845f22357d822bac1444730fbdb6016d3ec9432297b9ec9f73"
 class HttpMirror:
     """Serves a repository's files; `drip_s` seconds pass before each."""
 
-    def __init__(self, files):
+    def __init__(self, files, context=None):
         self.files, self.asked, self.drip_s = files, [], 0.0
         outer = self
 
@@ -49,7 +52,10 @@ class HttpMirror:
                 pass
 
         self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}/metadata"
+        if context is not None:
+            self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
+        scheme = "http" if context is None else "https"
+        self.url = f"{scheme}://127.0.0.1:{self._server.server_address[1]}/metadata"
         threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
 
     def close(self):
@@ -145,6 +151,29 @@ def test_expiry_is_by_the_given_clock(process, clock):
     clock.wall = lambda: NOW.timestamp() + 40 * 86_400
     with pytest.raises(TrustUnavailableError, match=r"root: it expired .* stands at 2027-01-10"):
         process.trust.look_up([])
+
+
+def test_metadata_over_tls_both_ends_known(process, clock, tmp_path):
+    """The controller's authority is a private one, and it asks for the device's certificate."""
+    context, cert = certificate(tmp_path, "200101", "490101")
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.load_verify_locations(cert)
+    mirror = HttpMirror(process.repository.files, context)
+
+    def look_up(tls):
+        store = tmp_path / "over-tls"
+        TrustProcess(store, process.root, mirror.url, clock, 60.0, tls).look_up([])
+
+    try:
+        with pytest.raises(TrustUnavailableError, match="certificate is not trusted"):
+            look_up(None)
+        with pytest.raises(TrustUnavailableError, match=r"https://.*"):
+            look_up(TlsConfig(ca_path=cert))
+        with pytest.raises(TrustUnavailableError, match="the files for TLS cannot be used"):
+            look_up(TlsConfig(ca_path=tmp_path / "none.pem"))
+        look_up(TlsConfig(ca_path=cert, certificate_path=cert, key_path=tmp_path / "key.pem"))
+    finally:
+        mirror.close()
 
 
 def test_a_root_that_is_not_there_is_named(process):

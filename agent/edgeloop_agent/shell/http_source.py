@@ -81,10 +81,10 @@ class HttpArtifactSource:
             raise FetchUnreachableError(f"{url} has no byte {offset}")
 
 
-def get_chunks(url: str) -> Iterator[bytes]:
+def get_chunks(url: str, tls: ssl.SSLContext | None = None) -> Iterator[bytes]:
     """A whole body. Raises FetchMissingError where the server says that it has none (404, 403),
-    else FetchUnreachableError, also while iterating."""
-    with _get(url, {}) as response:
+    else FetchUnreachableError, also while iterating. `tls` None: the system's authorities."""
+    with _get(url, {}, tls=tls) as response:
         if response.status in (HTTPStatus.NOT_FOUND, HTTPStatus.FORBIDDEN):
             raise FetchMissingError(f"{url} answered {response.status}")
         if response.status != HTTPStatus.OK:
@@ -123,12 +123,15 @@ def get_headers(url: str) -> tuple[int, Mapping[str, str]]:
 
 @contextmanager
 def _get(
-    url: str, headers: Mapping[str, str], receive_buffer_bytes: int | None = None
+    url: str,
+    headers: Mapping[str, str],
+    receive_buffer_bytes: int | None = None,
+    tls: ssl.SSLContext | None = None,
 ) -> Iterator[HTTPResponse]:
     try:
         parts = urlsplit(url)
         proxy = proxy_for(parts.scheme, parts.hostname or "")
-        connection, target, extra = _way(url, parts, proxy)
+        connection, target, extra = _way(url, parts, proxy, tls)
     except (ValueError, HTTPException) as error:
         raise FetchUnreachableError(f"{url}: {error}") from error
     with closing(connection):
@@ -172,13 +175,13 @@ def _within(timeout_s: float, link: socket.socket) -> Iterator[None]:
 
 
 def _way(
-    url: str, parts: SplitResult, proxy: Proxy | None
+    url: str, parts: SplitResult, proxy: Proxy | None, tls: ssl.SSLContext | None
 ) -> tuple[HTTPConnection, str, Mapping[str, str]]:
     """Whom to connect to, what to ask for there, and the headers that the proxy wants."""
     host, port = parts.hostname or "", parts.port
     to = (proxy.host, proxy.port) if proxy else (host, port)
     if parts.scheme == "https":
-        context = ssl.create_default_context()
+        context = tls or ssl.create_default_context()
         secure = HTTPSConnection(*to, timeout=CONNECT_TIMEOUT_S, context=context)
         if proxy:
             secure.set_tunnel(host, port or HTTPS_PORT, headers=dict(proxy.headers))

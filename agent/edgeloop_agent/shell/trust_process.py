@@ -19,6 +19,7 @@ from edgeloop_agent.core.trust import Listed, Target
 from edgeloop_agent.errors import TrustUnavailableError
 from edgeloop_protocol.clock import Clock
 from edgeloop_protocol.limits import KIB, MIB
+from edgeloop_protocol.tls_config import TlsConfig
 
 LOOK_UP_TIMEOUT_S: Final = 180.0
 """For metadata over a slow link; what came of it is kept, but for a document that came half."""
@@ -36,10 +37,17 @@ class TrustProcess:
         metadata_url: str,
         clock: Clock,
         timeout_s: float = LOOK_UP_TIMEOUT_S,
+        tls: TlsConfig | None = None,
     ) -> None:
         """`directory`: of the metadata store; `root`: the bootstrap, read by the child each time;
-        `clock`: whose wall clock expiry is compared with."""
-        self._asks = {"directory": str(directory), "root": str(root), "url": metadata_url}
+        `clock`: whose wall clock expiry is compared with; `tls`: for https, its files read by the
+        child each time; None: the system's authorities."""
+        self._asks = {
+            "directory": str(directory),
+            "root": str(root),
+            "url": metadata_url,
+            "tls": _files_of(tls),
+        }
         self._clock = clock
         self._timeout_s = timeout_s
 
@@ -76,6 +84,13 @@ class TrustProcess:
             why = limit.why or _why(child.returncode, said)
             raise TrustUnavailableError(f"metadata: {why}") from None
         return answer
+
+
+def _files_of(tls: TlsConfig | None) -> dict[str, str | None] | None:
+    if tls is None:
+        return None
+    paths = {"ca": tls.ca_path, "certificate": tls.certificate_path, "key": tls.key_path}
+    return {what: None if path is None else str(path) for what, path in paths.items()}
 
 
 class _Limit:

@@ -1,7 +1,8 @@
 """The child that verifies metadata and says what it lists.
 
 Usage: python -m edgeloop_agent.trust.main, with one JSON line on stdin:
-{"directory", "root", "url", "now" (seconds since 1970), "targets": [names]}
+{"directory", "root", "url", "tls" (null, or {"ca", "certificate", "key"}, paths or null), "now"
+(seconds since 1970), "targets": [names]}
 It answers one JSON line: {"targets": {name: {"length", "hashes", "custom"}}} with those that are
 listed, or {"problem": words}.
 
@@ -12,6 +13,7 @@ supervisor, whose end of stdin then closes.
 import json
 import os
 import resource
+import ssl
 import sys
 import threading
 from collections.abc import Mapping
@@ -56,7 +58,8 @@ def _look_up(request: Mapping[str, Any]) -> dict[str, Any]:
     store = MetadataStore(OsDisk(Path(request["directory"])))
     store.begin(_bootstrap(Path(request["root"])))
     now = datetime.fromtimestamp(request["now"], UTC)
-    client = TufClient(store, HttpMetadata(request["url"]), now)
+    source = HttpMetadata(request["url"], _tls(request["tls"]))
+    client = TufClient(store, source, now)
     client.refresh()
     listed = {}
     for name in request["targets"]:
@@ -75,6 +78,19 @@ def _bootstrap(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise AgentError(f"the publisher's root.json cannot be read: {error}") from error
+
+
+def _tls(files: Mapping[str, str | None] | None) -> ssl.SSLContext | None:
+    """Made anew each time, so that a renewed certificate is used from the next look-up on."""
+    if files is None:
+        return None
+    try:
+        context = ssl.create_default_context(cafile=files["ca"])
+        if files["certificate"] is not None:
+            context.load_cert_chain(files["certificate"], files["key"])
+    except OSError as error:  # ssl.SSLError is one
+        raise AgentError(f"the files for TLS cannot be used: {error}") from error
+    return context
 
 
 def _limit() -> None:
