@@ -101,12 +101,16 @@ def test_a_version_that_is_not_the_one_listed_is_not_taken(rig, role):
     rig.fails("version 3 in place of 2")
 
 
-def test_hashes_and_lengths_that_are_listed_are_held(rig):
-    meta = rig.repository.snapshot.meta["targets.json"]
-    meta.length, meta.hashes = 10_000, {"sha256": "0" * 64}
-    rig.repository.publish("snapshot", "timestamp")
-    rig.fails("targets")
-    assert "targets" not in rig.kept()
+@pytest.mark.parametrize("role", ["snapshot", "targets"])
+def test_hashes_and_lengths_that_are_listed_are_held(rig, role):
+    by = {"snapshot": "timestamp", "targets": "snapshot"}[role]
+    listed = rig.repository.timestamp.snapshot_meta
+    if role == "targets":
+        listed = rig.repository.snapshot.meta["targets.json"]
+    listed.length, listed.hashes = 10_000, {"sha256": "0" * 64}
+    rig.repository.publish(*dict.fromkeys((by, "timestamp")))
+    rig.fails(role)
+    assert role not in rig.kept()
 
 
 def test_another_timestamp_of_the_same_version_changes_nothing(rig):

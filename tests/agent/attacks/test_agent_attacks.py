@@ -356,7 +356,7 @@ def test_key_compromise_of_a_delegate_after_its_key_was_revoked(meets):
 
 
 def endless(monkeypatch, read):
-    def chunks(_url):
+    def chunks(*_):
         for _ in range(1000):
             read.append(64 * 1024)
             yield bytes(64 * 1024)
