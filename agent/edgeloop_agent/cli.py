@@ -1,5 +1,5 @@
-"""`edgeloop-agent`: run, status, doctor, logs, systemd-unit (argparse: a device has no memory to
-spare)."""
+"""`edgeloop-agent`: run, status, doctor, logs, systemd-unit, tuf (argparse: a device has no memory
+to spare)."""
 
 import argparse
 import json
@@ -17,9 +17,16 @@ from edgeloop_protocol.errors import ConfigError
 
 LINES_DEFAULT: Final = 200
 FOLLOW_EVERY_S: Final = 0.5
+TUF: Final = "tuf"
+"""A program of its own, with its own options, that imports what the agent does not."""
 
 
 def main(arguments: list[str] | None = None) -> int:
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments[:1] == [TUF]:
+        from edgeloop_agent.trust import program
+
+        return program.main(arguments[1:])
     options = _parser().parse_args(arguments)
     try:
         return _COMMANDS[options.command](options)
@@ -41,6 +48,7 @@ def _parser() -> argparse.ArgumentParser:
     doctor = commands.add_parser("doctor", help="what is wrong here, and how to mend it")
     logs = commands.add_parser("logs", help="the agent's log, or that of a slot's runners")
     unit = commands.add_parser("systemd-unit", help="print a systemd unit for this installation")
+    commands.add_parser(TUF, help="the TUF client alone: see `edgeloop-agent tuf --help`")
     for command in (run, status, doctor, logs, unit):
         command.add_argument("--config", type=Path, required=True, help="agent.toml")
     for command in (status, doctor):
@@ -130,6 +138,8 @@ def _in_words(status: dict[str, Any]) -> str:
         f"device    {status['device_id']} ({running})",
         f"broker    {broker}; desired revision {status['revision']}",
     ]
+    if status.get("trust"):
+        lines.append(f"trust     {status['trust']}")
     for slot in status["slots"]:
         lines.append(f"slot      {slot['slot']}: {slot['state']}{_versions(slot)}")
         if slot["waiting"]:

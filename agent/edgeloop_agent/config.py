@@ -4,9 +4,11 @@ Invariants: every key has a type and, where it can, a default; paths become abso
 because the runner works in another directory; importing this needs no numpy and no runtime.
 """
 
-from dataclasses import fields
+from dataclasses import fields, replace
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Final, Literal, Self
+from urllib.parse import urlsplit
 
 from edgeloop_agent.core.settings import CoreSettings
 from edgeloop_protocol.config import Config
@@ -280,6 +282,27 @@ class LimitsConfig(Config):
         return CoreSettings(**self.model_dump(include={it.name for it in fields(CoreSettings)}))
 
 
+class TrustConfig(Config):
+    """What a version must be signed by (ADR 0032). Without this table unsigned ones are taken from
+    a controller on this machine, and from no other."""
+
+    root: AbsolutePath | None = Field(
+        default=None, description="root.json of the publisher, to begin with: where trust is on"
+    )
+    metadata_url: str | None = Field(
+        default=None,
+        pattern=r"^https?://[^/]+",
+        description="default: the controller's /v1/trust/metadata",
+    )
+    unsigned: bool = Field(default=False, description="take whatever the controller offers")
+
+    @model_validator(mode="after")
+    def _is_on_or_off(self) -> Self:
+        if (self.root is None) != self.unsigned:
+            raise ValueError("either root = the publisher's root.json, or unsigned = true")
+        return self
+
+
 class HomeAssistantConfig(Config):
     """With this table each slot is an update entity there; the broker must allow its topics."""
 
@@ -300,4 +323,43 @@ class AgentConfig(Config):
     limits: LimitsConfig = LimitsConfig()
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     home_assistant: HomeAssistantConfig | None = None
+    trust: TrustConfig | None = None
     log_format: Literal["text", "json"] = "text"
+
+    @model_validator(mode="after")
+    def _says_whom_it_trusts(self) -> Self:
+        if self.trust is None and not _is_loopback(self.controller_url):
+            raise ValueError(
+                "[trust] is missing, and the controller is not on this machine: name the "
+                "publisher's root.json ([trust] root = PATH), or allow unsigned models "
+                "([trust] unsigned = true)"
+            )
+        return self
+
+    @property
+    def signed_only(self) -> bool:
+        return self.trust is not None and not self.trust.unsigned
+
+    @property
+    def trust_in_words(self) -> str:
+        if self.trust is None:
+            return "models are not verified: the controller is on this machine"
+        if self.trust.unsigned:
+            return "models are not verified: [trust] unsigned = true"
+        return f"only signed models, by {self.trust.root}"
+
+    @property
+    def trust_metadata_url(self) -> str:
+        given = self.trust.metadata_url if self.trust is not None else None
+        return given or f"{self.controller_url.rstrip('/')}/v1/trust/metadata"
+
+    def core(self) -> CoreSettings:
+        return replace(self.limits.core(), signed_only=self.signed_only)
+
+
+def _is_loopback(url: str) -> bool:
+    host = urlsplit(url).hostname or ""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -67,3 +67,19 @@ class FetchCorruptError(FetchError):
 
 class PatchFailedError(AgentError):
     """A patch did not become the artifact; its text says why."""
+
+
+class TrustUnavailableError(AgentError):
+    """There is no metadata to be believed now; new installs wait. Its text says why."""
+
+
+class MetadataError(AgentError):
+    """TUF metadata that is not to be believed, or not to be had: what it is about, and why."""
+
+
+class MetadataExpiredError(MetadataError):
+    """Metadata that has expired, by this device's clock."""
+
+
+class MetadataMissingError(MetadataError):
+    """The server answers that it has no such document."""

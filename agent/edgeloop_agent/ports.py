@@ -1,9 +1,9 @@
 """The ports of the shell: what the supervisor needs of the world, as small protocols.
 
-Invariants: Disk, Journal, Outbox, ArtifactSource, PatchApplier and RunnerHost each have a contract
-suite in tests/contracts, run on the real adapter and on the simulators' twin. The broker's port is
-edgeloop_protocol.mqtt.Broker. What adapters tell the supervisor are core events and the two values
-here, RunnerSaid and DownlinkMessage.
+Invariants: Disk, Journal, Outbox, ArtifactSource, PatchApplier, Trust and RunnerHost each have a
+contract suite in tests/contracts, run on the real adapter and on the simulators' twin. The broker's
+port is edgeloop_protocol.mqtt.Broker. What adapters tell the supervisor are core events and the two
+values here, RunnerSaid and DownlinkMessage.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -15,6 +15,7 @@ from edgeloop_agent.core.device import Device
 from edgeloop_agent.core.effects import FetchArtifact, FetchManifest, StartRunner
 from edgeloop_agent.core.events import Event
 from edgeloop_agent.core.snapshot import DeviceSnapshot
+from edgeloop_agent.core.trust import Listed
 from edgeloop_protocol.messages import RecordBody, Reduced
 
 
@@ -189,6 +190,14 @@ class PatchApplier(Protocol):
     def apply(self, job: PatchJob) -> None:
         """Write `result`: at most `result_bytes`, in bounded time and memory, neither synced nor
         verified. Raises PatchFailedError with the reason, whatever went wrong."""
+
+
+class Trust(Protocol):
+    """TUF metadata, verified as of now, away from the supervisor's memory."""
+
+    def look_up(self, names: Sequence[str]) -> Listed:
+        """What the newest metadata lists under these target names. Raises TrustUnavailableError in
+        words when there is none to be believed now: no link, expired, wrongly signed."""
 
 
 class RunnerHost(Protocol):

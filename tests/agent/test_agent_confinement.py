@@ -197,7 +197,7 @@ def test_a_failed_allocation_is_named(tmp_path):
 
 def test_the_default_cap_is_a_share_of_the_devices_memory(tmp_path):
     slot = {"source": {"kind": "replay", "path": "/s.csv"}}
-    document = {"device_id": "d", "state_dir": str(tmp_path), "controller_url": "http://c"}
+    document = {"device_id": "d", "state_dir": str(tmp_path), "controller_url": "http://127.0.0.1"}
     config = AgentConfig.model_validate({**document, "slots": {"a": slot, "b": slot}})
     assert with_memory_limit(config, 1000).limits.runner_memory_max_bytes == 375
     assert with_memory_limit(config, 0).limits.runner_memory_max_bytes == 0, "it is not known"

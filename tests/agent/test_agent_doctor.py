@@ -79,7 +79,7 @@ def test_all_is_fine(write, health, mosquitto, capsys):
     assert [it for it in document if it["verdict"] == "failed"] == []
     assert {it["name"] for it in document} == {
         "config", "permissions", "state_dir", "disk", "clock", "runtimes", "slot main", "broker",
-        "controller",
+        "controller", "trust",
     }  # fmt: skip
     assert code == (5 if any(it["verdict"] == "warning" for it in document) else 0)
     assert list((path.parent / "state").glob("doctor-*")) == [], "it leaves nothing behind"
@@ -179,3 +179,13 @@ def test_a_check_that_fails_by_surprise_is_a_finding(write, monkeypatch):
     assert of(findings, "disk").verdict is Verdict.FAILED
     assert "ZeroDivisionError" in of(findings, "disk").words
     assert of(findings, "runtimes"), "and the rest is still looked at"
+
+
+def test_whether_models_are_verified(write, tmp_path):
+    path = write(more="[trust]\nunsigned = true\n")
+    assert of(examine(path), "trust").verdict is Verdict.WARNING
+    path = write(more=f'[trust]\nroot = "{tmp_path}/root.json"\n')
+    found = of(examine(path), "trust")
+    assert found.verdict is Verdict.FAILED
+    assert "new versions wait" in found.words
+    assert "root.json cannot be read" in found.words

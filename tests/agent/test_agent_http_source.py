@@ -4,15 +4,19 @@ import base64
 import hashlib
 import http.server
 import shutil
+import socket
 import socketserver
 import ssl
 import subprocess
 import threading
 import time
+from contextlib import suppress
 
 import pytest
 
+from edgeloop_agent.core.rate_watch import RateWatch
 from edgeloop_agent.errors import FetchUnreachableError
+from edgeloop_agent.shell import http_source
 from edgeloop_agent.shell.http_source import HttpArtifactSource
 from edgeloop_agent.shell.proxies import proxy_for
 
@@ -194,3 +198,31 @@ def test_what_goes_wrong_at_the_reader_passes_through(serve):
 def test_an_url_that_is_none_is_said(url):
     with pytest.raises(FetchUnreachableError):
         read(HttpArtifactSource(url))
+
+
+def test_headers_that_drip_are_cut_off(monkeypatch):
+    """A byte now and then is no silence: the read's timeout alone would wait for ever."""
+    monkeypatch.setattr(http_source, "HEADERS_TIMEOUT_S", 0.3)
+    listening = socket.create_server(("127.0.0.1", 0))
+
+    def drip():
+        link, _ = listening.accept()
+        with link, suppress(OSError):
+            link.sendall(b"HTTP/1.1 200 OK\r\nX: ")
+            while True:
+                link.sendall(b"a")
+                time.sleep(0.02)
+
+    threading.Thread(target=drip, daemon=True).start()
+    began = time.monotonic()
+    with listening, pytest.raises(FetchUnreachableError, match="no whole answer within"):
+        read(HttpArtifactSource(f"http://127.0.0.1:{listening.getsockname()[1]}"))
+    assert time.monotonic() - began < 5.0
+
+
+def test_a_rate_is_watched_over_the_time_that_the_other_end_took():
+    watch = RateWatch()
+    assert not any(watch.is_too_slow(256, 1.0) for _ in range(200))
+    waits = [watch.is_too_slow(100, 1.0) for _ in range(120)]
+    assert waits.count(True) == 2, "once a window"
+    assert not any(watch.is_too_slow(1, 0.0) for _ in range(1000)), "its own waits do not count"

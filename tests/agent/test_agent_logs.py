@@ -94,7 +94,7 @@ def test_following_loses_nothing_when_the_log_is_turned_over(tmp_path):
 def test_the_command_shows_the_agents_or_a_slots_log(config, tmp_path, capsys):
     toml = tmp_path / "agent.toml"
     toml.write_text(
-        f'device_id = "dev1"\nstate_dir = "{tmp_path}"\ncontroller_url = "http://x"\n'
+        f'device_id = "dev1"\nstate_dir = "{tmp_path}"\ncontroller_url = "http://127.0.0.1"\n'
         '[slots.main.source]\nkind = "socket"\npath = "/none"\n'
     )
     (tmp_path / "agent.log").write_text("one\ntwo\n")

@@ -85,7 +85,7 @@ def test_the_unit_names_this_installation(tmp_path, capsys):
     directory.mkdir()
     toml = directory / "agent.toml"
     toml.write_text(
-        f'device_id = "dev1"\nstate_dir = "{directory}/state"\ncontroller_url = "http://x"\n'
+        f'device_id = "dev1"\nstate_dir = "{directory}/state"\ncontroller_url = "http://127.0.0.1"\n'
         '[slots.main.source]\nkind = "socket"\npath = "/none"\n'
         f'[slots.main.sink]\nkind = "jsonl"\npath = "{tmp_path}/answers.jsonl"\n'
     )

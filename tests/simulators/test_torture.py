@@ -14,7 +14,8 @@ import pytest
 
 import edgeloop_agent.shell
 from edgeloop_agent.shell import os_disk
-from edgeloop_simulators.torture import exactly_once, ext4_image, strict_disk, syscalls
+from edgeloop_agent.trust import metadata_store
+from edgeloop_simulators.torture import exactly_once, ext4_image, strict_disk, syscalls, trust_store
 from edgeloop_simulators.torture.exactly_once import ExactlyOnce, Plan, problems_of, told
 from edgeloop_simulators.torture.fsyncs import FSYNCS, By, prove
 from edgeloop_simulators.torture.power import PowerCuts
@@ -22,6 +23,7 @@ from edgeloop_simulators.torture.promises import Ledger, done
 from edgeloop_simulators.torture.shelf import fill
 from edgeloop_simulators.torture.syscalls import Fault, Syscalls
 from edgeloop_simulators.torture.verdict import broken
+from edgeloop_simulators.virtual.seeds.mutation import Mutant, plant
 
 needs_ext4 = pytest.mark.skipif(bool(ext4_image.why_not()), reason=ext4_image.why_not())
 needs_mosquitto = pytest.mark.skipif(bool(exactly_once.why_not()), reason=exactly_once.why_not())
@@ -52,9 +54,22 @@ def test_a_fault_at_every_operation_leaves_an_old_version_or_a_new_one(shelf: Pa
     assert [one for one in struck if one.problems] == []
 
 
-@pytest.mark.parametrize("name", [n for n, f in FSYNCS.items() if f.found_by is By.STRICT_DISK])
+def test_a_fault_at_every_operation_of_the_trust_store_loses_nothing_kept() -> None:
+    struck = list(trust_store.play())
+    assert len(struck) > 150
+    assert {one.fault for one in struck} == set(strict_disk.Fault)
+    assert [one for one in struck if one.problems] == []
+
+
+@pytest.mark.parametrize("name", [n for n, f in FSYNCS.items() if f.found_by is not By.POWER_CUTS])
 def test_without_an_fsync_a_power_cut_costs_something(shelf: Path, name: str) -> None:
     assert prove(name, shelf, seed=1).found
+
+
+@pytest.mark.parametrize("name", ["file", "name"])
+def test_without_those_of_a_durable_write_verified_metadata_is_lost(name: str) -> None:
+    with plant(Mutant("as listed", (FSYNCS[name].edit,), seed=1)):
+        assert any(one.problems for one in trust_store.play())
 
 
 @needs_ext4
@@ -66,11 +81,14 @@ def test_without_the_real_disks_fsync_a_power_cut_costs_something(shelf: Path, n
 def test_every_fsync_of_the_agent_is_on_the_list() -> None:
     """But for the one that makes the state directory itself, which has a test of its own."""
     directory = Path(inspect.getfile(edgeloop_agent.shell)).parent
+    store = Path(inspect.getfile(metadata_store))
     found = Counter(
-        f"{path.stem}:{function}" for path in directory.glob("*.py") for function in _syncs(path)
+        f"{path.stem}:{function}"
+        for path in (*directory.glob("*.py"), store)
+        for function in _syncs(path)
     )
     listed = Counter(
-        fsync.edit.function.removeprefix("edgeloop_agent.shell.")
+        fsync.edit.function.removeprefix("edgeloop_agent.").partition(".")[2]
         for name, fsync in FSYNCS.items()
         if name != "outbox"
     )

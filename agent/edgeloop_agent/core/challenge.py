@@ -6,9 +6,10 @@ failure names a cause, and the version is refused until the controller wants ano
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Final
 
-from edgeloop_agent.core import acquisition, probation
+from edgeloop_agent.core import acquisition, probation, trust
 from edgeloop_agent.core.acquisition import Admitted, Refuse, Wait
 from edgeloop_agent.core.effects import AppendEvent, Effect, FetchArtifact, FetchManifest
 from edgeloop_agent.core.events import (
@@ -69,6 +70,9 @@ class ChallengerTrack:
             self._note("challenger_accepted", str(wanted.offer.ref))
             self._proceed()
         elif durable.challenger != wanted:
+            if durable.state is not ChallengeState.WANTED:
+                offer = acquisition.hinted_anew(durable.challenger.offer, wanted.offer)
+                wanted = wanted.model_copy(update={"offer": offer})
             self._set(challenger=wanted)
 
     def handle(self, event: ManifestFetched | ArtifactFetched | FetchFailed, now: float) -> None:
@@ -79,7 +83,7 @@ class ChallengerTrack:
             event,
             durable.challenger.offer,
             durable.corrupt_fetches,
-            self._settings.corrupt_fetches_max,
+            self._settings,
         )
         if isinstance(outcome, Wait):
             self._set(corrupt_fetches=outcome.corrupt_fetches)
@@ -87,7 +91,7 @@ class ChallengerTrack:
         elif isinstance(outcome, Refuse):
             self._refuse(outcome.cause, outcome.detail)
         elif isinstance(outcome, Admitted):
-            self._set(memory_max_bytes=outcome.memory_max_bytes)
+            self._set(memory_max_bytes=outcome.memory_max_bytes, release=outcome.release)
             self._got(ChallengeSignal.ADMITTED)
         else:
             self._got(ChallengeSignal.FETCHED)
@@ -142,7 +146,7 @@ class ChallengerTrack:
         self._is_quiet = not has_runner
         effects, self._notes = self._notes, []
         if self._fetch is not None and self.durable == self.journalled:
-            effects.append(self._fetch)
+            effects.append(self._with_highest(self._fetch, slot))
             self._fetch = None
         return effects + ran
 
@@ -186,6 +190,12 @@ class ChallengerTrack:
             may_start=self._is_counted and durable == self.journalled,
         )
 
+    @staticmethod
+    def _with_highest(fetch: FetchManifest | FetchArtifact, slot: SlotSnapshot) -> Effect:
+        if isinstance(fetch, FetchArtifact):
+            return fetch
+        return replace(fetch, highest=trust.highest_of(slot.releases, fetch.offer.name))
+
     def _interrupted(self) -> None:
         if self.durable is not None and self.durable.state is ChallengeState.IN_SHADOW:
             self._move(ChallengeSignal.INTERRUPTED)
@@ -227,6 +237,9 @@ class ChallengerTrack:
         assert durable is not None  # it is staged
         if durable.attempts >= self._settings.attempts_max:
             self._refuse("attempts exhausted", f"{durable.attempts} tries were interrupted")
+            return
+        if self._settings.signed_only and not durable.release:
+            self._refuse(acquisition.NOT_VERIFIED, "it was fetched while it did not have to be")
             return
         self._waiting.why = ""
         self._set(attempts=durable.attempts + 1)

@@ -7,7 +7,7 @@ other effects go on while the disk takes nothing: the champion, hello and report
 
 from dataclasses import dataclass
 
-from edgeloop_agent.core.snapshot import DeviceSnapshot
+from edgeloop_agent.core.snapshot import CommittedRelease, DeviceSnapshot
 from edgeloop_protocol.messages import Offer, ShadowBudget, SlotReported, VersionRef
 
 
@@ -20,10 +20,16 @@ class PersistJournal:
 
 @dataclass(frozen=True, slots=True)
 class FetchManifest:
-    """Answered by ManifestFetched or FetchFailed; from disk where it is there already."""
+    """Answered by ManifestFetched or FetchFailed; from disk where it is there already.
+
+    To be installed, so looked up in verified metadata first, where trust is on. `highest`: that the
+    slot ever committed of this model. `is_installed`: to mend what runs, which is asked nothing.
+    """
 
     slot: str
     offer: Offer
+    highest: CommittedRelease | None = None
+    is_installed: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,13 +49,15 @@ class DesiredReceived:
 
 @dataclass(frozen=True, slots=True)
 class ManifestFetched:
-    """The manifest is on disk and its digest is right; the inventory is as of now."""
+    """The manifest is on disk and its digest is right; the inventory is as of now. `release`: as
+    verified metadata lists it for this device; 0: it was not looked up."""
 
     slot: str
     digest: str
     manifest: Manifest
     inventory: Inventory
     artifact_on_disk: bool
+    release: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +72,7 @@ class FetchProblem(Enum):
     WAIT = auto()  # no link, no disk: try again later, for ever
     CORRUPT = auto()  # the bytes are not what the digest names: a counted try
     UNUSABLE = auto()  # the right bytes, but not a manifest: no try will mend it
+    UNTRUSTED = auto()  # verified metadata says otherwise: no try will mend it
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +83,8 @@ class FetchFailed:
     detail: str
     for_room: bool = False
     """It waits for this device's own disk, not for the link."""
+    cause: str = ""
+    """Of what is UNTRUSTED."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,7 +38,7 @@ class Repair:
             return []  # underway, or waiting
         self._waiting.clear()
         self._offer = champion
-        return [FetchManifest(self._slot, champion)]
+        return [FetchManifest(self._slot, champion, is_installed=True)]
 
     def handle(
         self, event: ManifestFetched | ArtifactFetched | FetchFailed, now: float
@@ -57,7 +57,7 @@ class Repair:
         if self._offer is None or not self._waiting.is_over(now):
             return []
         self._waiting.until = None
-        return [FetchManifest(self._slot, self._offer)]
+        return [FetchManifest(self._slot, self._offer, is_installed=True)]
 
     def end(self) -> None:
         """It is whole, or no longer the champion."""

@@ -25,6 +25,9 @@ class CoreSettings:
     siblings_wait_s_max: float = 21_600.0
     """How long a version that is staged waits for those of other slots to be downloaded."""
 
+    signed_only: bool = False
+    """Nothing goes on whose release is not known from verified metadata (ADR 0032)."""
+
     def load_timeout_s(self, artifact_bytes: int) -> float:
         """How long a runner that is up may take to load so much and tell how its self-test went."""
         return self.self_test_timeout_s + artifact_bytes / self.self_test_read_bytes_per_s

@@ -9,7 +9,7 @@ and no runner of a candidate goes before its journal; the champion's never waits
 from collections.abc import Callable
 from typing import Final
 
-from edgeloop_agent.core import acquisition, probation
+from edgeloop_agent.core import acquisition, probation, trust
 from edgeloop_agent.core.acquisition import Admitted, Refuse, Wait
 from edgeloop_agent.core.challenge import ChallengerTrack
 from edgeloop_agent.core.effects import (
@@ -97,6 +97,8 @@ class Slot:
             return
         self._set(barred_digest=None)
         if candidate is not None and digest == candidate.offer.manifest_digest:
+            if self.durable.state not in RESTING:
+                offer = acquisition.hinted_anew(candidate.offer, offer)
             self._change_candidate(candidate, offer=offer, probation=desired.probation)
             return
         if candidate is not None:
@@ -193,7 +195,8 @@ class Slot:
         if candidate is None:
             return
         if state in RESTING:
-            self._fetch = FetchManifest(self.durable.slot, candidate.offer)
+            highest = trust.highest_of(self.durable.releases, candidate.offer.name)
+            self._fetch = FetchManifest(self.durable.slot, candidate.offer, highest)
             return
         if state is SlotState.VERIFIED:
             self._move(Signal.FETCHING)
@@ -232,7 +235,7 @@ class Slot:
             event,
             candidate.offer,
             candidate.corrupt_fetches,
-            self._settings.corrupt_fetches_max,
+            self._settings,
         )
         if isinstance(outcome, Wait):
             self._change_candidate(candidate, corrupt_fetches=outcome.corrupt_fetches)
@@ -240,7 +243,9 @@ class Slot:
         elif isinstance(outcome, Refuse):
             self._fail(outcome.cause, outcome.detail)
         elif isinstance(outcome, Admitted):
-            self._change_candidate(candidate, memory_max_bytes=outcome.memory_max_bytes)
+            self._change_candidate(
+                candidate, memory_max_bytes=outcome.memory_max_bytes, release=outcome.release
+            )
             self._got(Signal.ADMITTED)
         else:
             self._got(Signal.FETCHED)
@@ -259,6 +264,9 @@ class Slot:
     def _try(self, candidate: Candidate) -> None:
         if candidate.attempts >= self._settings.attempts_max:
             self._fail("attempts exhausted", f"{candidate.attempts} tries were interrupted")
+            return
+        if self._settings.signed_only and not candidate.release:
+            self._fail(acquisition.NOT_VERIFIED, "it was fetched while it did not have to be")
             return
         self._change_candidate(candidate, attempts=candidate.attempts + 1)
         self._waiting.why = ""
@@ -324,6 +332,9 @@ class Slot:
                 champion=candidate.offer,
                 champion_memory_max_bytes=candidate.memory_max_bytes,
                 previous=self.durable.champion,
+                releases=trust.with_commit(
+                    self.durable.releases, candidate.offer, candidate.release
+                ),
             )
             self._repair.end()
             self._note("committed", f"after {elapsed_s:.1f} s and {progress.examples} examples")

@@ -18,6 +18,14 @@ from edgeloop_protocol.messages import (
 )
 
 
+class CommittedRelease(Wire):
+    """The highest release of a model that a slot ever committed (core.trust)."""
+
+    model: Name
+    version: Name
+    release: Count
+
+
 class Candidate(Wire):
     """A version underway; both counters are journalled *before* the try that they count."""
 
@@ -33,6 +41,11 @@ class Candidate(Wire):
         exclude_if=lambda value: not value,
         description="how often the agent booted while it waited for other slots",
     )
+    release: Count = Field(
+        default=0,
+        exclude_if=lambda value: not value,
+        description="as verified metadata lists it; 0: it was not looked up",
+    )
 
 
 class Challenge(Wire):
@@ -44,6 +57,7 @@ class Challenge(Wire):
     corrupt_fetches: Count = 0
     memory_max_bytes: Count = 0
     refused: Refusal | None = None
+    release: Count = Field(default=0, exclude_if=lambda value: not value)
 
 
 class SlotSnapshot(Wire):
@@ -62,6 +76,9 @@ class SlotSnapshot(Wire):
         default=None, description="rolled back, and refused until another digest is offered"
     )
     challenge: Challenge | None = Field(default=None, exclude_if=lambda value: value is None)
+    releases: tuple[CommittedRelease, ...] = Field(
+        default=(), exclude_if=lambda value: not value, description="the newest commit last"
+    )
 
 
 class DeviceSnapshot(Wire):

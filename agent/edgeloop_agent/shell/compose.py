@@ -34,7 +34,9 @@ from edgeloop_agent.shell.status import StatusFile
 from edgeloop_agent.shell.supervisor import Parts, Supervisor
 from edgeloop_agent.shell.telemetry import Telemetry
 from edgeloop_agent.shell.time_floor import FlooredClock
-from edgeloop_protocol.clock import SystemClock
+from edgeloop_agent.shell.trust_gate import TrustGate
+from edgeloop_agent.shell.trust_process import TrustProcess
+from edgeloop_protocol.clock import Clock, SystemClock
 from edgeloop_protocol.limits import TEXT_MAX_CHARS
 from edgeloop_protocol.messages import DeviceEvent, Offer, Presence, encode
 from edgeloop_protocol.mqtt import BrokerAddress, PahoBroker
@@ -44,6 +46,8 @@ logger = logging.getLogger(__name__)
 
 RUNNERS_MEMORY_SHARE: Final = 0.75
 """Of the device's memory; the rest is for the supervisor and everything else on the device."""
+
+TRUST_DIRECTORY: Final = "trust"
 
 
 def run_agent(config: AgentConfig, read_config: Callable[[], AgentConfig]) -> None:
@@ -65,12 +69,15 @@ def run_agent(config: AgentConfig, read_config: Callable[[], AgentConfig]) -> No
         clock = FlooredClock(SystemClock(), disk)
         host = RunnerProcesses(config, disk, correcting(inbox.post, clock.correction_s))
         pace = PacedReads(config.limits.download_bytes_per_s_max)
-        parts = _parts(config, disk, outbox, inbox, host, clock, pace)
+        gate = trust_gate(config, clock)
+        parts = _parts(config, disk, outbox, inbox, host, clock, pace, gate)
         supervisor = Supervisor(parts)
 
         def use(new: AgentConfig) -> None:
             host.use(new)
             pace.use(new.limits.download_bytes_per_s_max)
+            if gate is not None:
+                gate.use(new.labels)
 
         reload = LiveReload(
             supervisor, parts, use, lambda: with_memory_limit(read_config(), device_bytes)
@@ -95,6 +102,16 @@ def with_memory_limit(config: AgentConfig, device_bytes: int) -> AgentConfig:
     return config.model_copy(update={"limits": limits})
 
 
+def trust_gate(config: AgentConfig, clock: Clock) -> TrustGate | None:
+    """None: unsigned versions are taken, and the log says so."""
+    if config.trust is None or config.trust.root is None:
+        logger.warning("%s", config.trust_in_words)
+        return None
+    store, url = config.state_dir / TRUST_DIRECTORY, config.trust_metadata_url
+    process = TrustProcess(store, config.trust.root, url, clock)
+    return TrustGate(process, config.device_id, config.labels)
+
+
 def _parts(
     config: AgentConfig,
     disk: OsDisk,
@@ -103,6 +120,7 @@ def _parts(
     host: RunnerProcesses,
     clock: FlooredClock,
     pace: PacedReads,
+    gate: TrustGate | None,
 ) -> Parts:
     state_dir = disk.root
     store = ModelStore(disk)
@@ -151,7 +169,9 @@ def _parts(
         patches=PatchRoute(applier, store),
         note=note,
     )
-    status = StatusFile(state_dir, config.device_id, telemetry, clock, host.confinement)
+    status = StatusFile(
+        state_dir, config.device_id, telemetry, clock, host.confinement, config.trust_in_words
+    )
     return Parts(
         config=config,
         clock=clock,
@@ -161,7 +181,7 @@ def _parts(
         telemetry=telemetry,
         store=store,
         host=host,
-        fetcher=FetchWorker(downloader, take_inventory, inbox.post, pace.wake),
+        fetcher=FetchWorker(downloader, take_inventory, inbox.post, pace.wake, gate),
         take_inventory=take_inventory,
         status=_status(config, status, broker),
         jitter=random.SystemRandom().random,

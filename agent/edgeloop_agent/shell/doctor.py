@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeloop_agent.config import AgentConfig
-from edgeloop_agent.shell import doctor_links, doctor_machine
+from edgeloop_agent.shell import doctor_links, doctor_machine, doctor_trust
 from edgeloop_agent.shell.finding import Finding, Verdict, failed, fine
 from edgeloop_protocol.clock import Clock
 from edgeloop_protocol.config import load_config
@@ -35,6 +35,7 @@ def examine(config_path: Path, clock: Clock) -> list[Finding]:
         "slots": doctor_machine.slots,
         "broker": lambda it: doctor_links.broker(it, clock),
         "controller": lambda it: doctor_links.controller(it, clock),
+        doctor_trust.NAME: lambda it: doctor_trust.trust(it, clock),
     }
     for name, check in checks.items():
         try:

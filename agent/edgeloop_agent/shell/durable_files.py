@@ -5,14 +5,15 @@ directory's in none of 12.
 """
 
 from collections.abc import Callable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from edgeloop_agent.ports import Disk
+if TYPE_CHECKING:  # the core, which ports imports, is too much for a short-lived child
+    from edgeloop_agent.ports import Disk
 
 ASIDE_SUFFIX: Final = ".tmp"
 
 
-def write_durably(disk: Disk, path: str, content: bytes) -> None:
+def write_durably(disk: "Disk", path: str, content: bytes) -> None:
     """Replace `path` by `content`: after a crash there is the old file or the new, never half."""
     aside = path + ASIDE_SUFFIX
     with disk.open(aside) as file:

@@ -13,6 +13,7 @@ from typing import Final
 from edgeloop_agent.ports import Fetch, Post
 from edgeloop_agent.shell.download import Downloader
 from edgeloop_agent.shell.fetch import perform
+from edgeloop_agent.shell.trust_gate import TrustGate
 from edgeloop_protocol.messages import Inventory
 
 STOP_TIMEOUT_S: Final = 2.0
@@ -25,12 +26,14 @@ class FetchWorker:
         take_inventory: Callable[[], Inventory],
         post: Post,
         wake: Callable[[], None] = lambda: None,
+        gate: TrustGate | None = None,
     ) -> None:
         """`wake`: whoever waits within the downloader shall look whether it is still wanted."""
         self._downloader = downloader
         self._take_inventory = take_inventory
         self._post = post
         self._wake = wake
+        self._gate = gate
         self._wanted: frozenset[str] = frozenset()
         self._fetches: queue.SimpleQueue[Fetch | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="fetch", daemon=True)
@@ -64,5 +67,6 @@ class FetchWorker:
                     self._downloader,
                     self._take_inventory,
                     lambda digest=digest: digest not in self._wanted,  # type: ignore[misc]
+                    gate=self._gate,
                 )
             )

@@ -4,26 +4,31 @@ Invariants: built on http.client, which the supervisor has loaded anyway (ADR 00
 ignores Range is read from its beginning; proxies of the environment are used, redirects are not
 followed; whatever goes wrong on the link is FetchUnreachableError, and what goes wrong at whoever
 reads passes through as it is; no body is read faster than `pace` grants, and READ_TIMEOUT_S is of
-the link alone: it does not run while a read waits for its grant.
+the link alone: it does not run while a read waits for its grant; who answers too slowly
+(core.rate_watch, HEADERS_TIMEOUT_S) is unreachable.
 """
 
 import socket
 import ssl
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
 from typing import Final
 from urllib.parse import SplitResult, urlsplit
 
+from edgeloop_agent.core.rate_watch import RATE_MIN_BYTES_PER_S, RateWatch
 from edgeloop_agent.errors import FetchMissingError, FetchUnreachableError
 from edgeloop_agent.shell.paced_reads import PacedReads
 from edgeloop_agent.shell.proxies import Proxy, proxy_for
 
 CONNECT_TIMEOUT_S: Final = 5.0
 READ_TIMEOUT_S: Final = 30.0
+HEADERS_TIMEOUT_S: Final = 60.0
+"""For all of an answer's headers, however they drip."""
 HTTPS_PORT: Final = 443
 _NOT_YET_VALID: Final = 9
 _EXPIRED: Final = 10
@@ -68,29 +73,46 @@ class HttpArtifactSource:
         if status not in (HTTPStatus.OK, HTTPStatus.PARTIAL_CONTENT):
             raise FetchUnreachableError(f"{url} answered {status}")
         skip = offset if status == HTTPStatus.OK else 0
-        for chunk in self._body(response, url):
+        for chunk in _body(response, url, self._pace):
             if skip < len(chunk) or not chunk:
                 yield chunk[skip:]
             skip = max(0, skip - len(chunk))
         if skip:
             raise FetchUnreachableError(f"{url} has no byte {offset}")
 
-    def _body(self, response: HTTPResponse, url: str) -> Iterator[bytes]:
-        """What each read brings, so that nothing that came is lost when the link is cut; nothing at
-        all after a wait."""
-        try:
-            while True:
-                size = self._pace.next_read_bytes()
-                chunk = response.read1(size) if size else b""
-                if size and not chunk:
-                    break
-                self._pace.took(len(chunk))
-                yield chunk
-        except (OSError, HTTPException) as error:
-            raise FetchUnreachableError(f"{url}: {_in_words(error)}") from error
-        if response.length:
-            ended = f"the connection ended {response.length} bytes early"
-            raise FetchUnreachableError(f"{url}: {ended}")
+
+def get_chunks(url: str, tls: ssl.SSLContext | None = None) -> Iterator[bytes]:
+    """A whole body. Raises FetchMissingError where the server says that it has none (404, 403),
+    else FetchUnreachableError, also while iterating. `tls` None: the system's authorities."""
+    with _get(url, {}, tls=tls) as response:
+        if response.status in (HTTPStatus.NOT_FOUND, HTTPStatus.FORBIDDEN):
+            raise FetchMissingError(f"{url} answered {response.status}")
+        if response.status != HTTPStatus.OK:
+            raise FetchUnreachableError(f"{url} answered {response.status}")
+        yield from _body(response, url, PacedReads())
+
+
+def _body(response: HTTPResponse, url: str, pace: PacedReads) -> Iterator[bytes]:
+    """What each read brings, so that nothing that came is lost when the link is cut; nothing at all
+    after a wait."""
+    watch = RateWatch()
+    try:
+        while True:
+            size = pace.next_read_bytes()
+            asked_at = time.monotonic()
+            chunk = response.read1(size) if size else b""
+            waited_s = time.monotonic() - asked_at
+            if size and not chunk:
+                break
+            pace.took(len(chunk))
+            yield chunk
+            if size and watch.is_too_slow(len(chunk), waited_s):
+                raise FetchUnreachableError(f"{url}: slower than {RATE_MIN_BYTES_PER_S} bytes/s")
+    except (OSError, HTTPException) as error:
+        raise FetchUnreachableError(f"{url}: {_in_words(error)}") from error
+    if response.length:
+        ended = f"the connection ended {response.length} bytes early"
+        raise FetchUnreachableError(f"{url}: {ended}")
 
 
 def get_headers(url: str) -> tuple[int, Mapping[str, str]]:
@@ -101,12 +123,15 @@ def get_headers(url: str) -> tuple[int, Mapping[str, str]]:
 
 @contextmanager
 def _get(
-    url: str, headers: Mapping[str, str], receive_buffer_bytes: int | None = None
+    url: str,
+    headers: Mapping[str, str],
+    receive_buffer_bytes: int | None = None,
+    tls: ssl.SSLContext | None = None,
 ) -> Iterator[HTTPResponse]:
     try:
         parts = urlsplit(url)
         proxy = proxy_for(parts.scheme, parts.hostname or "")
-        connection, target, extra = _way(url, parts, proxy)
+        connection, target, extra = _way(url, parts, proxy, tls)
     except (ValueError, HTTPException) as error:
         raise FetchUnreachableError(f"{url}: {error}") from error
     with closing(connection):
@@ -119,21 +144,44 @@ def _get(
                 )
             asked = {"Accept-Encoding": "identity", **extra, **headers}
             connection.request("GET", target, headers=asked)
-            response = connection.getresponse()
+            with _within(HEADERS_TIMEOUT_S, connection.sock):
+                response = connection.getresponse()
         except (OSError, HTTPException) as error:
             raise FetchUnreachableError(f"{url}: {_in_words(error)}") from error
         with response:
             yield response
 
 
+@contextmanager
+def _within(timeout_s: float, link: socket.socket) -> Iterator[None]:
+    """Cut the link if it takes longer: whoever reads from it reads its end, and is told by an
+    OSError that it was none."""
+    is_over = threading.Event()
+
+    def cut() -> None:
+        is_over.set()
+        with suppress(OSError):  # it has ended by itself
+            link.shutdown(socket.SHUT_RDWR)
+
+    timer = threading.Timer(timeout_s, cut)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+    if is_over.is_set():
+        raise TimeoutError(f"no whole answer within {timeout_s:g} s")
+
+
 def _way(
-    url: str, parts: SplitResult, proxy: Proxy | None
+    url: str, parts: SplitResult, proxy: Proxy | None, tls: ssl.SSLContext | None
 ) -> tuple[HTTPConnection, str, Mapping[str, str]]:
     """Whom to connect to, what to ask for there, and the headers that the proxy wants."""
     host, port = parts.hostname or "", parts.port
     to = (proxy.host, proxy.port) if proxy else (host, port)
     if parts.scheme == "https":
-        context = ssl.create_default_context()
+        context = tls or ssl.create_default_context()
         secure = HTTPSConnection(*to, timeout=CONNECT_TIMEOUT_S, context=context)
         if proxy:
             secure.set_tunnel(host, port or HTTPS_PORT, headers=dict(proxy.headers))

@@ -1,8 +1,8 @@
 """status.json: what `edgeloop-agent status` and a testbed may read, at most a second old.
 
-Shape (stable): device_id, pid, running, epoch, revision, broker_connected, slots (as reported on
-the wire), outbox {epoch, next_sequence, held, held_bytes, dropped, merged, sketches_shed,
-samples_dropped, events_dropped (both among dropped), epochs[]}, budget, bytes_up,
+Shape (stable): device_id, pid, running, epoch, revision, broker_connected, trust (in words), slots
+(as reported on the wire), outbox {epoch, next_sequence, held, held_bytes, dropped, merged,
+sketches_shed, samples_dropped, events_dropped (both among dropped), epochs[]}, budget, bytes_up,
 rejected_messages (malformed), messages_dropped (the queue was full), stale_desired (a revision that
 was not newer), confinement (by slot: done and lacking, in words), updated_at. `epochs` are the
 newest EPOCHS_SHOWN_MAX.
@@ -41,12 +41,14 @@ class StatusFile:
         telemetry: Telemetry,
         clock: Clock,
         confinement: Callable[[], Mapping[str, ConfinedLine]] = _no_runners,
+        trust: str = "",
     ) -> None:
         self._path = state_dir / FILE_NAME
         self._device_id = device_id
         self._telemetry = telemetry
         self._clock = clock
         self._confinement = confinement
+        self._trust = trust
         self._written_at = float("-inf")
 
     def refresh(self, device: Device, traffic: Traffic, stopped: bool = False) -> None:
@@ -73,6 +75,7 @@ class StatusFile:
             "epoch": current.epoch,
             "revision": device.revision,
             "broker_connected": device.connected and not stopped,
+            "trust": self._trust,
             "slots": [slot.model_dump(mode="json") for slot in device.reported()],
             "outbox": {
                 "epoch": current.epoch,

@@ -106,9 +106,7 @@ class Supervisor:
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
         snapshot, self._journal_problem = parts.journal.load()
-        self._device = Device(
-            parts.config.slots, snapshot, parts.config.limits.core(), parts.jitter
-        )
+        self._device = Device(parts.config.slots, snapshot, parts.config.core(), parts.jitter)
         self._epoch = parts.telemetry.outbox.epoch
         self._uplink = Uplink(parts.config, parts.broker, self._epoch, parts.take_inventory)
         self._requests = Requests(self._uplink, parts.diagnose, parts.telemetry.samples_left_bytes)

@@ -12,6 +12,7 @@ from edgeloop_simulators.bench.model import bench_model
 from edgeloop_simulators.bench.reconcile import reconcile_rows
 from edgeloop_simulators.bench.serve import serve_rows
 from edgeloop_simulators.bench.table import show
+from edgeloop_simulators.bench.trust import trust_rows
 
 
 def main() -> None:
@@ -22,6 +23,7 @@ def main() -> None:
         show("On the device", footprint_rows(model, directory), console)
         show("The runner's hot path", inference_rows(model, directory), console)
         show("The inference endpoint", serve_rows(model, directory), console)
+        show("Signed models", trust_rows(directory), console)
         show("In the middle", ingest_rows(directory), console)
         show("A tick of the reconciler", reconcile_rows(model, directory), console)
 

@@ -1,9 +1,9 @@
 """`make torture`: faults at every step of an update, and power cuts by the thousand.
 
-Five parts, each with what it found: every operation on a strict disk; every system call under
-strace, with quick runners and then, for kills, with real ones; power cuts on ext4; each fsync left
-out, which must be found; and telemetry, exactly once while agents, broker and controller are
-killed.
+Six parts, each with what it found: every operation on a strict disk, of an update and of the store
+of verified metadata; every system call under strace, with quick runners and then, for kills, with
+real ones; power cuts on ext4; each fsync left out, which must be found; and telemetry, exactly once
+while agents, broker and controller are killed.
 """
 
 import argparse
@@ -19,7 +19,13 @@ from typing import Final
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from edgeloop_simulators.torture import exactly_once, ext4_image, strict_disk, syscalls
+from edgeloop_simulators.torture import (
+    exactly_once,
+    ext4_image,
+    strict_disk,
+    syscalls,
+    trust_store,
+)
 from edgeloop_simulators.torture.exactly_once import ExactlyOnce, Plan
 from edgeloop_simulators.torture.fsyncs import FSYNCS, By, prove
 from edgeloop_simulators.torture.power import PowerCuts
@@ -55,6 +61,7 @@ class Torture:
         """`only`: words of the parts to play; empty: all."""
         for part, why_not, play in (
             ("every operation on a strict disk", "", self._strict_disk),
+            ("every operation of the trust store", "", self._trust_store),
             ("every system call, quick runners", syscalls.why_not(), self._quick_calls),
             ("a kill at every system call, real runners", syscalls.why_not(), self._real_calls),
             (f"{self._extent.cuts:,} power cuts on ext4", ext4_image.why_not(), self._power_cuts),
@@ -83,8 +90,15 @@ class Torture:
             self._console.print(f"          {problem}", markup=False, soft_wrap=True)
         self.failures += len(problems)
 
+    def _trust_store(self) -> Iterator[str]:
+        return self._struck(trust_store.play())
+
     def _strict_disk(self) -> Iterator[str]:
-        for struck in strict_disk.play(self._shelf):
+        return self._struck(strict_disk.play(self._shelf))
+
+    @staticmethod
+    def _struck(played: Iterator[strict_disk.Struck]) -> Iterator[str]:
+        for struck in played:
             where = f"{struck.fault.name} at {struck.operation}: "
             yield where + "; ".join(struck.problems) if struck.problems else ""
 

@@ -10,7 +10,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Final
 
-from edgeloop_simulators.torture import strict_disk
+from edgeloop_simulators.torture import strict_disk, trust_store
 from edgeloop_simulators.torture.power import PowerCuts
 from edgeloop_simulators.virtual.seeds.mutation import Edit, Mutant, plant
 
@@ -20,6 +20,7 @@ _SHELL: Final = "edgeloop_agent.shell."
 
 class By(Enum):
     STRICT_DISK = "every operation on a strict disk"
+    TRUST_STORE = "every operation of the trust store"
     POWER_CUTS = "power cuts on ext4"
 
 
@@ -53,6 +54,15 @@ FSYNCS: Final[dict[str, Fsync]] = {
         "the name that a file got",
         "durable_files:write_durably",
         "disk.sync_directory(directory_of(path))",
+    ),
+    "metadata-found": Fsync(
+        "the names of verified metadata that are there already",
+        By.TRUST_STORE,
+        Edit(
+            "edgeloop_agent.trust.metadata_store:MetadataStore.begin",
+            'self._disk.sync_directory("")',
+            "pass",
+        ),
     ),
     "artifact": _strict(
         "the content of a downloaded model", "part_file:PartFiles._fill", "file.sync()"
@@ -107,9 +117,7 @@ def prove(name: str, shelf: Path, seed: int) -> Proof:
     """Play without the fsync until something is lost."""
     fsync = FSYNCS[name]
     with plant(Mutant(fsync.says, (fsync.edit,), seed)):
-        problems = (
-            _strict_problems(shelf) if fsync.found_by is By.STRICT_DISK else _cut(shelf, seed)
-        )
+        problems = _problems(fsync.found_by, shelf, seed)
         tried = 0
         for tried, found in enumerate(problems, start=1):
             if found:
@@ -117,9 +125,11 @@ def prove(name: str, shelf: Path, seed: int) -> Proof:
     return Proof(name, "", tried)
 
 
-def _strict_problems(shelf: Path) -> Iterator[str]:
-    for struck in strict_disk.play(shelf):
-        yield next(iter(struck.problems), "")
+def _problems(found_by: By, shelf: Path, seed: int) -> Iterator[str]:
+    if found_by is By.POWER_CUTS:
+        return _cut(shelf, seed)
+    played = strict_disk.play(shelf) if found_by is By.STRICT_DISK else trust_store.play()
+    return (next(iter(struck.problems), "") for struck in played)
 
 
 def _cut(shelf: Path, seed: int) -> Iterator[str]:

@@ -76,7 +76,7 @@ class Fault(Enum):
     BROKEN = errno.EIO
 
 
-class _Killed(BaseException):
+class Killed(BaseException):
     """The process is gone, in the middle of something."""
 
 
@@ -140,7 +140,7 @@ class _Update:
         while self._starts <= STARTS_MAX:
             try:
                 is_done = self._live(Goal(revision=2, version=1))
-            except _Killed:
+            except Killed:
                 self._disk.process_killed()
                 continue
             except (AgentError, OSError) as error:
@@ -211,7 +211,7 @@ class _Update:
             return
         self.operation = f"{operation} {path}"
         if self._fault is Fault.KILL:
-            raise _Killed
+            raise Killed
         raise OSError(self._fault.value, "as the torturer wants it", path)
 
     def _look(self, at: str) -> None:

@@ -13,6 +13,7 @@ from edgeloop_agent.config import (
     ReplaySource,
     SlotConfig,
     TelemetryConfig,
+    TrustConfig,
 )
 from edgeloop_protocol.topics import check_device_id
 from edgeloop_simulators.virtual.spec.world import AgentTiming, DeviceSpec
@@ -35,6 +36,7 @@ def _shared_config(
         device_id="any",
         state_dir=Path("/virtual/state"),
         controller_url="http://controller",
+        trust=TrustConfig(unsigned=True),
         labels=dict(labels),
         slots=dict.fromkeys(slots, slot),
         telemetry=TelemetryConfig(

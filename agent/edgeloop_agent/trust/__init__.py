@@ -1,0 +1,1 @@
+"""TUF metadata, verified on the device: the only code here that imports tuf and cryptography."""
