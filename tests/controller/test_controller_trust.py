@@ -35,7 +35,7 @@ def publisher(controller: Any) -> FleetPublisher:
 
 @pytest.fixture
 def api(controller: Any) -> TestClient:
-    return TestClient(create_app(controller.parts.services))
+    return TestClient(create_app(controller.parts.services), base_url="http://localhost")
 
 
 def _kinds(controller: Any, prefix: str = "trust.") -> list[tuple[str, str]]:
