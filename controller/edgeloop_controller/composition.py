@@ -14,6 +14,7 @@ from typing import Final
 from edgeloop_controller.api.context import Services
 from edgeloop_controller.artifacts import ArtifactStore, LocalArtifactStore
 from edgeloop_controller.broker import EmbeddedBroker, InboxListener, connect
+from edgeloop_controller.ca.opening import opened_once
 from edgeloop_controller.config import ControllerConfig
 from edgeloop_controller.oidc import OidcProvider
 from edgeloop_controller.scheduler import Scheduler
@@ -22,6 +23,7 @@ from edgeloop_controller.services.challengers import Challengers
 from edgeloop_controller.services.desired import DesiredPublisher, Outbound
 from edgeloop_controller.services.diagnosis import Diagnosis
 from edgeloop_controller.services.drift_watch import DriftWatch
+from edgeloop_controller.services.enrolment import Enrolment
 from edgeloop_controller.services.explaining import Explaining
 from edgeloop_controller.services.inbox import Inbox
 from edgeloop_controller.services.ingest import Ingest
@@ -169,6 +171,9 @@ def build(
         explaining=Explaining(database, listener, address, clock),
         webhooks=Webhooks(database, config.webhooks, clock),
         mlflow=make_mlflow(config, publishing, rollouts, database, clock),
+        enrolment=Enrolment(
+            database, opened_once(config.ca_dir, config.ca, clock), config.enrolment, clock
+        ),
     )
     candidates = make_candidates(database, registry, publishing, limits)
     training_runs = TrainingRuns(

@@ -10,6 +10,7 @@ from typing import Annotated, Final, Literal, Self
 from pydantic import Field, model_validator
 
 from edgeloop_controller.access_config import AccessConfig
+from edgeloop_controller.ca.config import CaConfig, EnrolmentConfig
 from edgeloop_controller.mlflow_config import MlflowConfig
 from edgeloop_protocol.config import Config
 from edgeloop_protocol.limits import ARTIFACT_MAX_BYTES, KIB, MIB
@@ -164,6 +165,8 @@ class ControllerConfig(Config):
     patches: PatchesConfig = PatchesConfig()
     webhooks: WebhooksConfig = WebhooksConfig()
     mlflow: MlflowConfig | None = Field(default=None, description="None: no MLflow")
+    ca: CaConfig = CaConfig()
+    enrolment: EnrolmentConfig = EnrolmentConfig()
     limits: LimitsConfig = LimitsConfig()
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
@@ -188,6 +191,10 @@ class ControllerConfig(Config):
     @property
     def artifacts_dir(self) -> Path:
         return self.data_dir / "artifacts"
+
+    @property
+    def ca_dir(self) -> Path:
+        return self.data_dir / "ca"
 
     @property
     def runs_dir(self) -> Path:

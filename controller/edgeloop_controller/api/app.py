@@ -17,6 +17,7 @@ from edgeloop_controller.api.routes import (
     challengers,
     devices,
     drift,
+    enrolment,
     events,
     health,
     mlflow,
@@ -50,6 +51,7 @@ ROUTES: Final = (
     webhooks,
     mlflow,
     people,
+    enrolment,
 )
 
 

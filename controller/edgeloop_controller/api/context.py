@@ -12,6 +12,7 @@ from edgeloop_controller.services.challengers import Challengers
 from edgeloop_controller.services.desired import DesiredPublisher
 from edgeloop_controller.services.diagnosis import Diagnosis
 from edgeloop_controller.services.drift_watch import DriftWatch
+from edgeloop_controller.services.enrolment import Enrolment
 from edgeloop_controller.services.explaining import Explaining
 from edgeloop_controller.services.inbox import Inbox
 from edgeloop_controller.services.ingest import Ingest
@@ -56,6 +57,7 @@ class Services:
     explaining: Explaining
     webhooks: Webhooks
     mlflow: Mlflow | None
+    enrolment: Enrolment
 
 
 async def _services(request: Request) -> Services:

@@ -38,6 +38,3 @@ class EnrolmentConfig(Config):
     approval_queue: bool = Field(
         default=True, description="devices without a token wait for a person; false: refused"
     )
-    requests_per_s_max: float = Field(
-        default=20.0, gt=0, description="of all devices; those above are told to come again"
-    )

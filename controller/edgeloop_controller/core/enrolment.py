@@ -149,7 +149,8 @@ def by_renewal(
         return Refuse("unknown", "the certificate is revoked", enrol)
     if now >= shown.ends + renew_after_expiry_s:
         return Refuse("unknown", "the certificate ran out too long ago", enrol)
-    if key_is_to_change and asked.key == known.key:
+    is_older = asked.key == shown.key != known.key
+    if is_older or (key_is_to_change and asked.key == known.key):
         return Refuse("taken", "the device is to make a new key", "ask again with one")
     return Issue({})
 
