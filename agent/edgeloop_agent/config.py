@@ -39,6 +39,10 @@ def _device_id(value: str) -> str:
         raise ValueError(str(error)) from error
 
 
+CERTIFICATE_NAME: Final = "device.pem"
+"""Of the identity: the key, its certificate, and the authorities between it and the root."""
+AUTHORITY_NAME: Final = "ca.pem"
+
 AbsolutePath = Annotated[Path, AfterValidator(lambda path: path.expanduser().absolute())]
 DeviceId = Annotated[str, AfterValidator(_device_id)]
 
@@ -280,6 +284,12 @@ class LimitsConfig(Config):
         return CoreSettings(**self.model_dump(include={it.name for it in fields(CoreSettings)}))
 
 
+class IdentityConfig(Config):
+    """With this table the device is known by a certificate that it enrolled for and renews."""
+
+    directory: AbsolutePath | None = Field(default=None, description="None: <state_dir>/identity")
+
+
 class HomeAssistantConfig(Config):
     """With this table each slot is an update entity there; the broker must allow its topics."""
 
@@ -290,6 +300,10 @@ class AgentConfig(Config):
     device_id: DeviceId
     state_dir: AbsolutePath
     controller_url: str = Field(pattern=r"^https?://[^/]+")
+    controller_tls: TlsConfig | None = Field(
+        default=None, description="for https; None: the identity's files, or the system's"
+    )
+    identity: IdentityConfig | None = None
     broker: BrokerConfig = BrokerConfig()
     labels: dict[Name, Text] = Field(default_factory=dict, max_length=64)
     sensors: tuple[Name, ...] = Field(
@@ -301,3 +315,29 @@ class AgentConfig(Config):
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     home_assistant: HomeAssistantConfig | None = None
     log_format: Literal["text", "json"] = "text"
+
+    @property
+    def identity_dir(self) -> Path:
+        """Where `edgeloop-agent enroll` keeps what it gets, also without the table."""
+        given = self.identity.directory if self.identity is not None else None
+        return given or Path(self.state_dir) / "identity"
+
+    @property
+    def broker_tls(self) -> TlsConfig | None:
+        return self._with_identity(self.broker.tls)
+
+    @property
+    def http_tls(self) -> TlsConfig | None:
+        return self._with_identity(self.controller_tls)
+
+    def _with_identity(self, given: TlsConfig | None) -> TlsConfig | None:
+        """What is configured goes first; a table that is there without a ca_path means the
+        system's authorities."""
+        if self.identity is None:
+            return given
+        shown = self.identity_dir / CERTIFICATE_NAME
+        if given is None:
+            return TlsConfig(ca_path=self.identity_dir / AUTHORITY_NAME, certificate_path=shown)
+        if given.certificate_path is None:
+            return given.model_copy(update={"certificate_path": shown})
+        return given

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from edgeloop_agent.config import AgentConfig
+from edgeloop_agent.config import CERTIFICATE_NAME, AgentConfig
 from edgeloop_agent.core.budget import ByteBudget
 from edgeloop_agent.ports import RunnerSaid, Status
 from edgeloop_agent.shell.corrected_times import correcting
@@ -27,6 +27,7 @@ from edgeloop_agent.shell.paced_reads import PacedReads
 from edgeloop_agent.shell.patch_process import PatchProcess
 from edgeloop_agent.shell.patch_route import PatchRoute
 from edgeloop_agent.shell.patient_outbox import PatientOutbox
+from edgeloop_agent.shell.renewal import Renewal
 from edgeloop_agent.shell.run_loop import RunLoop
 from edgeloop_agent.shell.runner_process import RunnerProcesses
 from edgeloop_agent.shell.service_manager import from_environment
@@ -46,7 +47,9 @@ RUNNERS_MEMORY_SHARE: Final = 0.75
 """Of the device's memory; the rest is for the supervisor and everything else on the device."""
 
 
-def run_agent(config: AgentConfig, read_config: Callable[[], AgentConfig]) -> None:
+def run_agent(
+    config: AgentConfig, read_config: Callable[[], AgentConfig], config_path: Path
+) -> None:
     """Run until SIGTERM or SIGINT; SIGHUP reads the configuration again. Raises
     StateDirInUseError."""
     device_bytes = total_memory_bytes()
@@ -66,6 +69,7 @@ def run_agent(config: AgentConfig, read_config: Callable[[], AgentConfig]) -> No
         host = RunnerProcesses(config, disk, correcting(inbox.post, clock.correction_s))
         pace = PacedReads(config.limits.download_bytes_per_s_max)
         parts = _parts(config, disk, outbox, inbox, host, clock, pace)
+        renewal = _renewal(config, config_path, parts)
         supervisor = Supervisor(parts)
 
         def use(new: AgentConfig) -> None:
@@ -75,7 +79,7 @@ def run_agent(config: AgentConfig, read_config: Callable[[], AgentConfig]) -> No
         reload = LiveReload(
             supervisor, parts, use, lambda: with_memory_limit(read_config(), device_bytes)
         )
-        loop = RunLoop(supervisor, inbox, parts.host, parts.clock, manager, reload)
+        loop = RunLoop(supervisor, inbox, parts.host, parts.clock, manager, reload, renewal)
         signal.signal(signal.SIGHUP, lambda *_: loop.request_reload())
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: loop.request_stop())
@@ -84,6 +88,20 @@ def run_agent(config: AgentConfig, read_config: Callable[[], AgentConfig]) -> No
     finally:
         outbox.close()
         lock.release()
+
+
+def _renewal(config: AgentConfig, config_path: Path, parts: Parts) -> Renewal | None:
+    if config.identity is None:
+        return None
+    renewal = Renewal(
+        config_path,
+        config.identity_dir / CERTIFICATE_NAME,
+        parts.clock,
+        lambda name, detail: parts.telemetry.event(name, detail=detail[:TEXT_MAX_CHARS]),
+        parts.jitter,
+    )
+    parts.diagnose = Diagnosis(Path(config.state_dir), renewal.ask)
+    return renewal
 
 
 def with_memory_limit(config: AgentConfig, device_bytes: int) -> AgentConfig:
@@ -121,7 +139,7 @@ def _parts(
             config.broker.port,
             config.broker.username,
             config.broker.password,
-            config.broker.tls,
+            config.broker_tls,
         ),
         client_id=config.device_id,
         subscriptions=(device_subscription(config.device_id),),
@@ -146,7 +164,7 @@ def _parts(
         )
 
     downloader = Downloader(
-        HttpArtifactSource(config.controller_url, clock.heard, pace),
+        HttpArtifactSource(config.controller_url, clock.heard, pace, config.http_tls),
         store,
         patches=PatchRoute(applier, store),
         note=note,

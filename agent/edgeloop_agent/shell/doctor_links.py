@@ -40,10 +40,10 @@ def broker(config: AgentConfig, clock: Clock) -> Iterator[Finding]:
         config.broker.port,
         config.broker.username,
         config.broker.password,
-        config.broker.tls,
+        config.broker_tls,
     )
-    if config.broker.tls is not None:
-        yield from doctor_tls.files(config.broker.tls, clock)
+    if config.broker_tls is not None:
+        yield from doctor_tls.files(config.broker_tls, clock)
     listener = _Listener()
     connection = PahoBroker(address, client_id=f"{config.device_id}-doctor", subscriptions=())
     connection.start(listener)
@@ -67,10 +67,10 @@ def broker(config: AgentConfig, clock: Clock) -> Iterator[Finding]:
             "broker",
             listener.reason,
             "start the broker, or correct host, port, username and password in [broker]"
-            + ("" if config.broker.tls else plain),
+            + ("" if config.broker_tls else plain),
         )
     else:
-        if config.broker.tls is not None:
+        if config.broker_tls is not None:
             yield fine(doctor_tls.NAME, "the broker's certificate is valid, and ours is accepted")
         yield fine("broker", f"{address} accepts a connection")
 
@@ -79,7 +79,7 @@ def controller(config: AgentConfig, clock: Clock) -> Iterator[Finding]:
     url = f"{config.controller_url.rstrip('/')}/v1/health"
     is_tls = url.startswith("https://")
     try:
-        status, headers = get_headers(url)
+        status, headers = get_headers(url, config.http_tls)
     except FetchUnreachableError as error:
         name = "tls" if "certificate" in str(error) else "controller"
         yield failed(

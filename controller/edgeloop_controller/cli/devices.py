@@ -88,6 +88,7 @@ class Asked(StrEnum):
     STATUS = "status"
     CAPTURE = "capture"
     RESTART_RUNNER = "restart-runner"
+    RENEW_CERTIFICATE = "renew-certificate"
 
 
 @app.command()

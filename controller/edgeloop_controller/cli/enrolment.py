@@ -1,4 +1,4 @@
-"""`edgeloop device enroll|tokens|enrolments|approve|reject|identity|revoke|rotate`.
+"""`edgeloop device enroll|tokens|enrolments|approve|reject|authority|identity|revoke|rotate`.
 
 Invariants: a token is printed once, alone on stdout, or written into a file that only its owner may
 read; it is never an argument.
@@ -13,12 +13,15 @@ from typing import Annotated, Any, Final
 import typer
 
 from edgeloop.client import Client, quoted
+from edgeloop.errors import ApiError
 from edgeloop_controller.cli import output
 from edgeloop_controller.cli.connection import Json, connected
 from edgeloop_controller.cli.exit_codes import ExitCode
+from edgeloop_protocol.messages import Ask
 
 HOUR_S: Final = 3600.0
 BATCH_MAX: Final = 10_000
+ANSWER_TIMEOUT_S: Final = 5.0
 
 Labels = Annotated[
     list[str] | None, typer.Option("--label", metavar="KEY=VALUE", help="set on the device")
@@ -158,11 +161,33 @@ def revoke(
 
 
 def rotate(device_id: str) -> None:
-    """Ask for a new key: the device makes one at its next renewal, and the old one is over."""
+    """Ask for a new key: now, if the device answers, else at its next renewal."""
+    path = f"/devices/{quoted(device_id)}"
     with connected() as client:
-        document = client.post(f"/devices/{quoted(device_id)}/rotation")
+        document = client.post(f"{path}/rotation")
+        asked = {"asks": Ask.RENEW_CERTIFICATE, "timeout_s": ANSWER_TIMEOUT_S}
+        try:
+            answer = client.post(f"{path}/diagnosis", asked)
+        except ApiError as error:
+            answer = {"text": error.message}
     ends = output.when(document["certificate_ends"])
     output.say(f"{device_id} makes a new key when it renews its certificate, before {ends}")
+    output.say(f"asked to do so now: {answer['text']}")
+
+
+def authority(
+    out: Annotated[Path | None, typer.Option(help="write its certificate, in PEM, there")] = None,
+    json: Json = False,
+) -> None:
+    """The fingerprint of the authority that devices are to trust (`enroll --ca-fingerprint`)."""
+    with connected() as client:
+        document = client.get("/enrolments/authority")
+    if out is not None:
+        out.write_text(document["authority"], encoding="ascii")
+    if json:
+        output.print_json(document)
+    else:
+        typer.echo(document["fingerprint"])
 
 
 def add_to(app: typer.Typer) -> None:
@@ -173,6 +198,7 @@ def add_to(app: typer.Typer) -> None:
     app.command("enrolments")(enrolments)
     app.command("approve")(approve)
     app.command("reject")(reject)
+    app.command("authority")(authority)
     app.command("identity")(identity)
     app.command("revoke")(revoke)
     app.command("rotate")(rotate)
