@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -22,7 +22,6 @@ from edgeloop_controller.ca.config import CaConfig
 from edgeloop_controller.ca.requests import PublicKey, key_fingerprint
 from edgeloop_controller.ca.secret_files import (
     make_secret_directory,
-    write_file,
     write_new_file,
 )
 from edgeloop_controller.errors import StartError
@@ -80,6 +79,13 @@ class Authority:
     @property
     def ends(self) -> float:
         return self._certificate.not_valid_after_utc.timestamp()
+
+    def has_signed(self, certificate: x509.Certificate) -> bool:
+        try:
+            certificate.verify_directly_issued_by(self._certificate)
+        except (ValueError, TypeError, InvalidSignature):
+            return False
+        return True
 
     def issue_client(self, name: str, key: PublicKey, begins: float, ends: float) -> Issued:
         """`name`: the device id, or that of a client of the controller's own."""

@@ -1,0 +1,71 @@
+"""NATS' files. Pure text.
+
+Invariants: a client is the subject of its certificate (`verify_and_map`) on each port; a device is a
+user of its own that may publish and subscribe to its own topics only, so a device that is not in the
+file of users cannot connect.
+
+What NATS does not do: bind an MQTT client id to a user. A device that connects by another's client id
+ends the other's session, though it reads and writes nothing of it.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final
+
+from edgeloop_controller.broker_files.names import CA, CONTROLLER, SERVER_CERTIFICATE, SERVER_KEY
+from edgeloop_protocol.limits import KIB, PAYLOAD_MAX_BYTES
+from edgeloop_protocol.topics import PREFIX
+
+CONFIGURATION: Final = "nats.conf"
+USERS: Final = "users.conf"
+PID: Final = "nats.pid"
+MESSAGE_MAX_BYTES: Final = PAYLOAD_MAX_BYTES + 8 * KIB
+_SUBJECTS: Final = PREFIX.replace("/", ".")
+_QOS_1: Final = "$MQTT.sub.*"
+"""Where JetStream brings what is for a subscription of QoS 1. One level: of `$MQTT.sub.>` a device
+could make a filter of its own."""
+
+
+def configuration_text(
+    directory: Path, port: int, address: str | None, client_port: int, name: str
+) -> str:
+    tls = f"""\
+{{
+    cert_file: "{directory / SERVER_CERTIFICATE}"
+    key_file: "{directory / SERVER_KEY}"
+    ca_file: "{directory / CA}"
+    verify_and_map: true
+    timeout: 10
+  }}"""
+    return f"""\
+# Written by `edgeloop broker config nats`; run it again to change it.
+server_name: "{name}"
+# NATS' own protocol: for this machine, by certificate too.
+listen: "127.0.0.1:{client_port}"
+tls: {tls}
+pid_file: "{directory / PID}"
+max_payload: {MESSAGE_MAX_BYTES}
+jetstream: {{ store_dir: "{directory / "jetstream"}", max_file_store: 1G, max_memory_store: 64M }}
+mqtt: {{
+  listen: "{address or "0.0.0.0"}:{port}"
+  tls: {tls}
+  ack_wait: "30s"
+  max_ack_pending: 1000
+  reject_qos2_publish: true
+}}
+# Who may connect: written anew by the controller when a device is enrolled or revoked.
+include "{USERS}"
+"""
+
+
+def users_text(device_ids: Iterable[str]) -> str:
+    lines = [_user(CONTROLLER, f"{_SUBJECTS}.*.down.*", f"{_SUBJECTS}.*.up.*")]
+    lines += [
+        _user(one, f"{_SUBJECTS}.{one}.up.*", f"{_SUBJECTS}.{one}.down.*") for one in device_ids
+    ]
+    return "authorization: { timeout: 10, users: [\n" + "\n".join(lines) + "\n] }\n"
+
+
+def _user(name: str, publish: str, subscribe: str) -> str:
+    allowed = f'publish: ["{publish}"], subscribe: ["{subscribe}", "{_QOS_1}"]'
+    return f'  {{ user: "CN={name}", permissions: {{ {allowed} }} }}'
