@@ -51,8 +51,13 @@ class Fleet:
 
     async def connect(self, name: str, client_id: str | None = None, **more: object) -> Client:
         """By the certificate of `name`."""
-        given = client_id or name
+        given = client_id or name.replace(".", "-")  # NATS takes no dots
         return await Client.connect(self.port, self.context(name), given, **more)  # type: ignore[arg-type]
+
+    async def controller(self) -> Client:
+        client = await self.connect(CONTROLLER)
+        assert client.connack == 0
+        return client
 
     async def all_devices(self) -> list[Client]:
         return list(await asyncio.gather(*(self.connect(device(n)) for n in range(DEVICES))))
@@ -72,7 +77,7 @@ async def quiet(clients: list[Client]) -> None:
 async def nobody_reads_another(fleet: Fleet, qos: int) -> tuple[set[tuple[str, str]], int]:
     """Who got what was for whom: (reader, owner), when each subscribes to all of each other. And how
     many of the foreign subscriptions the broker granted."""
-    controller = await fleet.connect(CONTROLLER)
+    controller = await fleet.controller()
     devices = await fleet.all_devices()
     for reader in devices:
         own = f"edgeloop/v1/{reader.name}/down/+"
@@ -113,7 +118,7 @@ async def _again(fleet: Fleet, client: Client) -> Client:
 async def nobody_writes_for_another(fleet: Fleet, qos: int) -> set[tuple[str, str, str]]:
     """For a broker that does not end the connection of who writes what it may not. Who reached whom by publishing to each of each other's topics: (writer, owner, topic's
     direction), as the controller and all devices got it."""
-    controller = await fleet.connect(CONTROLLER)
+    controller = await fleet.controller()
     controller.subscribe("edgeloop/v1/+/up/+", "edgeloop/v1/+/down/+", "#", qos=1)
     devices = await fleet.all_devices()
     for one in devices:
@@ -149,7 +154,7 @@ class Intrusions:
 async def intrusions(fleet: Fleet, thieves: Iterable[int]) -> Intrusions:
     """Each thief against each other device: a connection for `up` and one for `down`, since a broker
     may end it at the first forbidden message. Who is thrown out comes back before the next thief."""
-    controller = await fleet.connect(CONTROLLER)
+    controller = await fleet.controller()
     controller.subscribe("edgeloop/v1/+/up/+", qos=1)
     victims = [await _back(fleet, device(number)) for number in range(DEVICES)]
     await quiet([controller])
@@ -189,7 +194,7 @@ async def _back(fleet: Fleet, name: str) -> Client:
 async def wills_for_others(fleet: Fleet) -> set[tuple[str, str]]:
     """(writer, owner) of last wills that came: each device leaves one for itself, and one for the
     next device."""
-    controller = await fleet.connect(CONTROLLER)
+    controller = await fleet.controller()
     controller.subscribe("edgeloop/v1/+/up/+", "#", qos=1)
     await quiet([controller])
     owners = [(device(n), device(n + m)) for n in range(DEVICES - 1) for m in (1, 0)]
