@@ -5,7 +5,7 @@ error: the connection is tried for ever; training scripts end with the controlle
 """
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,11 +13,14 @@ from typing import Final
 
 from edgeloop_controller.api.context import Services
 from edgeloop_controller.artifacts import ArtifactStore, LocalArtifactStore
-from edgeloop_controller.broker import EmbeddedBroker, InboxListener, connect
+from edgeloop_controller.broker import EmbeddedBroker, InboxListener, address_of, connect
+from edgeloop_controller.ca.authority import Authority
 from edgeloop_controller.ca.opening import opened_once
 from edgeloop_controller.config import ControllerConfig
 from edgeloop_controller.oidc import OidcProvider
+from edgeloop_controller.own_certificates import RENEWAL_LOOK_S, OwnCertificates, own_certificates
 from edgeloop_controller.scheduler import Scheduler
+from edgeloop_controller.services.broker_access import BrokerAccess
 from edgeloop_controller.services.candidate import Candidates, MakeCandidates
 from edgeloop_controller.services.challengers import Challengers
 from edgeloop_controller.services.desired import DesiredPublisher, Outbound
@@ -49,6 +52,8 @@ from edgeloop_protocol.clock import Clock, SystemClock
 
 INGEST_JOIN_S: Final = 10.0
 BROKER_LOOK_S: Final = 1.0
+ACCESS_LOOK_S: Final = 0.5
+"""A revoked device is to be cut off within 5 s, and telling a broker may take two of them."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +64,7 @@ class Parts:
     reconciler: Reconciler
     training_runs: TrainingRuns
     patches: Patches
+    access: BrokerAccess | None
 
 
 @contextmanager
@@ -73,17 +79,28 @@ def running(config: ControllerConfig, config_path: Path | None = None) -> Iterat
             embedded = EmbeddedBroker(config.broker, config.data_dir)
             embedded.start()
             stack.callback(embedded.stop)
-        broker = connect(config.broker)
-        artifacts = LocalArtifactStore(config.artifacts_dir)
         clock = SystemClock()
-        executor = LocalExecutor(secret_paths(config, config_path))
-        parts = build(config, database, broker, clock, artifacts, executor, embedded)
+        open_authority = opened_once(config.ca_dir, config.ca, clock)
+        own = own_certificates(config, open_authority, clock)
+        broker = connect(config.broker, own.broker_tls)
+        artifacts = LocalArtifactStore(config.artifacts_dir)
+        parts = build(
+            config,
+            database,
+            broker,
+            clock,
+            artifacts,
+            LocalExecutor(secret_paths(config, config_path)),
+            embedded,
+            open_authority=open_authority,
+            own=own,
+        )
         parts.training_runs.take_up_interrupted()
         stack.enter_context(carrying(parts.services.webhooks, clock))
         stack.enter_context(_ingesting(parts.services.ingest))
         stack.callback(broker.stop)
         broker.start(parts.services.listener)
-        scheduler = _schedule(config, parts)
+        scheduler = _schedule(config, parts, own)
         stack.callback(scheduler.stop)
         stack.callback(parts.training_runs.cancel)
         if parts.services.mlflow is not None:
@@ -99,6 +116,9 @@ def secret_paths(config: ControllerConfig, config_path: Path | None) -> tuple[Pa
         config_path,
         config.data_dir,
         config.broker.tls.key_path if config.broker.tls is not None else None,
+        config.broker.access.directory if config.broker.access is not None else None,
+        config.http.tls.key_path if config.http.tls is not None else None,
+        config.ca.key_path,
         *(hook.secret_file for hook in config.webhooks.hooks.values()),
         *(config.mlflow.secret_files if config.mlflow is not None else ()),
     ]
@@ -114,8 +134,21 @@ def build(
     executor: Executor,
     embedded: EmbeddedBroker | None = None,
     make_candidates: MakeCandidates = Candidates,
+    open_authority: Callable[[], Authority] | None = None,
+    own: OwnCertificates | None = None,
 ) -> Parts:
     """Everything but threads, sockets and timers: whoever has it calls what is due."""
+    open_authority = open_authority or opened_once(config.ca_dir, config.ca, clock)
+    access = None
+    if config.broker.access is not None and own is not None:
+        access = BrokerAccess(
+            database,
+            open_authority,
+            config.broker.access,
+            address_of(config.broker, own.broker_tls),
+            config.ca_dir,
+            clock,
+        )
     registry = Registry(artifacts)
     limits = config.limits
     inbox = Inbox(limits.inbox_max_messages, limits.inbox_max_bytes)
@@ -172,8 +205,13 @@ def build(
         webhooks=Webhooks(database, config.webhooks, clock),
         mlflow=make_mlflow(config, publishing, rollouts, database, clock),
         enrolment=Enrolment(
-            database, opened_once(config.ca_dir, config.ca, clock), config.enrolment, clock
+            database,
+            open_authority,
+            config.enrolment,
+            clock,
+            access.changed if access is not None else lambda: None,
         ),
+        http_tls=own.http_tls if own is not None else None,
     )
     candidates = make_candidates(database, registry, publishing, limits)
     training_runs = TrainingRuns(
@@ -187,11 +225,14 @@ def build(
         provenance=config.retraining.provenance,
     )
     reconciler = Reconciler(database, registry, desired, unheard, clock, config.offline_after_s)
-    return Parts(services, reconciler, training_runs, patches)
+    return Parts(services, reconciler, training_runs, patches, access)
 
 
-def _schedule(config: ControllerConfig, parts: Parts) -> Scheduler:
+def _schedule(config: ControllerConfig, parts: Parts, own: OwnCertificates) -> Scheduler:
     scheduler = Scheduler()
+    scheduler.every(RENEWAL_LOOK_S, "certificates", own.renew)
+    if parts.access is not None:
+        scheduler.every(ACCESS_LOOK_S, "access", parts.access.look)
     if parts.services.embedded_broker is not None:
         scheduler.every(BROKER_LOOK_S, "broker", parts.services.embedded_broker.keep_running)
     scheduler.every(config.tick_s, "reconcile", parts.reconciler.tick)

@@ -8,6 +8,7 @@ from fastapi import Depends, Request
 from edgeloop_controller.artifacts import ArtifactStore
 from edgeloop_controller.broker import EmbeddedBroker, InboxListener
 from edgeloop_controller.config import ControllerConfig
+from edgeloop_controller.http_tls import HttpTls
 from edgeloop_controller.services.challengers import Challengers
 from edgeloop_controller.services.desired import DesiredPublisher
 from edgeloop_controller.services.diagnosis import Diagnosis
@@ -58,6 +59,7 @@ class Services:
     webhooks: Webhooks
     mlflow: Mlflow | None
     enrolment: Enrolment
+    http_tls: HttpTls | None = None
 
 
 async def _services(request: Request) -> Services:

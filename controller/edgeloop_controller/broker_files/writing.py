@@ -8,6 +8,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
+from cryptography import x509
+
 from edgeloop_controller.broker_files import mosquitto, nats
 from edgeloop_controller.broker_files.names import CA, CRL, SERVER_CERTIFICATE, SERVER_KEY
 from edgeloop_controller.ca.authority import Authority
@@ -15,7 +17,6 @@ from edgeloop_controller.ca.own_certificates import SERVER_LIFETIME_S, ServerFil
 from edgeloop_controller.ca.secret_files import make_secret_directory, write_file
 
 READABLE: Final = 0o644
-CLIENT_PORT: Final = 4222
 
 
 def server_files(directory: Path) -> ServerFiles:
@@ -59,6 +60,15 @@ def write_nats(
 
 def write_crl(directory: Path, authority: Authority, revoked: Iterable[str], now: float) -> None:
     _write(directory / CRL, authority.revocations(revoked, now))
+
+
+def crl_second(directory: Path) -> int | None:
+    """When the revocation list there was made; None: there is none."""
+    try:
+        found = x509.load_pem_x509_crl((directory / CRL).read_bytes())
+    except (OSError, ValueError):
+        return None
+    return int(found.last_update_utc.timestamp())
 
 
 def write_users(directory: Path, device_ids: Iterable[str]) -> None:

@@ -210,6 +210,10 @@ class Enrolment:
             books[serial] = row.device_id  # of the books as they were before it was looked up
         return row.device_id
 
+    def standing_seen(self, serial: str) -> str | None:
+        """As `standing`, if it was looked up since anybody was revoked; never waits."""
+        return self._standing.get(serial)
+
     def _forget_standings(self) -> None:
         with self._standing_lock:
             self._standing = {}
