@@ -1,5 +1,5 @@
-"""`edgeloop-agent`: run, status, doctor, logs, enroll, reset, systemd-unit (argparse: a device has no
-memory to spare)."""
+"""`edgeloop-agent`: run, status, doctor, logs, enroll, reset, systemd-unit (argparse: a device has
+no memory to spare)."""
 
 import argparse
 import json

@@ -117,8 +117,8 @@ class BrokerConfig(Config):
             )
         if self.embedded and (self.tls is not None or self.access is not None):
             raise ValueError(
-                "the embedded broker speaks no TLS: leave tls and access out, or set embedded to false and "
-                "run a broker of your own"
+                "the embedded broker speaks no TLS: leave tls and access out, or set embedded to "
+                "false and run a broker of your own"
             )
         return self
 

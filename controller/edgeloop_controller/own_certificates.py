@@ -42,9 +42,7 @@ def own_certificates(
         broker_tls = TlsConfig(ca_path=trusted, certificate_path=client.path)
     http_tls = None
     if config.http.tls is not None:
-        http_tls = listening_tls(
-            config.http, config.http.tls, config.ca_dir, open_authority(), now
-        )
+        http_tls = listening_tls(config.http, config.http.tls, config.ca_dir, open_authority(), now)
 
     def renew() -> None:
         if client is not None:

@@ -1,8 +1,8 @@
 """What a device and a controller say to each other about certificates, over HTTP (ADR 0033).
 
-Invariants: pure; a certificate is renewed when two thirds of its life have passed, by whichever side
-holds it; what is signed in a renewal begins with RENEWAL_CONTEXT, so that no signature made for
-anything else is one.
+Invariants: pure; a certificate is renewed when two thirds of its life have passed, by whichever
+side holds it; what is signed in a renewal begins with RENEWAL_CONTEXT, so that no signature made
+for anything else is one.
 """
 
 from typing import Final

@@ -75,8 +75,8 @@ async def quiet(clients: list[Client]) -> None:
 
 
 async def nobody_reads_another(fleet: Fleet, qos: int) -> tuple[set[tuple[str, str]], int]:
-    """Who got what was for whom: (reader, owner), when each subscribes to all of each other. And how
-    many of the foreign subscriptions the broker granted."""
+    """Who got what was for whom: (reader, owner), when each subscribes to all of each other. And
+    how many of the foreign subscriptions the broker granted."""
     controller = await fleet.controller()
     devices = await fleet.all_devices()
     for reader in devices:
@@ -116,8 +116,8 @@ async def _again(fleet: Fleet, client: Client) -> Client:
 
 
 async def nobody_writes_for_another(fleet: Fleet, qos: int) -> set[tuple[str, str, str]]:
-    """For a broker that does not end the connection of who writes what it may not. Who reached whom by publishing to each of each other's topics: (writer, owner, topic's
-    direction), as the controller and all devices got it."""
+    """Who reached whom by publishing to each of each other's topics: (writer, owner, direction), as
+    the controller and all devices got it. For a broker that ends no connection for it."""
     controller = await fleet.controller()
     controller.subscribe("edgeloop/v1/+/up/+", "edgeloop/v1/+/down/+", "#", qos=1)
     devices = await fleet.all_devices()
@@ -152,8 +152,9 @@ class Intrusions:
 
 
 async def intrusions(fleet: Fleet, thieves: Iterable[int]) -> Intrusions:
-    """Each thief against each other device: a connection for `up` and one for `down`, since a broker
-    may end it at the first forbidden message. Who is thrown out comes back before the next thief."""
+    """Each thief against each other device: a connection for `up` and one for `down`, since a
+    broker may end it at the first forbidden message. Who is thrown out comes back before the
+    next thief."""
     controller = await fleet.controller()
     controller.subscribe("edgeloop/v1/+/up/+", qos=1)
     victims = [await _back(fleet, device(number)) for number in range(DEVICES)]

@@ -78,7 +78,9 @@ class Client:
 
     def subscribe(self, *filters: str, qos: int = 0) -> None:
         self._mid = self._mid % 65000 + 1
-        body = struct.pack("!H", self._mid) + b"".join(_text(one) + bytes((qos,)) for one in filters)
+        body = struct.pack("!H", self._mid) + b"".join(
+            _text(one) + bytes((qos,)) for one in filters
+        )
         self._say(packet(SUBSCRIBE, body))
 
     def ping(self) -> None:

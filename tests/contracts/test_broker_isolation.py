@@ -8,7 +8,6 @@ import getpass
 import os
 import shutil
 import socket
-import ssl
 import subprocess
 import sys
 import time
@@ -26,7 +25,6 @@ from broker_matrix import (
     nobody_writes_for_another,
     wills_for_others,
 )
-from mqtt_wire import Client
 
 from edgeloop_controller.broker_files import mosquitto, nats, writing
 from edgeloop_controller.ca.authority import Authority
@@ -35,7 +33,7 @@ from edgeloop_controller.ca.config import CaConfig
 OWN = {(device(n), device(n)) for n in range(DEVICES)}
 FULL = "EDGELOOP_FULL_MATRIX" in os.environ
 THIEVES = range(DEVICES) if FULL else (0, 41, DEVICES - 1)
-"""mosquitto ends the connection of who writes what it may not, and 19,800 handshakes take a minute."""
+"""mosquitto ends the connection of who writes what it may not: all are 19,800 handshakes."""
 MOSQUITTO = shutil.which("mosquitto", path=os.environ.get("PATH", "") + ":/usr/sbin")
 
 
@@ -67,9 +65,7 @@ def mosquitto_fleet(
 ) -> Iterator[Fleet]:
     directory, port = tmp_path / "broker", free_port()
     now, user = time.time(), getpass.getuser()
-    writing.write_mosquitto(
-        directory, authority, [], ["127.0.0.1"], port, "127.0.0.1", user, now
-    )
+    writing.write_mosquitto(directory, authority, [], ["127.0.0.1"], port, "127.0.0.1", user, now)
     assert MOSQUITTO
     command = [MOSQUITTO, "-c", str(directory / mosquitto.CONFIGURATION)]
     started = Started(command, tmp_path / "log", [port], wait_until)

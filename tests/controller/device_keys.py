@@ -14,9 +14,7 @@ from edgeloop_protocol.enrolment import renewal_message
 
 def csr_of(key: Any, *names: str) -> x509.CertificateSigningRequest:
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name) for name in names])
-    return (
-        x509.CertificateSigningRequestBuilder().subject_name(subject).sign(key, hashes.SHA256())
-    )
+    return x509.CertificateSigningRequestBuilder().subject_name(subject).sign(key, hashes.SHA256())
 
 
 def pem(what: Any) -> str:

@@ -144,7 +144,7 @@ def test_a_renewal_is_proved_by_the_key(api: TestClient, controller: Any) -> Non
     assert renewed.public_key() == key.key.public_key()
     ends = renewed.not_valid_after_utc.timestamp()
     assert ends == pytest.approx(controller.clock.wall() + 30 * DAY_S, abs=2)
-    # Signed by another key; for another CSR; for another device; a certificate of another authority.
+    # Signed by another key; for another CSR; for another device; no certificate.
     thief = DeviceKey("dev1")
     for wrong in (
         thief.renewal(held),
@@ -267,6 +267,6 @@ def _pem_of(der: bytes) -> str:
 def _ed25519_csr() -> x509.CertificateSigningRequest:
     key = ed25519.Ed25519PrivateKey.generate()
     builder = x509.CertificateSigningRequestBuilder()
-    return builder.subject_name(csr_of(ec.generate_private_key(ec.SECP256R1()), "dev1").subject).sign(
-        key, None
-    )
+    return builder.subject_name(
+        csr_of(ec.generate_private_key(ec.SECP256R1()), "dev1").subject
+    ).sign(key, None)

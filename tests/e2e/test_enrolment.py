@@ -1,5 +1,5 @@
-"""A device gets its certificate, renews it, makes a new key, and forgets everything: the agent's own
-programs against the controller's API."""
+"""A device gets its certificate, renews it, makes a new key, and forgets everything: the agent's
+own programs against the controller's API."""
 
 import stat
 import subprocess
@@ -211,7 +211,9 @@ def test_the_supervisor_renews_at_two_thirds(
     assert certificate.read_bytes() != first
     # A clock that stands in 1970, or no certificate: nothing is asked for.
     for path, wall_s in ((certificate, 0.0), (tmp_path / "none", ends)):
-        idle = Renewal(agent_toml, path, SimulatedClock(wall_s=wall_s), lambda *_: None, lambda: 0.0)
+        idle = Renewal(
+            agent_toml, path, SimulatedClock(wall_s=wall_s), lambda *_: None, lambda: 0.0
+        )
         idle.turn()
         assert idle._child is None
     # What fails is said once, in words, and tried again later.

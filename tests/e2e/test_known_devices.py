@@ -1,5 +1,5 @@
-"""Known devices with everything real: `edgeloop serve` over TLS, a broker that `edgeloop broker config`
-set up, a device that enrolled; and how fast a revoked one is out."""
+"""Known devices with everything real: `edgeloop serve` over TLS, a broker that `edgeloop broker
+config` set up, a device that enrolled; and how fast a revoked one is out."""
 
 import os
 import shutil
@@ -163,7 +163,16 @@ def make_site(
         site.toml.write_text(head + http)
         more = ["--client-port", str(free_port())] if kind == "nats" else []
         told = site.run(
-            *("edgeloop", "broker", "config", kind, "--dir", "broker", "--config", "controller.toml"),
+            *(
+                "edgeloop",
+                "broker",
+                "config",
+                kind,
+                "--dir",
+                "broker",
+                "--config",
+                "controller.toml",
+            ),
             *("--port", str(site.broker_port), "--address", "127.0.0.1", "--name", "127.0.0.1"),
             *more,
         )
@@ -173,7 +182,9 @@ def make_site(
         site.spawn(str(BIN / "edgeloop"), "serve", "--config", "controller.toml", log="serve.log")
 
         def healthy() -> bool:
-            assert all(one.poll() is None for one in site.processes), (tmp_path / "serve.log").read_text()
+            assert all(one.poll() is None for one in site.processes), (
+                tmp_path / "serve.log"
+            ).read_text()
             try:
                 with site.api() as api:
                     return api.get("/health").json()["status"] == "ok"

@@ -1,7 +1,8 @@
 """The programs: `python -m edgeloop_agent.enrolment.main enroll|renew …`.
 
-Invariants: no argument is a secret (a token comes from a file or from stdin); what goes wrong is one
-line on stderr; `renew` is a child of the supervisor and ends with it, whose end of stdin then closes.
+Invariants: no argument is a secret (a token comes from a file or from stdin); what goes wrong is
+one line on stderr; `renew` is a child of the supervisor and ends with it, whose end of stdin then
+closes.
 """
 
 import argparse
@@ -85,7 +86,9 @@ def _enroll(config: AgentConfig, options: argparse.Namespace) -> int:
         if not options.wait:
             return ExitCode.WAITS_FOR_APPROVAL
         time.sleep(wait_s)
-    print(f"device {config.device_id} is enrolled; its key and certificate are in {files.directory}")
+    print(
+        f"device {config.device_id} is enrolled; its key and certificate are in {files.directory}"
+    )
     if config.identity is None:
         print(f"add a table [identity] to {options.config}, so that the agent uses them")
     return ExitCode.OK

@@ -1,9 +1,9 @@
 """The device's certificate is renewed at two thirds of its life, by a child process.
 
 Invariants: called by the supervisor's own loop and never waits; this process imports no
-`cryptography` (the child, `edgeloop_agent.enrolment.main renew`, does, and ends); a clock that stands
-before the certificate's beginning asks for nothing; what fails is tried again, with jitter, and never
-stops a model; the child ends within RENEWAL_TIMEOUT_S, and with this process.
+`cryptography` (the child, `edgeloop_agent.enrolment.main renew`, does, and ends); a clock that
+stands before the certificate's beginning asks for nothing; what fails is tried again, with jitter,
+and never stops a model; the child ends within RENEWAL_TIMEOUT_S, and with this process.
 """
 
 import logging

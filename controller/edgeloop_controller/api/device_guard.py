@@ -1,9 +1,9 @@
-"""ASGI middleware: over TLS, what is for devices needs a device's certificate; and a certificate that
-is revoked opens nothing, from that moment, on connections that stand too.
+"""ASGI middleware: over TLS, what is for devices needs a device's certificate; and a certificate
+that is revoked opens nothing, from that moment, on connections that stand too.
 
-Invariants: outside of what answers for artifacts; enrolment stays open, since whoever comes there has
-no certificate yet, or a bad one; plain HTTP (loopback, or behind a proxy that ends TLS) is not judged
-here.
+Invariants: outside of what answers for artifacts; enrolment stays open, since whoever comes there
+has no certificate yet, or a bad one; plain HTTP (loopback, or behind a proxy that ends TLS) is not
+judged here.
 """
 
 from typing import Final
@@ -46,7 +46,11 @@ class DeviceGuard:
         if peer is None:
             if not path.startswith(FOR_DEVICES):
                 return None
-            return 401, "this is for devices, by their certificate", "enrol: `edgeloop-agent enroll`"
+            return (
+                401,
+                "this is for devices, by their certificate",
+                "enrol: `edgeloop-agent enroll`",
+            )
         device_id = self._enrolment.standing_seen(peer.serial) or await run_in_threadpool(
             self._enrolment.standing, peer.serial
         )

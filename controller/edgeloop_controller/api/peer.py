@@ -1,4 +1,5 @@
-"""Who is at the other end of a TLS connection: uvicorn's protocol, that tells it to the application.
+"""Who is at the other end of a TLS connection: uvicorn's protocol, that tells it to the
+application.
 
 Invariants: `scope["state"][PEER]` is there only if the handshake verified the client's certificate
 (by our authorities, for clients, within its dates); nothing that a request says can put it there.

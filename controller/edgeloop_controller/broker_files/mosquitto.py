@@ -1,7 +1,8 @@
 """mosquitto's files. Pure text.
 
-Invariants: who a client is, and its client id, is the CN of its certificate and nothing that it says;
-one pattern isolates all devices; a message above the wire's limit is refused by the broker too.
+Invariants: who a client is, and its client id, is the CN of its certificate and nothing that it
+says; one pattern isolates all devices; a message above the wire's limit is refused by the broker
+too.
 """
 
 from pathlib import Path
@@ -34,7 +35,7 @@ topic write {PREFIX}/+/down/+
 
 
 def configuration_text(directory: Path, port: int, address: str | None, user: str | None) -> str:
-    """`address` None: all; `user`: whom mosquitto becomes when root starts it; None: its default."""
+    """`address` None: all; `user`: whom it becomes when root starts it; None: its default."""
     listener = f"listener {port} {address}" if address else f"listener {port}"
     become = f"user {user}\n" if user else ""
     return f"""\

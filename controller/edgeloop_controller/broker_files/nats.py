@@ -1,11 +1,11 @@
 """NATS' files. Pure text.
 
-Invariants: a client is the subject of its certificate (`verify_and_map`) on each port; a device is a
-user of its own that may publish and subscribe to its own topics only, so a device that is not in the
-file of users cannot connect.
+Invariants: a client is the subject of its certificate (`verify_and_map`) on each port; a device is
+a user of its own that may publish and subscribe to its own topics only, so a device that is not in
+the file of users cannot connect.
 
-What NATS does not do: bind an MQTT client id to a user. A device that connects by another's client id
-ends the other's session, though it reads and writes nothing of it.
+What NATS does not do: bind an MQTT client id to a user. A device that connects by another's client
+id ends the other's session, though it reads and writes nothing of it.
 """
 
 from collections.abc import Iterable
@@ -19,6 +19,7 @@ from edgeloop_protocol.topics import PREFIX
 CONFIGURATION: Final = "nats.conf"
 USERS: Final = "users.conf"
 PID: Final = "nats.pid"
+ANY: Final = "0.0.0.0"  # noqa: S104 - devices come from elsewhere, by certificate
 MESSAGE_MAX_BYTES: Final = PAYLOAD_MAX_BYTES + 8 * KIB
 _SUBJECTS: Final = PREFIX.replace("/", ".")
 _QOS_1: Final = "$MQTT.sub.*"
@@ -47,7 +48,7 @@ pid_file: "{directory / PID}"
 max_payload: {MESSAGE_MAX_BYTES}
 jetstream: {{ store_dir: "{directory / "jetstream"}", max_file_store: 1G, max_memory_store: 64M }}
 mqtt: {{
-  listen: "{address or "0.0.0.0"}:{port}"
+  listen: "{address or ANY}:{port}"
   tls: {tls}
   ack_wait: "30s"
   max_ack_pending: 1000

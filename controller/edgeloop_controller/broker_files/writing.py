@@ -1,7 +1,7 @@
 """`edgeloop broker config`: a directory that a broker can be started with.
 
-Invariants: run again, it changes nothing that is still good: the broker's certificate is renewed only
-when it is due or its names are others; secrets are their owner's alone.
+Invariants: run again, it changes nothing that is still good: the broker's certificate is renewed
+only when it is due or its names are others; secrets are their owner's alone.
 """
 
 from collections.abc import Iterable, Sequence
@@ -75,9 +75,7 @@ def write_users(directory: Path, device_ids: Iterable[str]) -> None:
     _write(directory / nats.USERS, nats.users_text(device_ids))
 
 
-def _prepared(
-    directory: Path, authority: Authority, names: Sequence[str], now: float
-) -> Path:
+def _prepared(directory: Path, authority: Authority, names: Sequence[str], now: float) -> Path:
     directory = directory.absolute()
     make_secret_directory(directory)
     _write(directory / CA, authority.issuers_pem)

@@ -1,8 +1,8 @@
 """The certificate authority: its key on disk, and what it signs (ADR 0033).
 
-Invariants: ECDSA P-256 with SHA-256; what it signs is no authority itself, and is for clients or for
-servers, never both; an authority of our own is made once, by whoever comes first; its key is never
-wider than 0600.
+Invariants: ECDSA P-256 with SHA-256; what it signs is no authority itself, and is for clients or
+for servers, never both; an authority of our own is made once, by whoever comes first; its key is
+never wider than 0600.
 """
 
 from collections.abc import Iterable, Sequence
@@ -72,7 +72,7 @@ class Authority:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 of the certificate that devices trust, as `openssl x509 -fingerprint` gives it."""
+        """SHA-256 of the certificate that devices trust, hexadecimal."""
         trusted = x509.load_pem_x509_certificate(self.trusted_pem.encode())
         return trusted.fingerprint(_HASH).hex()
 
@@ -273,5 +273,3 @@ def _numbers(key: object) -> ec.EllipticCurvePublicNumbers | None:
 def _pem(certificates: Iterable[x509.Certificate]) -> str:
     encoding = serialization.Encoding.PEM
     return b"".join(one.public_bytes(encoding) for one in certificates).decode()
-
-

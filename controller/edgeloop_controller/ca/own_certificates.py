@@ -1,7 +1,7 @@
 """Certificates that the controller makes for itself and for its broker, in files.
 
-Invariants: renewed at two thirds of their life, or at once when they are of another authority or for
-other names; a key's file is its owner's alone.
+Invariants: renewed at two thirds of their life, or at once when they are of another authority or
+for other names; a key's file is its owner's alone.
 """
 
 from collections.abc import Sequence

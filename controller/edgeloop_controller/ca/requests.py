@@ -1,7 +1,7 @@
 """What devices send to get a certificate: a CSR, and the signature of a renewal, checked.
 
-Invariants: nothing of a CSR is used but its key and its name; a CSR is signed by its own key, and the
-key is one that every part of Edgeloop takes; whatever is wrong is a RefusedInputError.
+Invariants: nothing of a CSR is used but its key and its name; a CSR is signed by its own key, and
+the key is one that every part of Edgeloop takes; whatever is wrong is a RefusedInputError.
 """
 
 import hashlib
@@ -73,7 +73,9 @@ def check_renewal(csr: Csr, shown: ShownCertificate, signature: bytes) -> None:
     try:
         shown.key.verify(signature, renewal_message(csr.der), ec.ECDSA(hashes.SHA256()))
     except InvalidSignature as error:
-        raise RefusedInputError("signature is not by the certificate's key over this csr") from error
+        raise RefusedInputError(
+            "signature is not by the certificate's key over this csr"
+        ) from error
 
 
 def key_fingerprint(key: PublicKey) -> str:

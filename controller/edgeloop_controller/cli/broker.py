@@ -1,7 +1,7 @@
 """`edgeloop broker config`: on the controller's machine, with its authority's key at hand.
 
-Invariants: it speaks to no controller, and may be run while one runs; what it writes of secrets is its
-owner's alone.
+Invariants: it speaks to no controller, and may be run while one runs; what it writes of secrets is
+its owner's alone.
 """
 
 import getpass

@@ -144,7 +144,10 @@ def identity(device_id: str, json: Json = False) -> None:
             ("enrolled", output.when(document["enrolled_at"])),
             ("certificate until", output.when(document["certificate_ends"])),
             ("new key asked for", "yes" if document["key_is_to_change"] else "no"),
-            ("revoked", f"{output.when(revoked)}: {document['revoked_because']}" if revoked else "no"),
+            (
+                "revoked",
+                f"{output.when(revoked)}: {document['revoked_because']}" if revoked else "no",
+            ),
             ("broker", "is still to be told" if document["cut_off_due"] else "knows"),
         ]
     )

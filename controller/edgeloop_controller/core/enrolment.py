@@ -78,24 +78,24 @@ class Refuse:
 
 Decision = Issue | Pend | Refuse
 
-_NEW_TOKEN: Final = "make another with `edgeloop device enroll`"
+_MAKE_ANOTHER: Final = "make another with `edgeloop device enroll`"
 
 
 def by_token(token: Token | None, asked: Asked, known: Identity | None, now: float) -> Decision:
     """A device showed a token; None: there is none of that hash."""
     if token is None:
-        return Refuse("unknown", "the token is not one of this controller's", _NEW_TOKEN)
+        return Refuse("unknown", "the token is not one of this controller's", _MAKE_ANOTHER)
     if token.device_id is not None and token.device_id != asked.device_id:
-        mend = "use it there, or " + _NEW_TOKEN
+        mend = "use it there, or " + _MAKE_ANOTHER
         return Refuse("unknown", "the token is for another device", mend)
     if token.expires_at <= now:
-        return Refuse("unknown", "the token has expired", _NEW_TOKEN)
+        return Refuse("unknown", "the token has expired", _MAKE_ANOTHER)
     if token.spent_on_key is not None and token.spent_on_key != asked.key:
-        return Refuse("unknown", "the token was used already, with another key", _NEW_TOKEN)
+        return Refuse("unknown", "the token was used already, with another key", _MAKE_ANOTHER)
     if known is None:
         return Issue(token.labels)
     if token.spent_on_key is not None and not _is_same(known, asked):
-        return Refuse("unknown", "the device was revoked or has a newer key since", _NEW_TOKEN)
+        return Refuse("unknown", "the device was revoked or has a newer key since", _MAKE_ANOTHER)
     if token.device_id is None and not _is_same(known, asked):
         return _taken(asked.device_id, known)
     return Issue(token.labels)

@@ -1,9 +1,9 @@
 """Who may connect to the broker: told to it by files, and enforced on who is connected (ADR 0033).
 
-Invariants: a reconciler: what is due stands in the database (`cut_off_due`), so nothing is forgotten
-by a crash or a broker that is away; a device counts as cut off once the broker has *shown* that it
-refuses what is revoked, and its connection has been taken over; in this order, so that it has no way
-back.
+Invariants: a reconciler: what is due stands in the database (`cut_off_due`), so nothing is
+forgotten by a crash or a broker that is away; a device counts as cut off once the broker has
+*shown* that it refuses what is revoked, and its connection has been taken over; in this order, so
+that it has no way back.
 """
 
 import logging
@@ -150,7 +150,7 @@ class BrokerAccess:
             self._done(device_id)
 
     def _probe(self, authority: Authority, name: str) -> tuple[Shown, str]:
-        """A certificate for one connection, and its serial; in no book, so HTTP does not take it."""
+        """A certificate for one connection, and its serial; in no book: HTTP does not take it."""
         key, now = new_key(), self._clock.wall()
         ends = now + PROBE_LIFETIME_S
         issued = authority.issue_client(name, key.public_key(), now - PROBE_LIFETIME_S, ends)

@@ -223,7 +223,9 @@ class Enrolment:
     def _by_token(self, session: Session, csr: Csr, token: str, now: float) -> Issued:
         row = identities.token_of(session, _digest(token))
         known = identities.known(identities.identity(session, csr.device_id))
-        facts = row and core.Token(row.expires_at, row.device_id, row.labels, row.spent_on_key)
+        facts = None
+        if row is not None:
+            facts = core.Token(row.expires_at, row.device_id, row.labels, row.spent_on_key)
         decision = core.by_token(facts, core.Asked(csr.device_id, csr.fingerprint), known, now)
         issue = _unless_refused(decision)
         assert row is not None

@@ -154,7 +154,7 @@ def _enrolment(row: EnrolmentRequest) -> documents.EnrolmentDocument:
         address=row.address,
         first_asked_at=row.first_asked_at,
         asked_at=row.asked_at,
-        state=row.state,  # type: ignore[arg-type]  # as it was written
+        state=row.state,
         decided_at=row.decided_at,
     )
 
