@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 from device_keys import DeviceKey
 
 from edgeloop_controller.cli.exit_codes import ExitCode
@@ -42,7 +43,7 @@ def test_a_batch_of_tokens(cli: Any, url: str, tmp_path: Path) -> None:
     cli.refused(ExitCode.USAGE, "device", "enroll", "--batch", str(ids))
 
 
-def test_the_queue_and_the_end(cli: Any, url: str) -> None:
+def test_the_queue_and_the_end(cli: Any, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     key, other = DeviceKey("dev1"), DeviceKey("dev2")
     assert ask(url, key).status_code == ask(url, other).status_code == 202
     assert "dev2" in cli.table("device", "enrolments")
@@ -53,7 +54,9 @@ def test_the_queue_and_the_end(cli: Any, url: str) -> None:
     assert ask(url, other).status_code == 403
     assert "makes a new key" in cli.run("device", "rotate", "dev1").stdout
     assert "new key asked for  yes" in cli.table("device", "identity", "dev1")
-    cli.run("device", "revoke", "dev1", "--reason", "stolen")
+    monkeypatch.setattr("edgeloop_controller.cli.enrolment.CUT_OFF_WATCHED_S", 0.0)
+    said = cli.run("device", "revoke", "dev1", "--reason", "stolen", code=ExitCode.NO_ANSWER)
+    assert "the broker has not cut dev1 off yet" in said.stderr
     assert "stolen" in cli.table("device", "identity", "dev1")
     cli.refused(ExitCode.CONFLICT, "device", "rotate", "dev1")
     cli.refused(ExitCode.NOT_FOUND, "device", "revoke", "nobody")

@@ -1,4 +1,4 @@
-"""Whom a broker knows besides devices. No device id holds a dot, so no device can be one of them."""
+"""Whom a broker knows besides devices. No device id holds a dot: no device can be one of them."""
 
 from typing import Final
 

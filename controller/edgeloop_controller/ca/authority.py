@@ -63,9 +63,14 @@ class Authority:
             )
         if config.chain_path is not None:
             between += _load_certificates(config.chain_path)
-        self._between = _pem(one for one in (*between,) if not _is_root(one))
+        self._between = _pem(one for one in between if not _is_root(one))
         roots = [one for one in (self._certificate, *between) if _is_root(one)]
-        self.trusted_pem = _pem(roots or [self._certificate])
+        if not roots:
+            raise StartError(
+                f"{certificate} is an intermediate's, and its root is not given",
+                hint="set [ca] chain_path to the authorities above it, the root too",
+            )
+        self.trusted_pem = _pem(roots)
         """What devices, brokers and clients are to trust."""
         self.issuers_pem = _pem([self._certificate, *between])
         """All authorities that are known, for a server that verifies what they signed."""

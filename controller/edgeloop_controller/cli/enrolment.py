@@ -7,6 +7,7 @@ read; it is never an argument.
 import csv
 import io
 import os
+import time
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -22,6 +23,8 @@ from edgeloop_protocol.messages import Ask
 HOUR_S: Final = 3600.0
 BATCH_MAX: Final = 10_000
 ANSWER_TIMEOUT_S: Final = 5.0
+CUT_OFF_WATCHED_S: Final = 8.0
+CUT_OFF_LOOK_S: Final = 0.2
 
 Labels = Annotated[
     list[str] | None, typer.Option("--label", metavar="KEY=VALUE", help="set on the device")
@@ -158,9 +161,23 @@ def revoke(
     reason: Annotated[str, typer.Option(help="kept with the device")] = "revoked by an operator",
 ) -> None:
     """Cut a device off, for good: its certificates, and the connection that it has now."""
+    path = f"/devices/{quoted(device_id)}"
+    began = time.monotonic()
     with connected() as client:
-        client.post(f"/devices/{quoted(device_id)}/revocation", {"reason": reason})
-    output.say(f"{device_id} is revoked; the broker is told within seconds")
+        document = client.post(f"{path}/revocation", {"reason": reason})
+        while document["cut_off_due"] and time.monotonic() < began + CUT_OFF_WATCHED_S:
+            time.sleep(CUT_OFF_LOOK_S)
+            document = client.get(f"{path}/identity")
+    output.say(f"{device_id} is revoked: HTTP refuses it, and it gets no certificate")
+    if not document["cut_off_due"]:
+        output.say("the broker refuses it too, and has ended its connection")
+        return
+    output.fail(
+        f"the broker has not cut {device_id} off yet",
+        "it is tried until it works, if there is a table [broker.access]: look into the "
+        "controller's log, or stop the broker",
+        ExitCode.NO_ANSWER,
+    )
 
 
 def rotate(device_id: str) -> None:
