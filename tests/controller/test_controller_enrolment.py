@@ -25,7 +25,7 @@ DAY_S = 86_400.0
 
 @pytest.fixture
 def api(controller: Any) -> TestClient:
-    return TestClient(create_app(controller.parts.services))
+    return TestClient(create_app(controller.parts.services), base_url="http://127.0.0.1")
 
 
 def made_token(api: TestClient, **asked: Any) -> str:

@@ -112,8 +112,12 @@ def test_artifacts_are_for_devices(controller: Any, https: str, enrolled: Any) -
     with client(https, authority, path) as device, client(https, authority) as person:
         assert device.get(NOTHING).status_code == 404
         refused = person.get(NOTHING, headers={"x-tls-peer": "dev1", "tls_peer": serial})
-        assert (refused.status_code, refused.json()["error"]["code"]) == (401, "device_certificate")
+        assert (refused.status_code, refused.json()["error"]["code"]) == (401, "unauthenticated")
         assert person.get("/v1/devices").status_code == 200
+        _, token = controller.parts.services.people.create("ann", ["viewer"], None, "")
+        shown = {"authorization": f"Bearer {token}"}
+        assert person.get(NOTHING, headers=shown).status_code == 404
+        assert person.get(NOTHING, headers={"authorization": "Bearer x"}).status_code == 401
         enrolment.revoke("dev1", "stolen")
         assert device.get(NOTHING).status_code == 403
         assert device.get("/v1/devices").status_code == 403

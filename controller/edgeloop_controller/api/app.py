@@ -64,7 +64,10 @@ def create_app(services: Services) -> FastAPI:
     app.add_middleware(SmallArtifacts, artifacts=services.artifacts)
     app.add_middleware(Guard, people=services.people, hosts=config.access.hosts)
     app.add_middleware(
-        DeviceGuard, enrolment=services.enrolment, required=services.config.http.tls is not None
+        DeviceGuard,
+        enrolment=services.enrolment,
+        people=services.people,
+        required=config.http.tls is not None,
     )
     app.add_middleware(Audit, database=services.database, clock=services.clock)
     app.add_middleware(RequestLimits, limits=config.limits, clock=services.clock)
