@@ -2,9 +2,14 @@
 
 import asyncio
 import itertools
+import os
+import shutil
+import socket
 import ssl
+import subprocess
+import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -13,12 +18,36 @@ from mqtt_wire import Client
 
 from edgeloop_controller.broker_files.names import CONTROLLER
 from edgeloop_controller.ca.authority import Authority, key_pem, new_key
+from edgeloop_controller.core.enrolment import DeviceKey
 
 DEVICES: Final = 100
+MOSQUITTO: Final = shutil.which("mosquitto", path=os.environ.get("PATH", "") + ":/usr/sbin")
+NATS: Final = str(Path(sys.executable).parent / "nats-server")
 
 
 def device(number: int) -> str:
     return f"dev{number:03d}"
+
+
+class Started:
+    """A broker of one test."""
+
+    def __init__(
+        self, command: list[str], log: Path, port: int, wait_until: Callable[..., None]
+    ) -> None:
+        with log.open("wb") as file:
+            self.process = subprocess.Popen(command, stdout=file, stderr=file)
+
+        def listens() -> bool:
+            assert self.process.poll() is None, log.read_text()
+            with socket.socket() as probe:
+                return probe.connect_ex(("127.0.0.1", port)) == 0
+
+        wait_until(listens)
+
+    def end(self) -> None:
+        self.process.kill()
+        self.process.wait()
 
 
 @dataclass
@@ -29,6 +58,8 @@ class Fleet:
     authority: Authority
     port: int
     contexts: dict[str, ssl.SSLContext] = field(default_factory=dict)
+    keys: list[DeviceKey] = field(default_factory=list)
+    """Those that were made, for a broker that is to know them."""
 
     def issue(self, name: str) -> tuple[Path, str]:
         """(file of key and certificate, serial)"""
@@ -36,6 +67,7 @@ class Fleet:
         issued = self.authority.issue_client(name, key.public_key(), now - 300, now + 3600)
         path = self.directory / f"{name}-{issued.serial[:8]}.pem"
         path.write_bytes(key_pem(key) + issued.chain_pem.encode())
+        self.keys.append(DeviceKey(name, issued.key))
         return path, issued.serial
 
     def context(self, name: str) -> ssl.SSLContext:

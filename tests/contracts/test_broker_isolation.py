@@ -6,10 +6,6 @@ Each assertion is on what was delivered: brokers grant subscriptions that they n
 import asyncio
 import getpass
 import os
-import shutil
-import socket
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,7 +14,10 @@ from typing import Any
 import pytest
 from broker_matrix import (
     DEVICES,
+    MOSQUITTO,
+    NATS,
     Fleet,
+    Started,
     device,
     intrusions,
     nobody_reads_another,
@@ -34,29 +33,11 @@ OWN = {(device(n), device(n)) for n in range(DEVICES)}
 FULL = "EDGELOOP_FULL_MATRIX" in os.environ
 THIEVES = range(DEVICES) if FULL else (0, 41, DEVICES - 1)
 """mosquitto ends the connection of who writes what it may not: all are 19,800 handshakes."""
-MOSQUITTO = shutil.which("mosquitto", path=os.environ.get("PATH", "") + ":/usr/sbin")
 
 
 @pytest.fixture
 def authority(tmp_path: Path) -> Authority:
     return Authority(tmp_path / "ca", CaConfig(), time.time())
-
-
-class Started:
-    def __init__(self, command: list[str], log: Path, ports: list[int], wait_until: Any) -> None:
-        with log.open("wb") as file:
-            self.process = subprocess.Popen(command, stdout=file, stderr=file)
-
-        def listens() -> bool:
-            assert self.process.poll() is None, log.read_text()
-            with socket.socket() as probe:
-                return all(probe.connect_ex(("127.0.0.1", port)) == 0 for port in ports[:1])
-
-        wait_until(listens)
-
-    def end(self) -> None:
-        self.process.kill()
-        self.process.wait()
 
 
 @pytest.fixture
@@ -68,7 +49,7 @@ def mosquitto_fleet(
     writing.write_mosquitto(directory, authority, [], ["127.0.0.1"], port, "127.0.0.1", user, now)
     assert MOSQUITTO
     command = [MOSQUITTO, "-c", str(directory / mosquitto.CONFIGURATION)]
-    started = Started(command, tmp_path / "log", [port], wait_until)
+    started = Started(command, tmp_path / "log", port, wait_until)
     yield Fleet(tmp_path, authority, port)
     started.end()
 
@@ -78,16 +59,15 @@ def nats_fleet(
     authority: Authority, tmp_path: Path, free_port: Callable[[], int], wait_until: Any
 ) -> Iterator[Fleet]:
     directory, port, client_port = tmp_path / "broker", free_port(), free_port()
-    devices = [device(number) for number in range(DEVICES)]
+    fleet = Fleet(tmp_path, authority, port)
+    for number in range(DEVICES):
+        fleet.context(device(number))
     writing.write_nats(
-        directory, authority, devices, ["127.0.0.1"], port, "127.0.0.1", client_port, time.time()
+        directory, authority, fleet.keys, ["127.0.0.1"], port, "127.0.0.1", client_port, time.time()
     )
-    program = Path(sys.executable).parent / "nats-server"
-    command = [str(program), "-c", str(directory / nats.CONFIGURATION)]
-    started = Started(command, tmp_path / "log", [port, client_port], wait_until)
-    made = Fleet(tmp_path, authority, port)
-    made.client_port = client_port  # type: ignore[attr-defined]
-    yield made
+    command = [NATS, "-c", str(directory / nats.CONFIGURATION)]
+    started = Started(command, tmp_path / "log", port, wait_until)
+    yield fleet
     started.end()
 
 

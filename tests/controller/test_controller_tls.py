@@ -203,11 +203,15 @@ def _make_intermediate(root: Authority, config: CaConfig, directory: Path) -> No
     """By openssl, as an operator's own authority would make it."""
     import subprocess
 
-    assert config.certificate_path and config.key_path and config.chain_path
+    assert config.certificate_path is not None
+    assert config.key_path is not None
+    assert config.chain_path is not None
     config.chain_path.write_text(root.trusted_pem)
     config.key_path.touch(mode=0o600)
     extensions = directory / "ext"
-    extensions.write_text("basicConstraints=critical,CA:TRUE,pathlen:0\nkeyUsage=keyCertSign,cRLSign\n")
+    extensions.write_text(
+        "basicConstraints=critical,CA:TRUE,pathlen:0\nkeyUsage=keyCertSign,cRLSign\n"
+    )
     request = directory / "sub.csr"
 
     def run(*arguments: str | Path) -> None:

@@ -9,9 +9,9 @@ from fastapi_offline import FastAPIOffline
 from edgeloop_controller.api import errors
 from edgeloop_controller.api.audit import Audit
 from edgeloop_controller.api.context import Services
+from edgeloop_controller.api.device_guard import DeviceGuard
 from edgeloop_controller.api.guard import Guard
 from edgeloop_controller.api.request_limits import RequestLimits
-from edgeloop_controller.api.device_guard import DeviceGuard
 from edgeloop_controller.api.routes import (
     artifacts,
     audit,

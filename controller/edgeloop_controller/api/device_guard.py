@@ -26,9 +26,7 @@ API: Final = "/v1/"
 class DeviceGuard:
     """`required`: the listener speaks TLS, and asks for certificates."""
 
-    def __init__(
-        self, app: ASGIApp, enrolment: Enrolment, people: People, required: bool
-    ) -> None:
+    def __init__(self, app: ASGIApp, enrolment: Enrolment, people: People, required: bool) -> None:
         self._app = app
         self._enrolment = enrolment
         self._people = people
@@ -68,6 +66,6 @@ class DeviceGuard:
 
     async def _is_person(self, headers: Headers) -> bool:
         shown = headers.get("authorization")
-        return shown is not None and (
-            await run_in_threadpool(self._people.who, shown)
-        ).authenticated
+        return (
+            shown is not None and (await run_in_threadpool(self._people.who, shown)).authenticated
+        )

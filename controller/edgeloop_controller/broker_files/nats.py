@@ -1,8 +1,8 @@
 """NATS' files. Pure text.
 
-Invariants: a client is the subject of its certificate (`verify_and_map`) on each port; a device is
-a user of its own that may publish and subscribe to its own topics only, so a device that is not in
-the file of users cannot connect.
+Invariants: a client is what its certificate names (`verify_and_map`) on each port; a device's key
+is a user of its own that may publish and subscribe to the device's topics only, so a key that is
+not in the file of users cannot connect, whatever certificates there still are of it.
 
 What NATS does not do: bind an MQTT client id to a user. A device that connects by another's client
 id ends the other's session, though it reads and writes nothing of it.
@@ -12,7 +12,13 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
-from edgeloop_controller.broker_files.names import CA, CONTROLLER, SERVER_CERTIFICATE, SERVER_KEY
+from edgeloop_controller.broker_files.names import (
+    CA,
+    CONTROLLER,
+    SERVER_CERTIFICATE,
+    SERVER_KEY,
+)
+from edgeloop_controller.core.enrolment import DeviceKey, key_uri
 from edgeloop_protocol.limits import KIB, PAYLOAD_MAX_BYTES
 from edgeloop_protocol.topics import PREFIX
 
@@ -59,14 +65,19 @@ include "{USERS}"
 """
 
 
-def users_text(device_ids: Iterable[str]) -> str:
-    lines = [_user(CONTROLLER, f"{_SUBJECTS}.*.down.*", f"{_SUBJECTS}.*.up.*")]
+def users_text(keys: Iterable[DeviceKey]) -> str:
+    lines = [_user(f"CN={CONTROLLER}", f"{_SUBJECTS}.*.down.*", f"{_SUBJECTS}.*.up.*")]
     lines += [
-        _user(one, f"{_SUBJECTS}.{one}.up.*", f"{_SUBJECTS}.{one}.down.*") for one in device_ids
+        _user(
+            key_uri(one.fingerprint),
+            f"{_SUBJECTS}.{one.device_id}.up.*",
+            f"{_SUBJECTS}.{one.device_id}.down.*",
+        )
+        for one in keys
     ]
     return "authorization: { timeout: 10, users: [\n" + "\n".join(lines) + "\n] }\n"
 
 
 def _user(name: str, publish: str, subscribe: str) -> str:
     allowed = f'publish: ["{publish}"], subscribe: ["{subscribe}", "{_QOS_1}"]'
-    return f'  {{ user: "CN={name}", permissions: {{ {allowed} }} }}'
+    return f'  {{ user: "{name}", permissions: {{ {allowed} }} }}'

@@ -15,6 +15,7 @@ from edgeloop_controller.broker_files.names import CA, CRL, SERVER_CERTIFICATE, 
 from edgeloop_controller.ca.authority import Authority
 from edgeloop_controller.ca.own_certificates import SERVER_LIFETIME_S, ServerFiles
 from edgeloop_controller.ca.secret_files import make_secret_directory, write_file
+from edgeloop_controller.core.enrolment import DeviceKey
 
 READABLE: Final = 0o644
 
@@ -44,7 +45,7 @@ def write_mosquitto(
 def write_nats(
     directory: Path,
     authority: Authority,
-    device_ids: Iterable[str],
+    keys: Iterable[DeviceKey],
     names: Sequence[str],
     port: int,
     address: str | None,
@@ -53,7 +54,7 @@ def write_nats(
 ) -> None:
     """As `write_mosquitto`."""
     directory = _prepared(directory, authority, names, now)
-    write_users(directory, device_ids)
+    write_users(directory, keys)
     text = nats.configuration_text(directory, port, address, client_port, "edgeloop")
     _write(directory / nats.CONFIGURATION, text)
 
@@ -71,8 +72,8 @@ def crl_second(directory: Path) -> int | None:
     return int(found.last_update_utc.timestamp())
 
 
-def write_users(directory: Path, device_ids: Iterable[str]) -> None:
-    _write(directory / nats.USERS, nats.users_text(device_ids))
+def write_users(directory: Path, keys: Iterable[DeviceKey]) -> None:
+    _write(directory / nats.USERS, nats.users_text(keys))
 
 
 def _prepared(directory: Path, authority: Authority, names: Sequence[str], now: float) -> Path:

@@ -24,6 +24,7 @@ from edgeloop_controller.ca.secret_files import (
     make_secret_directory,
     write_new_file,
 )
+from edgeloop_controller.core.enrolment import key_uri
 from edgeloop_controller.errors import StartError
 
 YEAR_S: Final = 365 * 86_400.0
@@ -92,16 +93,27 @@ class Authority:
             return False
         return True
 
-    def issue_client(self, name: str, key: PublicKey, begins: float, ends: float) -> Issued:
-        """`name`: the device id, or that of a client of the controller's own."""
-        return self._issue(name, key, begins, ends, ExtendedKeyUsageOID.CLIENT_AUTH, ())
+    def issue_client(
+        self,
+        name: str,
+        key: PublicKey,
+        begins: float,
+        ends: float,
+        known_by: str | None = None,
+    ) -> Issued:
+        """`name`: the device id, or that of a client of the controller's own; `known_by`: the
+        fingerprint of a key that it shall name in place of its own, to try what becomes of it."""
+        uri = key_uri(known_by or key_fingerprint(key))
+        names = (x509.UniformResourceIdentifier(uri),)
+        return self._issue(name, key, begins, ends, ExtendedKeyUsageOID.CLIENT_AUTH, names)
 
     def issue_server(
         self, names: Sequence[str], key: PublicKey, begins: float, ends: float
     ) -> Issued:
         """`names`: host names and addresses, the first of which is its common name too."""
         purpose = ExtendedKeyUsageOID.SERVER_AUTH
-        return self._issue(names[0], key, begins, ends, purpose, names)
+        alternatives = [_alternative(name) for name in names]
+        return self._issue(names[0], key, begins, ends, purpose, alternatives)
 
     def revocations(self, serials: Iterable[str], now: float) -> str:
         """A revocation list in PEM. It never runs out: who serves it is told of each new one, and a
@@ -126,7 +138,7 @@ class Authority:
         begins: float,
         ends: float,
         purpose: x509.ObjectIdentifier,
-        names: Sequence[str],
+        alternatives: Sequence[x509.GeneralName],
     ) -> Issued:
         issuer = self._certificate
         builder = (
@@ -135,10 +147,8 @@ class Authority:
             .add_extension(_usage(signs_certificates=False), critical=True)
             .add_extension(x509.ExtendedKeyUsage([purpose]), critical=False)
             .add_extension(_authority_key(issuer), critical=False)
+            .add_extension(x509.SubjectAlternativeName(alternatives), critical=False)
         )
-        if names:
-            alternatives = x509.SubjectAlternativeName([_alternative(one) for one in names])
-            builder = builder.add_extension(alternatives, critical=False)
         made = builder.sign(self._key, _HASH)
         return Issued(
             serial=f"{made.serial_number:x}",

@@ -9,7 +9,7 @@ import os
 import time
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
@@ -17,11 +17,13 @@ from edgeloop_controller.cli import output
 from edgeloop_controller.cli.exit_codes import ExitCode
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from sqlalchemy.orm import Session
 
     from edgeloop_controller.config import ControllerConfig
+
+Answer = TypeVar("Answer")
 
 app = typer.Typer(no_args_is_help=True, help="Set up a broker of your own.")
 
@@ -112,13 +114,11 @@ def _nats(
 
     now = time.time()
     authority = Authority(settings.ca_dir, settings.ca, now)
-    admitted = _asked(settings, identities.admitted)
+    admitted = _asked(settings, lambda session: identities.admitted(session, now))
     writing.write_nats(directory, authority, admitted, names, port, address, client_port, now)
 
 
-def _asked(
-    settings: "ControllerConfig", question: "Callable[[Session], Sequence[str]]"
-) -> "Sequence[str]":
+def _asked(settings: "ControllerConfig", question: "Callable[[Session], Answer]") -> "Answer":
     """Of the database, where there is one already."""
     from edgeloop_controller.store.engine import Database
 

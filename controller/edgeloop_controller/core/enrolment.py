@@ -7,7 +7,7 @@ without a token never gets a certificate without a person's decision.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 from edgeloop_protocol.enrolment import renewal_at
 
@@ -19,6 +19,19 @@ PENDING_KEPT_S: Final = 7 * 86_400.0
 ASK_AGAIN_S: Final = 30.0
 BACKDATED_S: Final = 300.0
 """Certificates begin so long before they are made: a device's clock may be a little behind."""
+
+
+class DeviceKey(NamedTuple):
+    """A key that a device may connect by; `fingerprint`: its SHA-256."""
+
+    device_id: str
+    fingerprint: str
+
+
+def key_uri(fingerprint: str) -> str:
+    """How a client's certificate names its key: for NATS, which knows no revocation list."""
+    return f"urn:edgeloop:key:{fingerprint}"
+
 
 Decided = Literal["pending", "approved", "rejected"]
 

@@ -17,10 +17,10 @@ from typing import Final
 
 from edgeloop_controller.broker_files import writing
 from edgeloop_controller.broker_files.names import CANARY
-from edgeloop_controller.broker_files.nats import USERS
 from edgeloop_controller.broker_probe import Shown, is_let_in
 from edgeloop_controller.ca.authority import Authority, new_key
 from edgeloop_controller.config import BrokerAccessConfig
+from edgeloop_controller.core.enrolment import DeviceKey
 from edgeloop_controller.services.failure_log import FailureLog
 from edgeloop_controller.store import events, identities
 from edgeloop_controller.store.engine import Database
@@ -45,7 +45,7 @@ class _NotInForceError(Exception):
 @dataclass(frozen=True)
 class _Wanted:
     revoked: Sequence[str]
-    admitted: Sequence[str]
+    admitted: Sequence[DeviceKey]
     due: Sequence[str]
 
 
@@ -71,8 +71,9 @@ class BrokerAccess:
         self._looking = threading.Lock()
         self._failures = FailureLog(logger)
         self._has_failed = False
-        self._told: tuple[str, ...] | None = None
-        """The revoked certificates that the broker is known to refuse."""
+        self._told: tuple[object, ...] | None = None
+        """mosquitto: the revoked certificates that it has shown to refuse; NATS: its users. None:
+        it is not known what the broker goes by."""
         self._look_at_certificate_at = 0.0
 
     def changed(self) -> None:
@@ -90,16 +91,18 @@ class BrokerAccess:
                 self._tell()
             except (OSError, subprocess.SubprocessError, _NotInForceError) as error:
                 self._stale.set()
+                self._told = None
                 self._say_failed(error)
             else:
                 self._has_failed = False
                 self._failures.worked(TELLING)
 
     def _tell(self) -> None:
+        now = self._clock.wall()
         with self._database.reading() as session:
             wanted = _Wanted(
-                identities.revoked_serials(session, self._clock.wall()),
-                identities.admitted(session) if self._config.kind == "nats" else (),
+                identities.revoked_serials(session, now),
+                identities.admitted(session, now) if self._config.kind == "nats" else (),
                 identities.to_be_cut_off(session),
             )
         if self._config.kind == "mosquitto":
@@ -130,30 +133,31 @@ class BrokerAccess:
             time.sleep(1.0)
 
     def _tell_nats(self, wanted: _Wanted) -> None:
-        authority = self._open_authority()
-        path = self._config.directory / USERS
-        before = path.read_text(encoding="utf-8") if path.exists() else ""
-        writing.write_users(self._config.directory, wanted.admitted)
-        if path.read_text(encoding="utf-8") != before:
+        """It ends the connections of users that are gone; the probes show that they are."""
+        authority, admitted = self._open_authority(), tuple(wanted.admitted)
+        if self._told != admitted:
+            writing.write_users(self._config.directory, admitted)
             self._reload()
+            self._told = admitted
         for device_id in wanted.due:
-            shown, _ = self._probe(authority, device_id)
-            if device_id in wanted.admitted:  # only its older key is over
-                self._is_let_in(authority, shown, device_id)
-                self._done(device_id)
-                continue
+            with self._database.reading() as session:
+                over = identities.revoked_keys(session, device_id, self._clock.wall())
+            for fingerprint in over:
+                shown, _ = self._probe(authority, device_id, fingerprint)
 
-            def refuses(shown: Shown = shown, device_id: str = device_id) -> bool:
-                return not self._is_let_in(authority, shown, device_id)
+                def refuses(shown: Shown = shown, device_id: str = device_id) -> bool:
+                    return not self._is_let_in(authority, shown, device_id)
 
-            self._until(refuses, f"that {device_id} is no user any more")
+                self._until(refuses, f"that a key of {device_id} is over")
             self._done(device_id)
 
-    def _probe(self, authority: Authority, name: str) -> tuple[Shown, str]:
+    def _probe(
+        self, authority: Authority, name: str, known_by: str | None = None
+    ) -> tuple[Shown, str]:
         """A certificate for one connection, and its serial; in no book: HTTP does not take it."""
         key, now = new_key(), self._clock.wall()
-        ends = now + PROBE_LIFETIME_S
-        issued = authority.issue_client(name, key.public_key(), now - PROBE_LIFETIME_S, ends)
+        life = (now - PROBE_LIFETIME_S, now + PROBE_LIFETIME_S)
+        issued = authority.issue_client(name, key.public_key(), *life, known_by)
         return Shown.of(key, issued), issued.serial
 
     def _is_let_in(self, authority: Authority, shown: Shown, client_id: str) -> bool:

@@ -113,10 +113,25 @@ def labels_of(session: Session, device_ids: Collection[str]) -> dict[str, dict[s
     return {row[0]: row[1] for row in session.execute(query.where(_ID.in_(device_ids)))}
 
 
-def admitted(session: Session) -> Sequence[str]:
-    """The ids of devices that are enrolled and not revoked."""
-    query = select(DeviceIdentity.device_id).where(DeviceIdentity.revoked_at.is_(None))
-    return session.scalars(query.order_by(DeviceIdentity.device_id)).all()
+def admitted(session: Session, now: float) -> Sequence[core.DeviceKey]:
+    """The keys that devices may connect by: of certificates that are valid and not revoked."""
+    found = session.execute(
+        select(DeviceCertificate.device_id, DeviceCertificate.key)
+        .where(DeviceCertificate.revoked_at.is_(None), DeviceCertificate.ends > now)
+        .distinct()
+        .order_by(DeviceCertificate.device_id, DeviceCertificate.key)
+    )
+    return [core.DeviceKey(*row) for row in found]
+
+
+def revoked_keys(session: Session, device_id: str, now: float) -> Sequence[str]:
+    """The device's keys of revoked certificates that have not run out."""
+    query = select(DeviceCertificate.key).where(
+        DeviceCertificate.device_id == device_id,
+        DeviceCertificate.revoked_at.is_not(None),
+        DeviceCertificate.ends > now,
+    )
+    return session.scalars(query.distinct().order_by(DeviceCertificate.key)).all()
 
 
 def to_be_cut_off(session: Session) -> Sequence[str]:
