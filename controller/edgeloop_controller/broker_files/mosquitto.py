@@ -21,7 +21,7 @@ from edgeloop_protocol.topics import PREFIX
 CONFIGURATION: Final = "mosquitto.conf"
 ACL: Final = "acl"
 PID: Final = "mosquitto.pid"
-MESSAGE_MAX_BYTES: Final = PAYLOAD_MAX_BYTES + 4 * KIB
+PACKET_MAX_BYTES: Final = PAYLOAD_MAX_BYTES + 4 * KIB
 
 ACL_TEXT: Final = f"""\
 # Written by `edgeloop broker config mosquitto`. %u is the CN of a client's certificate.
@@ -64,7 +64,7 @@ persistent_client_expiration 1d
 # A finite number silently loses messages that were acknowledged (DESIGN 7).
 max_queued_messages 0
 max_inflight_messages 100
-message_size_limit {MESSAGE_MAX_BYTES}
+max_packet_size {PACKET_MAX_BYTES}
 max_keepalive 300
 set_tcp_nodelay true
 log_type error
