@@ -27,6 +27,7 @@ from edgeloop_protocol.limits import (
     SENSORS_MAX,
     SLOTS_MAX,
 )
+from edgeloop_protocol.loopback import is_loopback
 from edgeloop_protocol.messages import Name, Text
 from edgeloop_protocol.tls_config import TlsConfig
 from edgeloop_protocol.topics import check_device_id
@@ -42,6 +43,12 @@ def _device_id(value: str) -> str:
 CERTIFICATE_NAME: Final = "device.pem"
 """Of the identity: the key, its certificate, and the authorities between it and the root."""
 AUTHORITY_NAME: Final = "ca.pem"
+
+
+def _host_of(url: str) -> str:
+    host = url.partition("://")[2].partition("/")[0].rpartition("@")[2]
+    return host.partition("]")[0] if host.startswith("[") else host.partition(":")[0]
+
 
 AbsolutePath = Annotated[Path, AfterValidator(lambda path: path.expanduser().absolute())]
 DeviceId = Annotated[str, AfterValidator(_device_id)]
@@ -315,6 +322,24 @@ class AgentConfig(Config):
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     home_assistant: HomeAssistantConfig | None = None
     log_format: Literal["text", "json"] = "text"
+    plain: bool = Field(
+        default=False, description="no TLS beyond this machine: a network that you trust"
+    )
+
+    @model_validator(mode="after")
+    def _beyond_this_machine_by_tls(self) -> Self:
+        host = _host_of(self.controller_url)
+        over_http = self.controller_url.startswith("http://") and not is_loopback(host)
+        over_mqtt = self.broker_tls is None and not is_loopback(self.broker.host)
+        if self.plain or not (over_http or over_mqtt):
+            return self
+        what = (
+            f"controller_url {self.controller_url}" if over_http else f"[broker] {self.broker.host}"
+        )
+        raise ValueError(
+            f"{what} is not on this machine, and without TLS: use https, and a table [identity] "
+            "or tls under [broker] (docs/devices.md), or set plain = true on a network you trust"
+        )
 
     @property
     def identity_dir(self) -> Path:

@@ -3,7 +3,6 @@
 Invariants: every limit that an operator may change is a field here, with its unit in its name.
 """
 
-import ipaddress
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self
 
@@ -14,6 +13,7 @@ from edgeloop_controller.ca.config import CaConfig, EnrolmentConfig
 from edgeloop_controller.mlflow_config import MlflowConfig
 from edgeloop_protocol.config import Config
 from edgeloop_protocol.limits import ARTIFACT_MAX_BYTES, KIB, MIB
+from edgeloop_protocol.loopback import is_loopback
 from edgeloop_protocol.messages import Name
 from edgeloop_protocol.tls_config import TlsConfig
 
@@ -23,15 +23,6 @@ WEBHOOKS_MAX: Final = 16
 
 EventKind = Annotated[str, Field(pattern=r"^(\*|[a-z_]+\.(\*|[a-z_0-9.-]+))$", max_length=128)]
 """`rollout.halted`, `rollout.*`, or `*` for all."""
-
-
-def is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
 
 
 class HttpTlsConfig(Config):
@@ -106,7 +97,19 @@ class BrokerConfig(Config):
         default=None,
         description="{}: the system's authorities; None beside [broker.access]: our own",
     )
+    plain: bool = Field(default=False, description="no TLS beyond loopback: a network you trust")
     access: BrokerAccessConfig | None = None
+
+    @model_validator(mode="after")
+    def _beyond_loopback_by_tls(self) -> Self:
+        is_tls = self.tls is not None or self.access is not None
+        if not is_tls and not self.plain and not is_loopback(self.host):
+            raise ValueError(
+                f"the broker at {self.host} is not on this machine, and there is no TLS: add tls, "
+                "or a table [broker.access] (docs/devices.md), or plain = true on a network that "
+                "you trust"
+            )
+        return self
 
     @model_validator(mode="after")
     def _embedded_is_loopback(self) -> Self:

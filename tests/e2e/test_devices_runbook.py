@@ -27,7 +27,11 @@ def test_every_command_works(tmp_path: Path, free_port: Callable[[], int]) -> No
     assert len(blocks) >= 8
     http_port, broker_port = str(free_port()), str(free_port())
     # As the page is for an operator, who takes the usual port.
-    ports = [("8443", http_port), ("8883", broker_port), ("--address", f"--port {broker_port} --address")]
+    ports = [
+        ("8443", http_port),
+        ("8883", broker_port),
+        ("--address", f"--port {broker_port} --address"),
+    ]
     text = "".join(blocks)
     for usual, here in ports:
         text = text.replace(usual, here)

@@ -17,12 +17,12 @@ from edgeloop_agent.enrolment.keys import certificate_fingerprint
 from edgeloop_agent.errors import EnrolmentError, NewKeyWantedError, NotReachedError
 from edgeloop_agent.shell.http_source import way_to
 from edgeloop_agent.shell.proxies import proxy_for
+from edgeloop_protocol.loopback import is_loopback
 from edgeloop_protocol.tls import TlsFileError, problem_of
 from edgeloop_protocol.tls_config import TlsConfig
 
 TIMEOUT_S: Final = 20.0
 ANSWER_MAX_BYTES: Final = 256 * 1024
-LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
 CONFLICT: Final = 409
 
 
@@ -30,7 +30,7 @@ class Controller:
     def __init__(self, url: str, tls: TlsConfig | None) -> None:
         """Raises EnrolmentError for a URL that secrets must not go to."""
         parts = urlsplit(url)
-        if parts.scheme != "https" and parts.hostname not in LOOPBACK:
+        if parts.scheme != "https" and not is_loopback(parts.hostname or ""):
             raise EnrolmentError(
                 f"{url} is not https, and not this machine: whoever listens would get the token. "
                 "Use the controller's https address"

@@ -32,6 +32,7 @@ class RealAgents:
         self._directory = directory
         self._common = {
             "controller_url": controller_url,
+            "plain": True,
             "broker": {key: value for key, value in vars(broker).items() if value is not None},
             "labels": {**labels, "class": "real"},
             "slots": {

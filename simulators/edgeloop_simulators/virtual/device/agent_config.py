@@ -35,6 +35,7 @@ def _shared_config(
         device_id="any",
         state_dir=Path("/virtual/state"),
         controller_url="http://controller",
+        plain=True,
         labels=dict(labels),
         slots=dict.fromkeys(slots, slot),
         telemetry=TelemetryConfig(
