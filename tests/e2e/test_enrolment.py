@@ -229,6 +229,29 @@ def test_the_supervisor_renews_at_two_thirds(
     renewal.stop()
 
 
+def test_a_renewal_shows_no_certificate_that_may_have_run_out(
+    controller: Any, agent_toml: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A device that was off for a month comes back: TLS would end with an expired certificate."""
+    from edgeloop_agent.enrolment import main as programs
+
+    shown = []
+
+    class Heard(programs.Controller):
+        def __init__(self, url: str, tls: Any) -> None:
+            shown.append(tls)
+            super().__init__(url, tls)
+
+    assert enroll(agent_toml, "--token-file", token_file(controller, tmp_path)).returncode == 0
+    monkeypatch.setattr(programs, "Controller", Heard)
+    monkeypatch.setattr(programs, "_end_with_the_supervisor", lambda: None)
+    monkeypatch.setattr("os.umask", lambda _: 0)  # of this process
+    assert programs.main(["renew", "--config", str(agent_toml)]) == ExitCode.OK
+    (tls,) = shown
+    assert tls.ca_path == tmp_path / "state" / "identity" / "ca.pem"
+    assert (tls.certificate_path, tls.key_path) == (None, None)
+
+
 def test_reset_asks_first_and_takes_only_what_is_the_agents(
     agent_toml: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:

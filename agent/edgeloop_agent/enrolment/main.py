@@ -97,9 +97,17 @@ def _enroll(config: AgentConfig, options: argparse.Namespace) -> int:
 def _renew(config: AgentConfig) -> int:
     threading.Thread(target=_end_with_the_supervisor, daemon=True).start()
     files = IdentityFiles(config.identity_dir)
-    changed = renew(files, Controller(config.controller_url, config.http_tls), config.device_id)
+    controller = Controller(config.controller_url, without_certificate(config.http_tls))
+    changed = renew(files, controller, config.device_id)
     print("renewed with a new key" if changed else "renewed")
     return ExitCode.OK
+
+
+def without_certificate(tls: TlsConfig | None) -> TlsConfig | None:
+    """A renewal is proved by the key: a certificate that has run out would end the handshake."""
+    if tls is None:
+        return None
+    return tls.model_copy(update={"certificate_path": None, "key_path": None})
 
 
 def _token(named: str | None) -> str | None:

@@ -19,6 +19,8 @@ from edgeloop_protocol.enrolment import renewal_message
 
 PublicKey = ec.EllipticCurvePublicKey
 CURVES: Final = ("secp256r1", "secp384r1")
+UNREADABLE: Final = (ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion)
+"""What `cryptography` raises of bytes that are not what they should be."""
 _MEND: Final = "make it with `edgeloop-agent enroll`, or by openssl: EC P-256, CN = the device id"
 
 
@@ -42,15 +44,15 @@ def read_csr(pem: str) -> Csr:
     """Raises RefusedInputError."""
     try:
         csr = x509.load_pem_x509_csr(pem.encode("ascii"))
-        key, is_signed = csr.public_key(), csr.is_signature_valid
-    except (ValueError, UnsupportedAlgorithm) as error:
+        key = csr.public_key()
+        names = list(csr.subject)
+    except UNREADABLE as error:
         raise RefusedInputError("csr is no certificate request in PEM", _MEND) from error
     if not isinstance(key, ec.EllipticCurvePublicKey) or key.curve.name not in CURVES:
         raise RefusedInputError(f"csr is of no key on {' or '.join(CURVES)}", _MEND)
-    if not is_signed:
+    if not _is_signed(csr):
         raise RefusedInputError("csr is not signed by its own key", _MEND)
-    names = csr.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
-    if len(names) != 1 or len(csr.subject) != 1:
+    if [name.oid for name in names] != [NameOID.COMMON_NAME]:
         raise RefusedInputError("csr names more or less than one CN", _MEND)
     der = csr.public_bytes(serialization.Encoding.DER)
     return Csr(str(names[0].value), key, key_fingerprint(key), der)
@@ -61,11 +63,19 @@ def read_certificate(pem: str) -> ShownCertificate:
     try:
         shown = x509.load_pem_x509_certificate(pem.encode("ascii"))
         key = shown.public_key()
-    except (ValueError, UnsupportedAlgorithm) as error:
+        serial = shown.serial_number
+    except UNREADABLE as error:
         raise RefusedInputError("certificate is no certificate in PEM") from error
     if not isinstance(key, ec.EllipticCurvePublicKey):
         raise RefusedInputError("certificate is of no elliptic curve's key")
-    return ShownCertificate(f"{shown.serial_number:x}", key)
+    return ShownCertificate(f"{serial:x}", key)
+
+
+def _is_signed(csr: x509.CertificateSigningRequest) -> bool:
+    try:
+        return csr.is_signature_valid
+    except UNREADABLE:  # by an algorithm that is none
+        return False
 
 
 def check_renewal(csr: Csr, shown: ShownCertificate, signature: bytes) -> None:

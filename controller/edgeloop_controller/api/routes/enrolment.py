@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 from edgeloop.documents import enrolment as documents
 from edgeloop.documents.base import Items
 from edgeloop_controller.api.context import Context
+from edgeloop_controller.api.row_ids import RowId
 from edgeloop_controller.ca.authority import Issued
 from edgeloop_controller.core.enrolment import ASK_AGAIN_S
 from edgeloop_controller.errors import RefusedInputError
@@ -78,7 +79,7 @@ def list_enrolments(
 
 @router.put("/enrolments/{enrolment_id}/decision")
 def decide(
-    enrolment_id: int, decision: documents.EnrolmentDecision, services: Context
+    enrolment_id: RowId, decision: documents.EnrolmentDecision, services: Context
 ) -> documents.EnrolmentDocument:
     services.enrolment.decide(enrolment_id, decision.approved, decision.labels)
     with services.database.reading() as session:
@@ -99,7 +100,7 @@ def list_tokens(services: Context) -> Items[documents.EnrolmentTokenDocument]:
 
 
 @router.delete("/enrolment-tokens/{token_id}")
-def take_token_back(token_id: int, services: Context) -> documents.EnrolmentTokenDocument:
+def take_token_back(token_id: RowId, services: Context) -> documents.EnrolmentTokenDocument:
     """It cannot be used from now on."""
     services.enrolment.take_token_back(token_id)
     with services.database.reading() as session:
