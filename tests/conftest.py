@@ -45,7 +45,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Without mosquitto the tests that need it are skipped; in CI that is an error."""
     if MOSQUITTO:
         return
-    real = {"mosquitto", "lasting_mosquitto", "tls_mosquitto"}
+    real = {"mosquitto", "lasting_mosquitto", "tls_mosquitto", "mosquitto_fleet"}
     needing = [item for item in items if real & set(getattr(item, "fixturenames", ()))]
     if needing and os.environ.get("CI"):
         raise pytest.UsageError("mosquitto is not installed, and CI must run its tests")

@@ -1,9 +1,10 @@
-"""`edgeloop-agent`: run, status, doctor, logs, systemd-unit, tuf (argparse: a device has no memory
-to spare)."""
+"""`edgeloop-agent`: run, status, doctor, logs, enroll, reset, systemd-unit, tuf (argparse: a device
+has no memory to spare)."""
 
 import argparse
 import json
 import logging
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -21,12 +22,18 @@ TUF: Final = "tuf"
 """A program of its own, with its own options, that imports what the agent does not."""
 
 
+ENROLL: Final = "enroll"
+"""A program of its own, since it imports `cryptography`."""
+
+
 def main(arguments: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     if arguments[:1] == [TUF]:
         from edgeloop_agent.trust import program
 
         return program.main(arguments[1:])
+    if arguments[:1] == [ENROLL]:
+        return _enroll(arguments)
     options = _parser().parse_args(arguments)
     try:
         return _COMMANDS[options.command](options)
@@ -47,16 +54,46 @@ def _parser() -> argparse.ArgumentParser:
     status = commands.add_parser("status", help="what the agent on this device does")
     doctor = commands.add_parser("doctor", help="what is wrong here, and how to mend it")
     logs = commands.add_parser("logs", help="the agent's log, or that of a slot's runners")
+    reset = commands.add_parser("reset", help="factory reset: take away all that is kept here")
+    commands.add_parser(ENROLL, help="get this device's certificate: see `enroll --help`")
     unit = commands.add_parser("systemd-unit", help="print a systemd unit for this installation")
     commands.add_parser(TUF, help="the TUF client alone: see `edgeloop-agent tuf --help`")
-    for command in (run, status, doctor, logs, unit):
+    for command in (run, status, doctor, logs, reset, unit):
         command.add_argument("--config", type=Path, required=True, help="agent.toml")
     for command in (status, doctor):
         command.add_argument("--json", action="store_true", help="the whole document, as JSON")
+    reset.add_argument("--yes", action="store_true", help="do not ask")
     logs.add_argument("--slot", help="this slot's runners instead of the agent")
     logs.add_argument("--lines", type=int, default=LINES_DEFAULT, help="the newest (default 200)")
     logs.add_argument("--follow", action="store_true", help="go on until Ctrl-C")
     return parser
+
+
+def _enroll(arguments: list[str]) -> int:
+    command = [sys.executable, "-P", "-m", "edgeloop_agent.enrolment.main", *arguments]
+    return subprocess.run(command, check=False).returncode
+
+
+def _reset(options: argparse.Namespace) -> int:
+    from edgeloop_agent.shell.factory_reset import reset, what_is_kept
+
+    config = _config(options)
+    kept = what_is_kept(config)
+    if not kept:
+        print(f"nothing is kept in {config.state_dir}")
+        return ExitCode.OK
+    if not options.yes:
+        print("\n".join(f"  {path}" for path in kept))
+        answer = input(f"Take all of this away? Type the device id, {config.device_id}: ")
+        if answer.strip() != config.device_id:
+            print("nothing was taken away")
+            return ExitCode.FAILED
+    reset(config)
+    print(
+        f"{config.device_id} keeps nothing any more; at the controller: `edgeloop device revoke "
+        f"{config.device_id}`"
+    )
+    return ExitCode.OK
 
 
 def _config(options: argparse.Namespace) -> AgentConfig:
@@ -72,7 +109,7 @@ def _run(options: argparse.Namespace) -> int:
     give_back_early()
     config = _config(options)
     configure_logging(config)
-    run_agent(config, lambda: _config(options))
+    run_agent(config, lambda: _config(options), options.config)
     return ExitCode.OK
 
 
@@ -208,6 +245,7 @@ _COMMANDS: Final = {
     "status": _status,
     "doctor": _doctor,
     "logs": _logs,
+    "reset": _reset,
     "systemd-unit": _systemd_unit,
 }
 

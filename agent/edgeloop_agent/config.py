@@ -5,10 +5,8 @@ because the runner works in another directory; importing this needs no numpy and
 """
 
 from dataclasses import fields, replace
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Final, Literal, Self
-from urllib.parse import urlsplit
 
 from edgeloop_agent.core.settings import CoreSettings
 from edgeloop_protocol.config import Config
@@ -29,6 +27,7 @@ from edgeloop_protocol.limits import (
     SENSORS_MAX,
     SLOTS_MAX,
 )
+from edgeloop_protocol.loopback import is_loopback
 from edgeloop_protocol.messages import Name, Text
 from edgeloop_protocol.tls_config import TlsConfig
 from edgeloop_protocol.topics import check_device_id
@@ -39,6 +38,16 @@ def _device_id(value: str) -> str:
         return check_device_id(value)
     except TopicError as error:
         raise ValueError(str(error)) from error
+
+
+CERTIFICATE_NAME: Final = "device.pem"
+"""Of the identity: the key, its certificate, and the authorities between it and the root."""
+AUTHORITY_NAME: Final = "ca.pem"
+
+
+def _host_of(url: str) -> str:
+    host = url.partition("://")[2].partition("/")[0].rpartition("@")[2]
+    return host.partition("]")[0] if host.startswith("[") else host.partition(":")[0]
 
 
 AbsolutePath = Annotated[Path, AfterValidator(lambda path: path.expanduser().absolute())]
@@ -303,6 +312,12 @@ class TrustConfig(Config):
         return self
 
 
+class IdentityConfig(Config):
+    """With this table the device is known by a certificate that it enrolled for and renews."""
+
+    directory: AbsolutePath | None = Field(default=None, description="None: <state_dir>/identity")
+
+
 class HomeAssistantConfig(Config):
     """With this table each slot is an update entity there; the broker must allow its topics."""
 
@@ -313,6 +328,10 @@ class AgentConfig(Config):
     device_id: DeviceId
     state_dir: AbsolutePath
     controller_url: str = Field(pattern=r"^https?://[^/]+")
+    controller_tls: TlsConfig | None = Field(
+        default=None, description="for https; None: the identity's files, or the system's"
+    )
+    identity: IdentityConfig | None = None
     broker: BrokerConfig = BrokerConfig()
     labels: dict[Name, Text] = Field(default_factory=dict, max_length=64)
     sensors: tuple[Name, ...] = Field(
@@ -325,10 +344,13 @@ class AgentConfig(Config):
     home_assistant: HomeAssistantConfig | None = None
     trust: TrustConfig | None = None
     log_format: Literal["text", "json"] = "text"
+    plain: bool = Field(
+        default=False, description="no TLS beyond this machine: a network that you trust"
+    )
 
     @model_validator(mode="after")
     def _says_whom_it_trusts(self) -> Self:
-        if self.trust is None and not _is_loopback(self.controller_url):
+        if self.trust is None and not is_loopback(_host_of(self.controller_url)):
             raise ValueError(
                 "[trust] is missing, and the controller is not on this machine: name the "
                 "publisher's root.json ([trust] root = PATH), or allow unsigned models "
@@ -356,10 +378,43 @@ class AgentConfig(Config):
     def core(self) -> CoreSettings:
         return replace(self.limits.core(), signed_only=self.signed_only)
 
+    @model_validator(mode="after")
+    def _beyond_this_machine_by_tls(self) -> Self:
+        host = _host_of(self.controller_url)
+        over_http = self.controller_url.startswith("http://") and not is_loopback(host)
+        over_mqtt = self.broker_tls is None and not is_loopback(self.broker.host)
+        if self.plain or not (over_http or over_mqtt):
+            return self
+        what = (
+            f"controller_url {self.controller_url}" if over_http else f"[broker] {self.broker.host}"
+        )
+        raise ValueError(
+            f"{what} is not on this machine, and without TLS: use https, and a table [identity] "
+            "or tls under [broker] (docs/devices.md), or set plain = true on a network you trust"
+        )
 
-def _is_loopback(url: str) -> bool:
-    host = urlsplit(url).hostname or ""
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+    @property
+    def identity_dir(self) -> Path:
+        """Where `edgeloop-agent enroll` keeps what it gets, also without the table."""
+        given = self.identity.directory if self.identity is not None else None
+        return given or Path(self.state_dir) / "identity"
+
+    @property
+    def broker_tls(self) -> TlsConfig | None:
+        return self._with_identity(self.broker.tls)
+
+    @property
+    def http_tls(self) -> TlsConfig | None:
+        return self._with_identity(self.controller_tls)
+
+    def _with_identity(self, given: TlsConfig | None) -> TlsConfig | None:
+        """What is configured goes first; a table that is there without a ca_path means the
+        system's authorities."""
+        if self.identity is None:
+            return given
+        shown = self.identity_dir / CERTIFICATE_NAME
+        if given is None:
+            return TlsConfig(ca_path=self.identity_dir / AUTHORITY_NAME, certificate_path=shown)
+        if given.certificate_path is None:
+            return given.model_copy(update={"certificate_path": shown})
+        return given

@@ -65,6 +65,18 @@ class FetchCorruptError(FetchError):
     """All bytes came, and they are not those that the digest names."""
 
 
+class EnrolmentError(AgentError):
+    """The device gets no certificate, or not this one: its text says why, and who can mend it."""
+
+
+class NotReachedError(EnrolmentError):
+    """The controller did not answer, or not now: try again."""
+
+
+class NewKeyWantedError(EnrolmentError):
+    """The controller wants another key of this device, or has given its id to another one."""
+
+
 class PatchFailedError(AgentError):
     """A patch did not become the artifact; its text says why."""
 

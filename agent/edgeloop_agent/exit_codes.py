@@ -11,3 +11,4 @@ class ExitCode(IntEnum):
     NOT_RUNNING = 4
     DOCTOR_WARNS = 5
     DOCTOR_FAILED = 6
+    WAITS_FOR_APPROVAL = 7

@@ -21,6 +21,7 @@ from edgeloop_controller.services.failure_log import FailureLog
 from edgeloop_controller.services.inbox import Inbox
 from edgeloop_protocol.limits import KIB, MIB, PAYLOAD_MAX_BYTES
 from edgeloop_protocol.mqtt import BrokerAddress, PahoBroker
+from edgeloop_protocol.tls_config import TlsConfig
 from edgeloop_protocol.topics import EVERY_DEVICE_UP
 
 logger = logging.getLogger(__name__)
@@ -65,9 +66,14 @@ class InboxListener:
             logger.warning("inbox full: messages are dropped; devices will be asked again")
 
 
-def connect(config: BrokerConfig) -> PahoBroker:
-    address = BrokerAddress(config.host, config.port, config.username, config.password, config.tls)
-    return PahoBroker(address, config.client_id, (EVERY_DEVICE_UP,))
+def address_of(config: BrokerConfig, own: TlsConfig | None = None) -> BrokerAddress:
+    """`own`: by the controller's own certificate, where none is configured."""
+    tls = config.tls or own
+    return BrokerAddress(config.host, config.port, config.username, config.password, tls)
+
+
+def connect(config: BrokerConfig, own: TlsConfig | None = None) -> PahoBroker:
+    return PahoBroker(address_of(config, own), config.client_id, (EVERY_DEVICE_UP,))
 
 
 class EmbeddedBroker:

@@ -5,7 +5,7 @@ error: the connection is tried for ever; training scripts end with the controlle
 """
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,15 +13,20 @@ from typing import Final
 
 from edgeloop_controller.api.context import Services
 from edgeloop_controller.artifacts import ArtifactStore, LocalArtifactStore
-from edgeloop_controller.broker import EmbeddedBroker, InboxListener, connect
+from edgeloop_controller.broker import EmbeddedBroker, InboxListener, address_of, connect
+from edgeloop_controller.ca.authority import Authority
+from edgeloop_controller.ca.opening import opened_once
 from edgeloop_controller.config import ControllerConfig
 from edgeloop_controller.oidc import OidcProvider
+from edgeloop_controller.own_certificates import RENEWAL_LOOK_S, OwnCertificates, own_certificates
 from edgeloop_controller.scheduler import Scheduler
+from edgeloop_controller.services.broker_access import BrokerAccess
 from edgeloop_controller.services.candidate import Candidates, MakeCandidates
 from edgeloop_controller.services.challengers import Challengers
 from edgeloop_controller.services.desired import DesiredPublisher, Outbound
 from edgeloop_controller.services.diagnosis import Diagnosis
 from edgeloop_controller.services.drift_watch import DriftWatch
+from edgeloop_controller.services.enrolment import Enrolment
 from edgeloop_controller.services.explaining import Explaining
 from edgeloop_controller.services.inbox import Inbox
 from edgeloop_controller.services.ingest import Ingest
@@ -50,6 +55,8 @@ from edgeloop_protocol.clock import Clock, SystemClock
 
 INGEST_JOIN_S: Final = 10.0
 BROKER_LOOK_S: Final = 1.0
+ACCESS_LOOK_S: Final = 0.5
+"""A revoked device is to be cut off within 5 s, and telling a broker may take two of them."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +67,7 @@ class Parts:
     reconciler: Reconciler
     training_runs: TrainingRuns
     patches: Patches
+    access: BrokerAccess | None
 
 
 @contextmanager
@@ -74,20 +82,29 @@ def running(config: ControllerConfig, config_path: Path | None = None) -> Iterat
             embedded = EmbeddedBroker(config.broker, config.data_dir)
             embedded.start()
             stack.callback(embedded.stop)
-        broker = connect(config.broker)
-        artifacts = LocalArtifactStore(config.artifacts_dir)
         clock = SystemClock()
-        executor = LocalExecutor(secret_paths(config, config_path))
-        trust_store = LocalTrustStore(config.trust_dir)
+        open_authority = opened_once(config.ca_dir, config.ca, clock)
+        own = own_certificates(config, open_authority, clock)
+        broker = connect(config.broker, own.broker_tls)
+        artifacts = LocalArtifactStore(config.artifacts_dir)
         parts = build(
-            config, database, broker, clock, artifacts, executor, embedded, trust_store=trust_store
+            config,
+            database,
+            broker,
+            clock,
+            artifacts,
+            LocalExecutor(secret_paths(config, config_path)),
+            embedded,
+            trust_store=LocalTrustStore(config.trust_dir),
+            open_authority=open_authority,
+            own=own,
         )
         parts.training_runs.take_up_interrupted()
         stack.enter_context(carrying(parts.services.webhooks, clock))
         stack.enter_context(_ingesting(parts.services.ingest))
         stack.callback(broker.stop)
         broker.start(parts.services.listener)
-        scheduler = _schedule(config, parts)
+        scheduler = _schedule(config, parts, own)
         stack.callback(scheduler.stop)
         stack.callback(parts.training_runs.cancel)
         if parts.services.mlflow is not None:
@@ -103,6 +120,9 @@ def secret_paths(config: ControllerConfig, config_path: Path | None) -> tuple[Pa
         config_path,
         config.data_dir,
         config.broker.tls.key_path if config.broker.tls is not None else None,
+        config.broker.access.directory if config.broker.access is not None else None,
+        config.http.tls.key_path if config.http.tls is not None else None,
+        config.ca.key_path,
         *(hook.secret_file for hook in config.webhooks.hooks.values()),
         *(config.mlflow.secret_files if config.mlflow is not None else ()),
     ]
@@ -119,9 +139,22 @@ def build(
     embedded: EmbeddedBroker | None = None,
     make_candidates: MakeCandidates = Candidates,
     trust_store: TrustStore | None = None,
+    open_authority: Callable[[], Authority] | None = None,
+    own: OwnCertificates | None = None,
 ) -> Parts:
     """Everything but threads, sockets and timers: whoever has it calls what is due. Without a
     `trust_store` what is signed is kept in memory only."""
+    open_authority = open_authority or opened_once(config.ca_dir, config.ca, clock)
+    access = None
+    if config.broker.access is not None and own is not None:
+        access = BrokerAccess(
+            database,
+            open_authority,
+            config.broker.access,
+            address_of(config.broker, own.broker_tls),
+            config.ca_dir,
+            clock,
+        )
     registry = Registry(artifacts)
     trust = Trust(trust_store or MemoryTrustStore(), database, registry, clock, config.trust)
     gate = SigningGate(trust)
@@ -181,6 +214,14 @@ def build(
         trust=trust,
         signing_gate=gate,
         mlflow=make_mlflow(config, publishing, rollouts, database, clock),
+        enrolment=Enrolment(
+            database,
+            open_authority,
+            config.enrolment,
+            clock,
+            access.changed if access is not None else lambda: None,
+        ),
+        http_tls=own.http_tls if own is not None else None,
     )
     candidates = make_candidates(database, registry, publishing, limits)
     training_runs = TrainingRuns(
@@ -196,11 +237,14 @@ def build(
     reconciler = Reconciler(
         database, registry, desired, unheard, clock, config.offline_after_s, gate
     )
-    return Parts(services, reconciler, training_runs, patches)
+    return Parts(services, reconciler, training_runs, patches, access)
 
 
-def _schedule(config: ControllerConfig, parts: Parts) -> Scheduler:
+def _schedule(config: ControllerConfig, parts: Parts, own: OwnCertificates) -> Scheduler:
     scheduler = Scheduler()
+    scheduler.every(RENEWAL_LOOK_S, "certificates", own.renew)
+    if parts.access is not None:
+        scheduler.every(ACCESS_LOOK_S, "access", parts.access.look)
     if parts.services.embedded_broker is not None:
         scheduler.every(BROKER_LOOK_S, "broker", parts.services.embedded_broker.keep_running)
     scheduler.every(config.tick_s, "reconcile", parts.reconciler.tick)

@@ -3,16 +3,17 @@
 Invariants: every limit that an operator may change is a field here, with its unit in its name.
 """
 
-import ipaddress
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self
 
 from pydantic import Field, model_validator
 
 from edgeloop_controller.access_config import AccessConfig
+from edgeloop_controller.ca.config import CaConfig, EnrolmentConfig
 from edgeloop_controller.mlflow_config import MlflowConfig
 from edgeloop_protocol.config import Config
 from edgeloop_protocol.limits import ARTIFACT_MAX_BYTES, KIB, MIB
+from edgeloop_protocol.loopback import is_loopback
 from edgeloop_protocol.messages import Name
 from edgeloop_protocol.tls_config import TlsConfig
 
@@ -24,18 +25,63 @@ EventKind = Annotated[str, Field(pattern=r"^(\*|[a-z_]+\.(\*|[a-z_0-9.-]+))$", m
 """`rollout.halted`, `rollout.*`, or `*` for all."""
 
 
-def is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
+class HttpTlsConfig(Config):
+    """Nothing: a certificate of the controller's own authority, renewed by itself."""
+
+    certificate_path: Path | None = Field(default=None, description="PEM, with its chain")
+    key_path: Path | None = Field(default=None, description="PEM, chmod 600")
+    names: tuple[Annotated[str, Field(min_length=1, max_length=253)], ...] = Field(
+        default=(), max_length=32, description="that devices and people reach it by; (): host"
+    )
+
+    @model_validator(mode="after")
+    def _certificate_and_key(self) -> Self:
+        if (self.certificate_path is None) != (self.key_path is None):
+            raise ValueError("give certificate_path and key_path, or neither")
+        return self
 
 
 class HttpConfig(Config):
+    """Beyond loopback with TLS only, unless `plain` says that something in front ends it."""
+
     host: str = "127.0.0.1"
     port: int = Field(default=8080, ge=0, le=65535, description="0: any free port")
+    plain: bool = Field(default=False, description="no TLS here: a proxy in front ends it")
+    tls: HttpTlsConfig | None = Field(default=None, description="{}: by our own authority")
+
+    @model_validator(mode="after")
+    def _beyond_loopback_by_tls(self) -> Self:
+        if self.tls is None and not self.plain and not is_loopback(self.host):
+            raise ValueError(
+                f"{self.host} is not loopback, and there is no TLS: add a table [http.tls], or set "
+                "plain = true where a proxy in front of it ends TLS"
+            )
+        if self.tls is not None and self.plain:
+            raise ValueError("plain = true and [http.tls] contradict each other: take one away")
+        by_us = self.tls is not None and self.tls.certificate_path is None
+        if by_us and not self.names:
+            raise ValueError(
+                f"{self.host} is no name: set names in [http.tls] to those that the controller "
+                "is reached by"
+            )
+        return self
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """For a certificate."""
+        if self.tls is not None and self.tls.names:
+            return self.tls.names
+        return () if self.host in ("0.0.0.0", "::", "") else (self.host,)  # noqa: S104
+
+
+class BrokerAccessConfig(Config):
+    """The broker knows devices by their certificates, and is told who they are (ADR 0033)."""
+
+    kind: Literal["mosquitto", "nats"]
+    directory: Path = Field(description="that `edgeloop broker config` wrote, and the broker reads")
+    reload_command: tuple[str, ...] = Field(
+        min_length=1, max_length=32, description="makes the broker read its files again"
+    )
 
 
 class BrokerConfig(Config):
@@ -47,7 +93,23 @@ class BrokerConfig(Config):
     username: str | None = None
     password: str | None = None
     client_id: str = "edgeloop-controller"
-    tls: TlsConfig | None = Field(default=None, description="{}: the system's authorities")
+    tls: TlsConfig | None = Field(
+        default=None,
+        description="{}: the system's authorities; None beside [broker.access]: our own",
+    )
+    plain: bool = Field(default=False, description="no TLS beyond loopback: a network you trust")
+    access: BrokerAccessConfig | None = None
+
+    @model_validator(mode="after")
+    def _beyond_loopback_by_tls(self) -> Self:
+        is_tls = self.tls is not None or self.access is not None
+        if not is_tls and not self.plain and not is_loopback(self.host):
+            raise ValueError(
+                f"the broker at {self.host} is not on this machine, and there is no TLS: add tls, "
+                "or a table [broker.access] (docs/devices.md), or plain = true on a network that "
+                "you trust"
+            )
+        return self
 
     @model_validator(mode="after")
     def _embedded_is_loopback(self) -> Self:
@@ -56,10 +118,10 @@ class BrokerConfig(Config):
                 "the embedded broker knows no users and listens on loopback only: set "
                 "host to 127.0.0.1, or embedded to false and run a broker of your own"
             )
-        if self.embedded and self.tls is not None:
+        if self.embedded and (self.tls is not None or self.access is not None):
             raise ValueError(
-                "the embedded broker speaks no TLS: leave tls out, or set embedded to false and "
-                "run a broker of your own"
+                "the embedded broker speaks no TLS: leave tls and access out, or set embedded to "
+                "false and run a broker of your own"
             )
         return self
 
@@ -178,6 +240,8 @@ class ControllerConfig(Config):
     webhooks: WebhooksConfig = WebhooksConfig()
     mlflow: MlflowConfig | None = Field(default=None, description="None: no MLflow")
     trust: TrustConfig = TrustConfig()
+    ca: CaConfig = CaConfig()
+    enrolment: EnrolmentConfig = EnrolmentConfig()
     limits: LimitsConfig = LimitsConfig()
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
@@ -206,6 +270,10 @@ class ControllerConfig(Config):
     @property
     def trust_dir(self) -> Path:
         return self.data_dir / "trust"
+
+    @property
+    def ca_dir(self) -> Path:
+        return self.data_dir / "ca"
 
     @property
     def runs_dir(self) -> Path:

@@ -83,6 +83,18 @@ class IdentityProviderError(ControllerError):
     code = "identity_provider"
 
 
+class EnrolmentRefusedError(ControllerError):
+    """A device that asks for a certificate gets none: its token, its old certificate, a person."""
+
+    code = "enrolment_refused"
+
+
+class EnrolmentFullError(ControllerError):
+    """Too many devices wait for a person's approval."""
+
+    code = "enrolment_full"
+
+
 class MlflowError(ControllerError):
     """The MLflow server cannot be asked, or does not answer as MLflow does."""
 

@@ -19,6 +19,7 @@ import uvicorn
 
 from edgeloop_controller.api.app import create_app
 from edgeloop_controller.api.context import Services
+from edgeloop_controller.api.peer import PeerProtocol
 from edgeloop_controller.composition import running
 from edgeloop_controller.config import ControllerConfig, HttpConfig
 from edgeloop_controller.errors import StartError
@@ -41,21 +42,25 @@ def serve(config: ControllerConfig, config_path: Path | None = None) -> None:
         stop = _Stop()
         stack.enter_context(stop.on_signals())
         services = stack.enter_context(running(config, config_path))
-        server = _Server(
-            uvicorn.Config(
-                create_app(services),
-                log_config=None,
-                access_log=False,
-                lifespan="off",
-                # The audit log keeps the peer's address: any local process can claim another.
-                proxy_headers=False,
-                timeout_graceful_shutdown=REQUESTS_END_S,
-            )
+        uvicorn_config = uvicorn.Config(
+            create_app(services),
+            http=PeerProtocol,
+            log_config=None,
+            access_log=False,
+            lifespan="off",
+            # The audit log keeps the peer's address: any local process can claim another.
+            proxy_headers=False,
+            timeout_graceful_shutdown=REQUESTS_END_S,
         )
+        if services.http_tls is not None:
+            uvicorn_config.load()
+            uvicorn_config.ssl = services.http_tls.context
+        server = _Server(uvicorn_config)
         stop.server = server
         _say_who_may_come_in(services)
         gc.freeze()  # what stands now stands until the end: a collection need not walk through it
-        logger.info("serving on http://%s:%d, data in %s", host, port, config.data_dir)
+        scheme = "http" if services.http_tls is None else "https"
+        logger.info("serving on %s://%s:%d, data in %s", scheme, host, port, config.data_dir)
         server.run(sockets=[listening])
         logger.info("stopping")
 

@@ -188,6 +188,7 @@ class Ask(StrEnum):
     STATUS = "status"
     CAPTURE = "capture"
     RESTART_RUNNER = "restart_runner"
+    RENEW_CERTIFICATE = "renew_certificate"
 
 
 class Said(Wire):

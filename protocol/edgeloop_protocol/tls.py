@@ -17,6 +17,7 @@ from typing import Any, Final
 from edgeloop_protocol.tls_config import TlsConfig
 
 TLS_PORT: Final = 8883
+BROKER: Final = "[broker] tls"
 
 _NOT_YET_VALID: Final = 9
 _EXPIRED: Final = 10
@@ -41,18 +42,19 @@ class TlsFileError(OSError):
         self.problem = problem
 
 
-def client_context(config: TlsConfig) -> ssl.SSLContext:
-    """Raises TlsFileError."""
+def client_context(config: TlsConfig, where: str = BROKER) -> ssl.SSLContext:
+    """`where`: the table of the configuration, for the words. Raises TlsFileError."""
     for key in ("ca_path", "certificate_path", "key_path"):
         path: Path | None = getattr(config, key)
         if path is not None:
-            _check_readable(key, path)
+            _check_readable(f"{where}.{key}", path)
     try:
         context = ssl.create_default_context(cafile=config.ca_path)
     except ssl.SSLError as error:
-        raise _unusable("ca_path", config.ca_path, "holds no certificate in PEM", error) from error
+        what = "holds no certificate in PEM"
+        raise _unusable(f"{where}.ca_path", config.ca_path, what, error) from error
     if config.certificate_path is not None:
-        _show(context, config.certificate_path, config.key_path)
+        _show(context, config.certificate_path, config.key_path, where)
     return context
 
 
@@ -61,25 +63,27 @@ def _check_readable(key: str, path: Path) -> None:
         path.open("rb").close()
     except FileNotFoundError as error:
         problem = TlsProblem(
-            f"[broker] tls.{key}: {path} does not exist", "put the file there, or correct the path"
+            f"{key}: {path} does not exist", "put the file there, or correct the path"
         )
         raise TlsFileError(problem) from error
     except OSError as error:
         problem = TlsProblem(
-            f"[broker] tls.{key}: {path} cannot be read by uid {os.geteuid()}: {error.strerror}",
+            f"{key}: {path} cannot be read by uid {os.geteuid()}: {error.strerror}",
             "chown it to the user that this runs as",
         )
         raise TlsFileError(problem) from error
 
 
-def _show(context: ssl.SSLContext, certificate_path: Path, key_path: Path | None) -> None:
-    key = "key_path" if key_path else "certificate_path"
+def _show(
+    context: ssl.SSLContext, certificate_path: Path, key_path: Path | None, where: str
+) -> None:
+    key = f"{where}.key_path" if key_path else f"{where}.certificate_path"
     try:
         context.load_cert_chain(certificate_path, key_path, password=_no_password)
     except ssl.SSLError as error:
         if error.reason == "KEY_VALUES_MISMATCH":
             problem = TlsProblem(
-                f"[broker] tls.key_path: {key_path or certificate_path} is not the key of the "
+                f"{where}.key_path: {key_path or certificate_path} is not the key of the "
                 f"certificate {certificate_path}",
                 "put the two there that were made together",
             )
@@ -88,7 +92,7 @@ def _show(context: ssl.SSLContext, certificate_path: Path, key_path: Path | None
         raise _unusable(key, key_path or certificate_path, what, error) from error
     except _PasswordWantedError as error:
         problem = TlsProblem(
-            f"[broker] tls.{key}: {key_path or certificate_path} is encrypted",
+            f"{key}: {key_path or certificate_path} is encrypted",
             "store the key without a password, readable by this user alone",
         )
         raise TlsFileError(problem) from error
@@ -105,7 +109,7 @@ def _no_password() -> str:
 def _unusable(key: str, path: Path | None, what: str, error: ssl.SSLError) -> TlsFileError:
     said = f" ({error.reason})" if error.reason else ""
     problem = TlsProblem(
-        f"[broker] tls.{key}: {path} {what}{said}", "put the file there that your authority gave"
+        f"{key}: {path} {what}{said}", "put the file there that your authority gave"
     )
     return TlsFileError(problem)
 

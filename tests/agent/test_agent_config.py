@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+from pydantic import ValidationError
 
 from edgeloop_agent.cli import main
 from edgeloop_agent.config import AgentConfig
@@ -148,3 +149,61 @@ def test_the_applier_of_patches_imports_no_pydantic_and_no_broker():
     imported = set(done.stdout.split())
     assert {"numpy", "zstandard"} <= imported
     assert not imported & {"pydantic", "paho", "hdiffpatch", "asyncio", "sqlite3"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "is_safe"),
+    [
+        ({}, True),
+        ({"controller_url": "http://localhost:8080"}, True),
+        ({"controller_url": "http://[::1]:8080"}, True),
+        ({"controller_url": "http://controller.lan:8080"}, False),
+        ({"controller_url": "http://127.0.0.1.evil.example"}, False),
+        ({"controller_url": "http://127.0.0.1@evil.example"}, False),
+        ({"controller_url": "https://controller.lan"}, True),
+        ({"broker": {"host": "broker.lan"}}, False),
+        ({"broker": {"host": "broker.lan", "tls": {}}}, True),
+        ({"broker": {"host": "broker.lan"}, "identity": {}}, True),
+        ({"broker": {"host": "broker.lan"}, "plain": True}, True),
+    ],
+)
+def test_beyond_this_machine_with_tls_only(changes, is_safe):
+    document = {
+        "device_id": "dev1",
+        "state_dir": "/tmp/state",
+        "controller_url": "http://127.0.0.1:8080",
+        "slots": {"main": {"source": {"kind": "socket", "path": "/run/a.sock"}}},
+    }
+    if is_safe:
+        AgentConfig.model_validate(document | changes)
+    else:
+        with pytest.raises(ValidationError, match="without TLS"):
+            AgentConfig.model_validate(document | changes)
+
+
+def test_an_identity_is_what_tls_shows_unless_another_is_configured():
+    def made(**changes):
+        return AgentConfig.model_validate(
+            {
+                "device_id": "dev1",
+                "state_dir": "/state",
+                "controller_url": "https://controller.lan",
+                "slots": {"main": {"source": {"kind": "socket", "path": "/run/a.sock"}}},
+                "broker": {"host": "broker.lan", "tls": {}},
+            }
+            | changes
+        )
+
+    assert made().http_tls is None
+    own = made(identity={}).http_tls
+    assert own is not None
+    assert (str(own.ca_path), str(own.certificate_path)) == (
+        "/state/identity/ca.pem",
+        "/state/identity/device.pem",
+    )
+    shown = made(identity={}).broker_tls
+    assert shown is not None
+    assert (shown.ca_path, str(shown.certificate_path)) == (None, "/state/identity/device.pem")
+    other = made(identity={}, controller_tls={"certificate_path": "/x.pem"}).http_tls
+    assert other is not None
+    assert str(other.certificate_path) == "/x.pem"

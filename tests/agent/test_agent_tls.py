@@ -98,6 +98,18 @@ def test_a_clock_is_told_from_a_certificate(issued):
     assert "set the clock" in early.mend
 
 
+def test_beside_an_agent_that_runs_only_hands_are_shaken(issued, monkeypatch):
+    """A broker may take the certificate's name for the client id: a connection would end its."""
+    _, port, tls = issued
+    monkeypatch.setattr(doctor_links, "is_locked", lambda _: True)
+    monkeypatch.setattr(doctor_links, "PahoBroker", None)
+    (found,) = findings(port, **tls)
+    assert found.verdict is Verdict.FINE
+    assert "the broker's certificate is valid" in found.words
+    assert worst(port, **{**tls, "ca_path": tls["certificate_path"]}).verdict is Verdict.FAILED
+    assert "no broker answers" in worst(1, **tls).words
+
+
 def test_tls_that_is_spoken_to_plainly(issued, tmp_path):
     _, port, _ = issued
     plain = config(port).model_copy(update={"broker": config(port).broker.model_copy()})

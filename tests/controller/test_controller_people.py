@@ -309,7 +309,7 @@ def test_it_is_asked_for_wherever_others_reach_it(
     host: str, require: bool | None, expected: bool
 ) -> None:
     config = ControllerConfig.model_validate(
-        {"http": {"host": host}, "access": {"require": require}}
+        {"http": {"host": host, "plain": True}, "access": {"require": require}}
     )
     assert config.requires_token is expected
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from edgeloop_agent.config import AgentConfig
+from edgeloop_agent.config import CERTIFICATE_NAME, AgentConfig
 from edgeloop_agent.core.budget import ByteBudget
 from edgeloop_agent.ports import RunnerSaid, Status
 from edgeloop_agent.shell.corrected_times import correcting
@@ -27,6 +27,7 @@ from edgeloop_agent.shell.paced_reads import PacedReads
 from edgeloop_agent.shell.patch_process import PatchProcess
 from edgeloop_agent.shell.patch_route import PatchRoute
 from edgeloop_agent.shell.patient_outbox import PatientOutbox
+from edgeloop_agent.shell.renewal import Renewal
 from edgeloop_agent.shell.run_loop import RunLoop
 from edgeloop_agent.shell.runner_process import RunnerProcesses
 from edgeloop_agent.shell.service_manager import from_environment
@@ -50,7 +51,9 @@ RUNNERS_MEMORY_SHARE: Final = 0.75
 TRUST_DIRECTORY: Final = "trust"
 
 
-def run_agent(config: AgentConfig, read_config: Callable[[], AgentConfig]) -> None:
+def run_agent(
+    config: AgentConfig, read_config: Callable[[], AgentConfig], config_path: Path
+) -> None:
     """Run until SIGTERM or SIGINT; SIGHUP reads the configuration again. Raises
     StateDirInUseError."""
     device_bytes = total_memory_bytes()
@@ -71,6 +74,7 @@ def run_agent(config: AgentConfig, read_config: Callable[[], AgentConfig]) -> No
         pace = PacedReads(config.limits.download_bytes_per_s_max)
         gate = trust_gate(config, clock)
         parts = _parts(config, disk, outbox, inbox, host, clock, pace, gate)
+        renewal = _renewal(config, config_path, parts)
         supervisor = Supervisor(parts)
 
         def use(new: AgentConfig) -> None:
@@ -82,7 +86,7 @@ def run_agent(config: AgentConfig, read_config: Callable[[], AgentConfig]) -> No
         reload = LiveReload(
             supervisor, parts, use, lambda: with_memory_limit(read_config(), device_bytes)
         )
-        loop = RunLoop(supervisor, inbox, parts.host, parts.clock, manager, reload)
+        loop = RunLoop(supervisor, inbox, parts.host, parts.clock, manager, reload, renewal)
         signal.signal(signal.SIGHUP, lambda *_: loop.request_reload())
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: loop.request_stop())
@@ -91,6 +95,20 @@ def run_agent(config: AgentConfig, read_config: Callable[[], AgentConfig]) -> No
     finally:
         outbox.close()
         lock.release()
+
+
+def _renewal(config: AgentConfig, config_path: Path, parts: Parts) -> Renewal | None:
+    if config.identity is None:
+        return None
+    renewal = Renewal(
+        config_path,
+        config.identity_dir / CERTIFICATE_NAME,
+        parts.clock,
+        lambda name, detail: parts.telemetry.event(name, detail=detail[:TEXT_MAX_CHARS]),
+        parts.jitter,
+    )
+    parts.diagnose = Diagnosis(Path(config.state_dir), renewal.ask)
+    return renewal
 
 
 def with_memory_limit(config: AgentConfig, device_bytes: int) -> AgentConfig:
@@ -139,7 +157,7 @@ def _parts(
             config.broker.port,
             config.broker.username,
             config.broker.password,
-            config.broker.tls,
+            config.broker_tls,
         ),
         client_id=config.device_id,
         subscriptions=(device_subscription(config.device_id),),
@@ -164,7 +182,7 @@ def _parts(
         )
 
     downloader = Downloader(
-        HttpArtifactSource(config.controller_url, clock.heard, pace),
+        HttpArtifactSource(config.controller_url, clock.heard, pace, config.http_tls),
         store,
         patches=PatchRoute(applier, store),
         note=note,

@@ -1,8 +1,10 @@
 """The doctor's checks of what is reached over the network: broker, controller, TLS."""
 
+import socket
 import threading
 from collections.abc import Iterator
 from email.utils import parsedate_to_datetime
+from pathlib import Path
 from typing import Final
 
 from edgeloop_agent.config import AgentConfig
@@ -10,8 +12,11 @@ from edgeloop_agent.errors import FetchUnreachableError
 from edgeloop_agent.shell import doctor_tls
 from edgeloop_agent.shell.finding import Finding, failed, fine, warning
 from edgeloop_agent.shell.http_source import get_headers
+from edgeloop_agent.shell.lock import is_locked
 from edgeloop_protocol.clock import Clock
 from edgeloop_protocol.mqtt import BrokerAddress, PahoBroker
+from edgeloop_protocol.tls import FreshContext
+from edgeloop_protocol.tls_config import TlsConfig
 
 ANSWER_TIMEOUT_S: Final = 8.0
 CLOCK_APART_S_MAX: Final = 60.0
@@ -40,10 +45,14 @@ def broker(config: AgentConfig, clock: Clock) -> Iterator[Finding]:
         config.broker.port,
         config.broker.username,
         config.broker.password,
-        config.broker.tls,
+        config.broker_tls,
     )
-    if config.broker.tls is not None:
-        yield from doctor_tls.files(config.broker.tls, clock)
+    if config.broker_tls is not None:
+        yield from doctor_tls.files(config.broker_tls, clock)
+        shown = config.broker_tls.certificate_path
+        if shown is not None and is_locked(Path(config.state_dir)):
+            yield _handshake(address, config.broker_tls)
+            return
     listener = _Listener()
     connection = PahoBroker(address, client_id=f"{config.device_id}-doctor", subscriptions=())
     connection.start(listener)
@@ -67,19 +76,39 @@ def broker(config: AgentConfig, clock: Clock) -> Iterator[Finding]:
             "broker",
             listener.reason,
             "start the broker, or correct host, port, username and password in [broker]"
-            + ("" if config.broker.tls else plain),
+            + ("" if config.broker_tls else plain),
         )
     else:
-        if config.broker.tls is not None:
+        if config.broker_tls is not None:
             yield fine(doctor_tls.NAME, "the broker's certificate is valid, and ours is accepted")
         yield fine("broker", f"{address} accepts a connection")
+
+
+def _handshake(address: BrokerAddress, tls: TlsConfig) -> Finding:
+    """And no more: a broker that takes the certificate's name for the client id would end the
+    connection of the agent that runs here."""
+    context = FreshContext(tls)
+    try:
+        with socket.create_connection((address.host, address.port), ANSWER_TIMEOUT_S) as plain:
+            context.wrap_socket(plain, server_hostname=address.host).close()
+    except OSError as error:
+        problem = context.problem
+        if problem is not None:
+            return failed(doctor_tls.NAME, f"{address}: {problem.words}", problem.mend)
+        mend = "start the broker, or correct host and port in [broker]"
+        return failed("broker", f"no broker answers at {address}: {error}", mend)
+    return fine(
+        doctor_tls.NAME,
+        "the broker's certificate is valid; whether ours is accepted, `edgeloop-agent status` of "
+        "the agent that runs here says",
+    )
 
 
 def controller(config: AgentConfig, clock: Clock) -> Iterator[Finding]:
     url = f"{config.controller_url.rstrip('/')}/v1/health"
     is_tls = url.startswith("https://")
     try:
-        status, headers = get_headers(url)
+        status, headers = get_headers(url, config.http_tls)
     except FetchUnreachableError as error:
         name = "tls" if "certificate" in str(error) else "controller"
         yield failed(

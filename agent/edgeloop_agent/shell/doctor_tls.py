@@ -14,6 +14,8 @@ from edgeloop_protocol.tls_config import TlsConfig
 
 NAME: Final = "broker tls"
 RENEW_BEFORE_S: Final = 14 * 86_400.0
+RENEW_BEFORE_SHARE: Final = 0.25
+"""Of its life: one that renews itself does so before, with a third left."""
 
 
 def files(config: TlsConfig, clock: Clock) -> Iterator[Finding]:
@@ -49,7 +51,7 @@ def _dates(path: Path, now: float) -> Iterator[Finding]:
             f"{path} has expired on {_day(ends)}; the clock here stands at {_day(now)}",
             renew,
         )
-    elif now >= ends - RENEW_BEFORE_S:
+    elif now >= ends - min(RENEW_BEFORE_S, (ends - begins) * RENEW_BEFORE_SHARE):
         yield warning(NAME, f"{path} expires on {_day(ends)}", renew)
 
 

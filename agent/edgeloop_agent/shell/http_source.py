@@ -24,12 +24,15 @@ from edgeloop_agent.core.rate_watch import RATE_MIN_BYTES_PER_S, RateWatch
 from edgeloop_agent.errors import FetchMissingError, FetchUnreachableError
 from edgeloop_agent.shell.paced_reads import PacedReads
 from edgeloop_agent.shell.proxies import Proxy, proxy_for
+from edgeloop_protocol.tls import TlsFileError, client_context
+from edgeloop_protocol.tls_config import TlsConfig
 
 CONNECT_TIMEOUT_S: Final = 5.0
 READ_TIMEOUT_S: Final = 30.0
 HEADERS_TIMEOUT_S: Final = 60.0
 """For all of an answer's headers, however they drip."""
 HTTPS_PORT: Final = 443
+CONTROLLER_TLS: Final = "controller_tls"
 _NOT_YET_VALID: Final = 9
 _EXPIRED: Final = 10
 """OpenSSL's X509_V_ERR_CERT_NOT_YET_VALID and X509_V_ERR_CERT_HAS_EXPIRED."""
@@ -47,7 +50,10 @@ class HttpArtifactSource:
         controller_url: str,
         heard_time: Callable[[float], None] = _ignore,
         pace: PacedReads | None = None,
+        tls: TlsConfig | None = None,
     ) -> None:
+        """`tls`: whom to trust and what to show over https; None: the system's authorities."""
+        self._tls = tls
         self._base = f"{controller_url.rstrip('/')}/v1/artifacts"
         self._heard_time = heard_time
         self._pace = pace or PacedReads()
@@ -56,7 +62,7 @@ class HttpArtifactSource:
     def open(self, digest: str, offset: int) -> Iterator[Iterator[bytes]]:
         url = f"{self._base}/{digest}"
         headers = {"Range": f"bytes={offset}-"} if offset else {}
-        with _get(url, headers, self._pace.receive_buffer_bytes()) as response:
+        with _get(url, headers, self._pace.receive_buffer_bytes(), self._tls) as response:
             said_s = _time_said(response)
             if said_s is not None:
                 self._heard_time(said_s)
@@ -115,9 +121,9 @@ def _body(response: HTTPResponse, url: str, pace: PacedReads) -> Iterator[bytes]
         raise FetchUnreachableError(f"{url}: {ended}")
 
 
-def get_headers(url: str) -> tuple[int, Mapping[str, str]]:
+def get_headers(url: str, tls: TlsConfig | None = None) -> tuple[int, Mapping[str, str]]:
     """Status and headers of a GET, names in lower case. Raises FetchUnreachableError."""
-    with _get(url, {}) as response:
+    with _get(url, {}, tls=tls) as response:
         return response.status, {name.lower(): value for name, value in response.getheaders()}
 
 
@@ -126,13 +132,13 @@ def _get(
     url: str,
     headers: Mapping[str, str],
     receive_buffer_bytes: int | None = None,
-    tls: ssl.SSLContext | None = None,
+    tls: TlsConfig | ssl.SSLContext | None = None,
 ) -> Iterator[HTTPResponse]:
     try:
         parts = urlsplit(url)
         proxy = proxy_for(parts.scheme, parts.hostname or "")
-        connection, target, extra = _way(url, parts, proxy, tls)
-    except (ValueError, HTTPException) as error:
+        connection, target, extra = way_to(url, parts, proxy, tls)
+    except (ValueError, HTTPException, TlsFileError) as error:
         raise FetchUnreachableError(f"{url}: {error}") from error
     with closing(connection):
         try:
@@ -174,14 +180,22 @@ def _within(timeout_s: float, link: socket.socket) -> Iterator[None]:
         raise TimeoutError(f"no whole answer within {timeout_s:g} s")
 
 
-def _way(
-    url: str, parts: SplitResult, proxy: Proxy | None, tls: ssl.SSLContext | None
+def way_to(
+    url: str,
+    parts: SplitResult,
+    proxy: Proxy | None,
+    tls: TlsConfig | ssl.SSLContext | None = None,
 ) -> tuple[HTTPConnection, str, Mapping[str, str]]:
     """Whom to connect to, what to ask for there, and the headers that the proxy wants."""
     host, port = parts.hostname or "", parts.port
     to = (proxy.host, proxy.port) if proxy else (host, port)
     if parts.scheme == "https":
-        context = tls or ssl.create_default_context()
+        # Made anew each time: a renewed certificate is used from the next connection on.
+        context = (
+            tls
+            if isinstance(tls, ssl.SSLContext)
+            else client_context(tls or TlsConfig(), CONTROLLER_TLS)
+        )
         secure = HTTPSConnection(*to, timeout=CONNECT_TIMEOUT_S, context=context)
         if proxy:
             secure.set_tunnel(host, port or HTTPS_PORT, headers=dict(proxy.headers))

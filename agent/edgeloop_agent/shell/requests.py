@@ -24,7 +24,7 @@ SAMPLE_MIN_BYTES: Final = 200
 ANSWER_MAX_CHARS: Final = RESPONSE_PARTS_MAX * RESPONSE_PART_MAX_CHARS
 
 Diagnose = Callable[[Request], str]
-"""The text for `logs` and `status`. Raises OSError when it cannot be read."""
+"""The text for `logs`, `status` and `renew_certificate`. Raises OSError when it cannot be read."""
 
 
 class Requests:
@@ -46,7 +46,7 @@ class Requests:
             self._say(known)
         elif not self._uplink.has_heard_us(request.said):
             self._refuse(request, "it was asked before this connection: ask again")
-        elif request.asks in (Ask.LOGS, Ask.STATUS):
+        elif request.asks in (Ask.LOGS, Ask.STATUS, Ask.RENEW_CERTIFICATE):
             self._look(request)
         elif request.asks not in (Ask.RESTART_RUNNER, Ask.CAPTURE):
             self._refuse(request, f"this agent does not understand {request.asks!r}")

@@ -10,6 +10,7 @@ from typing import Final
 
 from edgeloop_agent.ports import DownlinkMessage, RunnerHost, RunnerSaid
 from edgeloop_agent.shell.inbox import Inbox
+from edgeloop_agent.shell.renewal import Renewal
 from edgeloop_agent.shell.service_manager import ServiceManager
 from edgeloop_agent.shell.status import in_one_line
 from edgeloop_agent.shell.supervisor import Supervisor
@@ -34,6 +35,7 @@ class RunLoop:
         clock: Clock,
         manager: ServiceManager | None = None,
         reload: Callable[[], None] = _nothing_to_reload,
+        renewal: Renewal | None = None,
     ) -> None:
         self._supervisor = supervisor
         self._inbox = inbox
@@ -41,6 +43,7 @@ class RunLoop:
         self._clock = clock
         self._manager = manager or ServiceManager()
         self._reload = reload
+        self._renewal = renewal
         self._reload_requested = False
         self._stop_requested = False
 
@@ -71,6 +74,8 @@ class RunLoop:
         for item in self._inbox.take(self._timeout_s()):
             self._supervisor.take(item)
         self._supervisor.turn()
+        if self._renewal is not None:
+            self._renewal.turn()
         self._manager.pet()
         if self._manager.listens:
             self._manager.status(in_one_line(self._supervisor.device))
@@ -79,6 +84,8 @@ class RunLoop:
         """The runners' last windows still go into the outbox; they are sent after the restart."""
         self._manager.stopping()
         self._supervisor.close()
+        if self._renewal is not None:
+            self._renewal.stop()
         for kill, grace_s in ((False, STOP_GRACE_S), (True, KILL_GRACE_S)):
             deadline = self._clock.monotonic() + grace_s
             self._host.stop_all(kill)

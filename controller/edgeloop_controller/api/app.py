@@ -9,6 +9,7 @@ from fastapi_offline import FastAPIOffline
 from edgeloop_controller.api import errors
 from edgeloop_controller.api.audit import Audit
 from edgeloop_controller.api.context import Services
+from edgeloop_controller.api.device_guard import DeviceGuard
 from edgeloop_controller.api.guard import Guard
 from edgeloop_controller.api.request_limits import RequestLimits
 from edgeloop_controller.api.routes import (
@@ -17,6 +18,7 @@ from edgeloop_controller.api.routes import (
     challengers,
     devices,
     drift,
+    enrolment,
     events,
     health,
     mlflow,
@@ -52,6 +54,7 @@ ROUTES: Final = (
     mlflow,
     people,
     trust,
+    enrolment,
 )
 
 
@@ -62,6 +65,12 @@ def create_app(services: Services) -> FastAPI:
     # The last one added sees a request first.
     app.add_middleware(SmallArtifacts, artifacts=services.artifacts)
     app.add_middleware(Guard, people=services.people, hosts=config.access.hosts)
+    app.add_middleware(
+        DeviceGuard,
+        enrolment=services.enrolment,
+        people=services.people,
+        required=config.http.tls is not None,
+    )
     app.add_middleware(Audit, database=services.database, clock=services.clock)
     app.add_middleware(RequestLimits, limits=config.limits, clock=services.clock)
     return app

@@ -8,10 +8,12 @@ from fastapi import Depends, Request
 from edgeloop_controller.artifacts import ArtifactStore
 from edgeloop_controller.broker import EmbeddedBroker, InboxListener
 from edgeloop_controller.config import ControllerConfig
+from edgeloop_controller.http_tls import HttpTls
 from edgeloop_controller.services.challengers import Challengers
 from edgeloop_controller.services.desired import DesiredPublisher
 from edgeloop_controller.services.diagnosis import Diagnosis
 from edgeloop_controller.services.drift_watch import DriftWatch
+from edgeloop_controller.services.enrolment import Enrolment
 from edgeloop_controller.services.explaining import Explaining
 from edgeloop_controller.services.inbox import Inbox
 from edgeloop_controller.services.ingest import Ingest
@@ -60,6 +62,8 @@ class Services:
     trust: Trust
     signing_gate: SigningGate
     mlflow: Mlflow | None
+    enrolment: Enrolment
+    http_tls: HttpTls | None = None
 
 
 async def _services(request: Request) -> Services:

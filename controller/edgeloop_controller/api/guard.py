@@ -13,7 +13,6 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from edgeloop_controller.api.errors import domain_response
-from edgeloop_controller.config import is_loopback
 from edgeloop_controller.core.access import ANYBODY, Caller, is_open, needed, roles_with
 from edgeloop_controller.errors import (
     ControllerError,
@@ -22,6 +21,7 @@ from edgeloop_controller.errors import (
 )
 from edgeloop_controller.services.people import People
 from edgeloop_controller.store import audit
+from edgeloop_protocol.loopback import is_loopback
 
 PREFIX: Final = "/v1/"
 CALLER: Final = "edgeloop_caller"

@@ -6,11 +6,12 @@ from typing import Annotated, Any
 import typer
 
 from edgeloop.client import quoted
-from edgeloop_controller.cli import output
+from edgeloop_controller.cli import enrolment, output
 from edgeloop_controller.cli.connection import Json, connected
 from edgeloop_controller.cli.exit_codes import ExitCode
 
-app = typer.Typer(no_args_is_help=True, help="Look at devices, and label them.")
+app = typer.Typer(no_args_is_help=True, help="Look at devices, label them, let them in.")
+enrolment.add_to(app)
 
 
 @app.command("list")
@@ -87,6 +88,7 @@ class Asked(StrEnum):
     STATUS = "status"
     CAPTURE = "capture"
     RESTART_RUNNER = "restart-runner"
+    RENEW_CERTIFICATE = "renew-certificate"
 
 
 @app.command()

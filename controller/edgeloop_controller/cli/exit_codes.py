@@ -27,7 +27,7 @@ MEANINGS: Final = {
     ExitCode.REFUSED_INPUT: "a file, selector, label or other input that cannot be used",
     ExitCode.UNREACHABLE: "no controller answers at the URL",
     ExitCode.CANNOT_START: "serve: a port or the data directory is in use",
-    ExitCode.NO_ANSWER: "the device that was asked did not answer in time",
+    ExitCode.NO_ANSWER: "the device, or the broker about a device, did not answer in time",
     ExitCode.DIFFERENT: "diff: the files and the fleet differ",
     ExitCode.NOT_ALLOWED: "no valid token, or its roles do not allow that",
 }

@@ -13,6 +13,7 @@ import typer
 from edgeloop.client import DEFAULT_URL
 from edgeloop_controller.cli import (
     audit,
+    broker,
     challengers,
     connection,
     control,
@@ -39,6 +40,7 @@ app.add_typer(rollouts.app, name="rollout")
 app.add_typer(challengers.app, name="challenger")
 app.add_typer(loop.drift_app, name="drift")
 app.add_typer(loop.retrain_app, name="retrain")
+app.add_typer(broker.app, name="broker")
 app.add_typer(webhooks.app, name="webhook")
 app.add_typer(mlflow.app, name="mlflow")
 app.add_typer(tokens.app, name="token")

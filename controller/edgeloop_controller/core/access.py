@@ -43,7 +43,8 @@ OPEN: Final = (
     (READING, r"/v1/artifacts/[^/]+"),
     (READING, r"/v1/trust/metadata/[^/]+"),
     (("POST",), r"/v1/mlflow/webhook"),
-    (("POST",), r"/v1/enrolments(/.*)?"),
+    (("POST",), r"/v1/enrolments(/renewals|/confirmations)?"),
+    (READING, r"/v1/enrolments/authority"),
 )
 """For anybody: found by a digest, signed by itself, or the door at which one becomes known."""
 
@@ -57,7 +58,9 @@ REQUESTS: Final = (
     (("POST",), r"/v1/labels", Permission.OPERATE),
     (("PATCH",), r"/v1/devices/[^/]+/labels", Permission.OPERATE),
     (("PUT",), r"/v1/devices/[^/]+/quarantine", Permission.OPERATE),
-    (("POST",), r"/v1/devices/[^/]+/diagnosis", Permission.OPERATE),
+    (("POST",), r"/v1/devices/[^/]+/(diagnosis|revocation|rotation)", Permission.OPERATE),
+    (("PUT",), r"/v1/enrolments/[^/]+/decision", Permission.OPERATE),
+    (("POST", "DELETE"), r"/v1/enrolment-tokens(/.*)?", Permission.OPERATE),
     (("POST",), r"/v1/retraining/policies/[^/]+/runs", Permission.OPERATE),
     (("PUT", "DELETE"), r"/v1/retraining/policies/[^/]+", Permission.PUBLISH),
     (("POST",), r"/v1/models/[^/]+/versions/[^/]+", Permission.PUBLISH),

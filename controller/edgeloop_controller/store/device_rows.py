@@ -12,6 +12,7 @@ from typing import Any, Final
 from sqlalchemy import BindParameter, bindparam, delete, insert, select, update
 from sqlalchemy.orm import Session
 
+from edgeloop_controller.store import identities
 from edgeloop_controller.store.devices import next_change
 from edgeloop_controller.store.prepared import Prepared
 from edgeloop_controller.store.tables import Device, DeviceSlot, table_of
@@ -130,10 +131,13 @@ def load(
 def save(session: Session, rows: Collection[DeviceRow]) -> None:
     changed = {row.id for row in rows if row.has_changed()}
     change = next_change(session) if changed else 0
+    joined = [row for row in rows if row.decided_by_before is None]
+    given = identities.labels_of(session, [row.id for row in joined])
     new = [
-        {"id": row.id, "labels": {}, "change": change} | _columns(row) | row.documents
-        for row in rows
-        if row.decided_by_before is None
+        {"id": row.id, "labels": given.get(row.id, {}), "change": change}
+        | _columns(row)
+        | row.documents
+        for row in joined
     ]
     _JOIN.run(session, new)
     known = [row for row in rows if row.decided_by_before is not None]

@@ -5,6 +5,7 @@ a finding, and so is a law that does not hold (what was decoded is encoded and d
 """
 
 import io
+from base64 import encodebytes
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -12,8 +13,10 @@ from typing import Any, Final
 
 from edgeloop_agent.core.journal_document import decode_journal, encode_journal, seal
 from edgeloop_agent.core.snapshot import DeviceSnapshot
+from edgeloop_agent.enrolment.keys import DeviceKey
 from edgeloop_agent.errors import JournalDamagedError
-from edgeloop_controller.errors import PackagingError
+from edgeloop_controller.ca.requests import check_renewal, read_certificate, read_csr
+from edgeloop_controller.errors import PackagingError, RefusedInputError
 from edgeloop_controller.packaging.draft import load_draft
 from edgeloop_controller.packaging.tensor_delta import make_tensor_patch
 from edgeloop_protocol import messages, selector, topics
@@ -122,6 +125,23 @@ def _delta(data: bytes) -> None:
         raise FindingError(f"{len(result)} bytes of a result of {RESULT_MAX_BYTES}")
 
 
+def _enrolment(data: bytes) -> None:
+    """A request as DER, the same bytes as a certificate, and as a signature of either."""
+    csr = None
+    with suppress(RefusedInputError):
+        csr = read_csr(_pem("CERTIFICATE REQUEST", data))
+    with suppress(RefusedInputError):
+        shown = read_certificate(_pem("CERTIFICATE", data))
+        check_renewal(csr or _KNOWN_CSR, shown, data[:72])
+    with suppress(RefusedInputError):
+        read_csr(data.decode("utf-8", "replace"))
+
+
+def _pem(kind: str, der: bytes) -> str:
+    body = encodebytes(der).decode()
+    return f"-----BEGIN {kind}-----\n{body}-----END {kind}-----\n"
+
+
 def _same(found: object, expected: object) -> None:
     if found != expected:
         raise FindingError(f"{found!r} is not {expected!r}")
@@ -140,6 +160,7 @@ KINDS: Final[Sequence[type[Wire]]] = (
 )
 
 BASE: Final = bytes(range(256)) * (RESULT_MAX_BYTES // 256)
+_KNOWN_CSR: Final = read_csr(DeviceKey().csr("watch-3").pem)
 _NEW: Final = bytes((byte + 3) % 256 if n % 97 == 0 else byte for n, byte in enumerate(BASE))
 _HELLO: Final = b'{"epoch":"00000000000000be","revision":0,"inventory":{},"labels":{}}'
 
@@ -165,6 +186,7 @@ TARGETS: Final[Mapping[str, Target]] = {
         _model_toml, (b'features = ["a"]\nlabels = ["x", "y"]\n[requires]\nmemory_bytes = 1\n',)
     ),
     "journal": Target(_journal, (encode_journal(DeviceSnapshot()), b'{"slots":{}}')),
+    "enrolment": Target(_enrolment, (_KNOWN_CSR.der, _KNOWN_CSR.der[:60])),
     "delta": Target(_delta, (make_tensor_patch(BASE, _NEW), make_tensor_patch(BASE, _NEW)[:40])),
 }
 

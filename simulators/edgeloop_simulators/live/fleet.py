@@ -277,6 +277,7 @@ class LiveFleet:
                 "state_dir": "/nonexistent",
                 "controller_url": self.terms.controller_url,
                 "trust": {"unsigned": True},
+                "plain": True,
                 "slots": {SLOT: {"source": {"kind": "replay", "path": "/nonexistent"}}},
                 "limits": {"heartbeat_timeout_s": HEARTBEAT_TIMEOUT_S},
                 "telemetry": {"window_s": self.terms.runners.window_s},

@@ -33,6 +33,7 @@ class RealAgents:
         self._common = {
             "controller_url": controller_url,
             "trust": {"unsigned": True},
+            "plain": True,
             "broker": {key: value for key, value in vars(broker).items() if value is not None},
             "labels": {**labels, "class": "real"},
             "slots": {

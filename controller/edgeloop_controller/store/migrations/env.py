@@ -2,6 +2,7 @@
 
 from alembic import context
 
+from edgeloop_controller.store import identity_tables  # noqa: F401 - tables of Base too
 from edgeloop_controller.store.tables import Base
 
 context.configure(

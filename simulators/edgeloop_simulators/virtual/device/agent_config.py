@@ -37,6 +37,7 @@ def _shared_config(
         state_dir=Path("/virtual/state"),
         controller_url="http://controller",
         trust=TrustConfig(unsigned=True),
+        plain=True,
         labels=dict(labels),
         slots=dict.fromkeys(slots, slot),
         telemetry=TelemetryConfig(
