@@ -84,7 +84,8 @@ def test_unsigned_models_are_for_loopback_or_said(tmp_path, url, table, problem)
 
     path = tmp_path / "agent.toml"
     path.write_text(
-        f'device_id = "d"\nstate_dir = "{tmp_path}"\ncontroller_url = "{url}"\n{table}'
+        f'device_id = "d"\nstate_dir = "{tmp_path}"\ncontroller_url = "{url}"\nplain = true\n'
+        f"{table}"
         '[slots.main.source]\nkind = "replay"\npath = "x.csv"\n'
     )
     if not problem:

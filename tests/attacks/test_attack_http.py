@@ -19,6 +19,7 @@ from controller_bench import Controller, make_controller
 from edgeloop_controller import artifacts
 from edgeloop_controller.api.app import create_app
 from edgeloop_controller.api.guard import Guard
+from edgeloop_controller.api.peer import PeerProtocol
 from edgeloop_controller.config import ControllerConfig
 from edgeloop_controller.store.engine import Database
 
@@ -38,7 +39,9 @@ def controller(tmp_path: Path) -> Iterator[Controller]:
 def port(controller: Controller, free_port: object) -> Iterator[int]:
     found: int = free_port()  # type: ignore[operator]
     server = uvicorn.Server(
-        uvicorn.Config(create_app(controller.parts.services), port=found, log_config=None)
+        uvicorn.Config(
+            create_app(controller.parts.services), port=found, log_config=None, http=PeerProtocol
+        )
     )
     thread = threading.Thread(target=server.run)
     thread.start()
@@ -139,6 +142,18 @@ def test_csrf_without_the_line(port: int, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(Guard, "_refuse_other_sites", lambda _self, _headers: None)
     answer = publish(port, "Host: localhost\nOrigin: https://evil.example\n")
     assert answer.split()[1] == b"422", "it was published, had it been a model"
+
+
+@pytest.mark.parametrize("begun", ["", "GET /v1/hea", "GET /v1/health HTTP/1.1\nHost: loc"])
+def test_a_head_that_drips_is_cut_off(
+    port: int, begun: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Slowloris: many connections whose requests never come."""
+    monkeypatch.setattr(PeerProtocol, "head_timeout_s", 0.2)
+    assert ask(port, begun) == b""
+    first = "GET /v1/health HTTP/1.1\nHost: localhost\n\n"
+    answer = ask(port, first + begun) if begun else get(port, "/v1/health")
+    assert answer.split()[1] == b"200", "a later one of a connection, too"
 
 
 def test_an_endless_body_is_cut_off(port: int) -> None:

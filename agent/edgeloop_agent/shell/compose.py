@@ -126,7 +126,7 @@ def trust_gate(config: AgentConfig, clock: Clock) -> TrustGate | None:
         logger.warning("%s", config.trust_in_words)
         return None
     store, url = config.state_dir / TRUST_DIRECTORY, config.trust_metadata_url
-    process = TrustProcess(store, config.trust.root, url, clock)
+    process = TrustProcess(store, config.trust.root, url, clock, tls=config.http_tls)
     return TrustGate(process, config.device_id, config.labels)
 
 

@@ -26,7 +26,8 @@ def trust(config: AgentConfig, clock: Clock) -> Iterator[Finding]:
         yield warning(NAME, config.trust_in_words, "name the publisher's root.json: [trust] root")
         return
     with tempfile.TemporaryDirectory(prefix="edgeloop-doctor-") as directory:
-        process = TrustProcess(Path(directory), config.trust.root, config.trust_metadata_url, clock)
+        url, tls = config.trust_metadata_url, config.http_tls
+        process = TrustProcess(Path(directory), config.trust.root, url, clock, tls=tls)
         try:
             process.look_up([])
         except TrustUnavailableError as error:
