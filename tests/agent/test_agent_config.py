@@ -172,6 +172,7 @@ def test_beyond_this_machine_with_tls_only(changes, is_safe):
         "device_id": "dev1",
         "state_dir": "/tmp/state",
         "controller_url": "http://127.0.0.1:8080",
+        "trust": {"unsigned": True},
         "slots": {"main": {"source": {"kind": "socket", "path": "/run/a.sock"}}},
     }
     if is_safe:
@@ -188,6 +189,7 @@ def test_an_identity_is_what_tls_shows_unless_another_is_configured():
                 "device_id": "dev1",
                 "state_dir": "/state",
                 "controller_url": "https://controller.lan",
+                "trust": {"unsigned": True},
                 "slots": {"main": {"source": {"kind": "socket", "path": "/run/a.sock"}}},
                 "broker": {"host": "broker.lan", "tls": {}},
             }
