@@ -51,4 +51,4 @@ def test_every_row_points_somewhere_or_says_why_not() -> None:
             said = row.split("|")[-2]
             assert "tests/" in said or "a promise" in said or "not ours, because" in row, row
             rows += 1
-    assert rows > 60
+    assert rows > 55
