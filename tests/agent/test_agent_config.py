@@ -191,7 +191,6 @@ def test_an_identity_is_what_tls_shows_unless_another_is_configured():
                 "controller_url": "https://controller.lan",
                 "trust": {"unsigned": True},
                 "slots": {"main": {"source": {"kind": "socket", "path": "/run/a.sock"}}},
-                "trust": {"unsigned": True},
                 "broker": {"host": "broker.lan", "tls": {}},
             }
             | changes
