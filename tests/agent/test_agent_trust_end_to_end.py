@@ -48,8 +48,11 @@ def test_a_device_installs_what_is_signed_and_nothing_else(
     controller.offer(second)
     wait_until(lambda: "tiny@2 is not in the verified metadata" in controller.slot.waiting)
     status = [sys.executable, "-m", "edgeloop_agent.cli", "status", "--config", agent.config_path]
-    said = subprocess.run(status, capture_output=True, text=True, check=True).stdout
-    assert "waiting: not signed: tiny@2" in said
+
+    def said():
+        return subprocess.run(status, capture_output=True, text=True, check=True).stdout
+
+    wait_until(lambda: "waiting: not signed: tiny@2" in said())  # status.json is a second old
     assert controller.slot.champion == first.offer.ref
     timestamp = artifact_server.artifacts.pop("timestamp.json")
     wait_until(lambda: "timestamp.json answered 404" in controller.slot.waiting)
