@@ -17,15 +17,16 @@ from contextlib import closing, contextmanager, suppress
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
-from typing import Final
+from typing import TYPE_CHECKING, Final
 from urllib.parse import SplitResult, urlsplit
 
 from edgeloop_agent.core.rate_watch import RATE_MIN_BYTES_PER_S, RateWatch
 from edgeloop_agent.errors import FetchMissingError, FetchUnreachableError
 from edgeloop_agent.shell.paced_reads import PacedReads
 from edgeloop_agent.shell.proxies import Proxy, proxy_for
-from edgeloop_protocol.tls import TlsFileError, client_context
-from edgeloop_protocol.tls_config import TlsConfig
+
+if TYPE_CHECKING:
+    from edgeloop_protocol.tls_config import TlsConfig
 
 CONNECT_TIMEOUT_S: Final = 5.0
 READ_TIMEOUT_S: Final = 30.0
@@ -50,7 +51,7 @@ class HttpArtifactSource:
         controller_url: str,
         heard_time: Callable[[float], None] = _ignore,
         pace: PacedReads | None = None,
-        tls: TlsConfig | None = None,
+        tls: "TlsConfig | None" = None,
     ) -> None:
         """`tls`: whom to trust and what to show over https; None: the system's authorities."""
         self._tls = tls
@@ -121,7 +122,7 @@ def _body(response: HTTPResponse, url: str, pace: PacedReads) -> Iterator[bytes]
         raise FetchUnreachableError(f"{url}: {ended}")
 
 
-def get_headers(url: str, tls: TlsConfig | None = None) -> tuple[int, Mapping[str, str]]:
+def get_headers(url: str, tls: "TlsConfig | None" = None) -> tuple[int, Mapping[str, str]]:
     """Status and headers of a GET, names in lower case. Raises FetchUnreachableError."""
     with _get(url, {}, tls=tls) as response:
         return response.status, {name.lower(): value for name, value in response.getheaders()}
@@ -132,13 +133,13 @@ def _get(
     url: str,
     headers: Mapping[str, str],
     receive_buffer_bytes: int | None = None,
-    tls: TlsConfig | ssl.SSLContext | None = None,
+    tls: "TlsConfig | ssl.SSLContext | None" = None,
 ) -> Iterator[HTTPResponse]:
     try:
         parts = urlsplit(url)
         proxy = proxy_for(parts.scheme, parts.hostname or "")
         connection, target, extra = way_to(url, parts, proxy, tls)
-    except (ValueError, HTTPException, TlsFileError) as error:
+    except (ValueError, HTTPException, OSError) as error:  # a TlsFileError is an OSError
         raise FetchUnreachableError(f"{url}: {error}") from error
     with closing(connection):
         try:
@@ -184,24 +185,30 @@ def way_to(
     url: str,
     parts: SplitResult,
     proxy: Proxy | None,
-    tls: TlsConfig | ssl.SSLContext | None = None,
+    tls: "TlsConfig | ssl.SSLContext | None" = None,
 ) -> tuple[HTTPConnection, str, Mapping[str, str]]:
     """Whom to connect to, what to ask for there, and the headers that the proxy wants."""
     host, port = parts.hostname or "", parts.port
     to = (proxy.host, proxy.port) if proxy else (host, port)
     if parts.scheme == "https":
-        # Made anew each time: a renewed certificate is used from the next connection on.
-        context = (
-            tls
-            if isinstance(tls, ssl.SSLContext)
-            else client_context(tls or TlsConfig(), CONTROLLER_TLS)
-        )
-        secure = HTTPSConnection(*to, timeout=CONNECT_TIMEOUT_S, context=context)
+        secure = HTTPSConnection(*to, timeout=CONNECT_TIMEOUT_S, context=_context(tls))
         if proxy:
             secure.set_tunnel(host, port or HTTPS_PORT, headers=dict(proxy.headers))
         return secure, parts.path, {}
     plain = HTTPConnection(*to, timeout=CONNECT_TIMEOUT_S)
     return (plain, url, proxy.headers) if proxy else (plain, parts.path, {})
+
+
+def _context(tls: "TlsConfig | ssl.SSLContext | None") -> ssl.SSLContext:
+    """Made anew each time: a renewed certificate is used from the next connection on."""
+    if tls is None:
+        return ssl.create_default_context()
+    if isinstance(tls, ssl.SSLContext):
+        return tls
+    # Only here: who verifies metadata reads over HTTP too, and brings its own context.
+    from edgeloop_protocol.tls import client_context
+
+    return client_context(tls, CONTROLLER_TLS)
 
 
 def _in_words(error: Exception) -> str:
