@@ -21,6 +21,9 @@ from edgeloop_simulators.scenario import Scenario
 from edgeloop_simulators.truth import Truth
 
 BAR_CHARS: Final = 40
+OPEN_TO_THIS_MACHINE: Final = (
+    "On this machine only: no certificates, unsigned models, and nobody is asked who they are."
+)
 REFRESH_PER_S: Final = 4
 OUTCOMES_SHOWN: Final = 2
 VERSION_STYLES: Final = ("cyan", "green", "magenta", "yellow", "blue")
@@ -70,6 +73,7 @@ class Progress(AbstractContextManager["Progress"]):
             )
 
     def __enter__(self) -> Self:
+        self._console.print(OPEN_TO_THIS_MACHINE, style="dim", soft_wrap=True)
         if self._live:
             self._live.start()
         else:

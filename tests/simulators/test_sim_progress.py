@@ -57,7 +57,7 @@ def test_without_a_terminal_no_line_is_wrapped(truth: Truth) -> None:
         progress.step_started(0)
         progress.step_ended(0, outcome, failed=False)
     lines = out.getvalue().splitlines()
-    assert len(lines) == 3
+    assert len(lines) == 4
     assert outcome in lines[-1]
 
 
