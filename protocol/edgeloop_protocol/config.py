@@ -24,6 +24,7 @@ NOT_CONFIGURATION: Final = frozenset(
         "EDGELOOP_TOKEN_FILE",
         "EDGELOOP_CA_FILE",
         "EDGELOOP_INSECURE",
+        "EDGELOOP_TRUST_PASSPHRASE",
     }
 )
 """Variables of ours that are no program's configuration: the command line's."""
