@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from tuf.api.metadata import Targets
 
 from edgeloop_controller.trust.metadata import TARGETS, Document, Standing, all_releases
+from edgeloop_protocol.device_facts import MODEL_PREFIX, SLOT_PREFIX
 from edgeloop_protocol.errors import TrustError
+from edgeloop_protocol.selector import parse
 from edgeloop_protocol.signed_release import PARTS, SignedRelease, target_name
 
 
@@ -48,6 +50,7 @@ def check_releases(after: Standing, standing: Standing | None, published: Publis
 
 def _check_release(release: SignedRelease, before: SignedRelease | None, highest: int) -> None:
     name = f"{release.model}@{release.version}"
+    _check_recipients(name, release.selector)
     if before is None:
         if release.release <= highest:
             raise TrustError(
@@ -62,6 +65,22 @@ def _check_release(release: SignedRelease, before: SignedRelease | None, highest
         raise TrustError(
             f"{name} becomes release {release.release}; a counter that changes must be above "
             f"{highest}"
+        )
+
+
+def _check_recipients(name: str, selector: str) -> None:
+    """A device is asked what it is and is labelled, never what it runs: that changes."""
+    if not selector:
+        return
+    running = [
+        term.key
+        for term in parse(selector).terms
+        if term.key.startswith((MODEL_PREFIX, SLOT_PREFIX))
+    ]
+    if running:
+        raise TrustError(
+            f"{name} is signed for devices by {running[0]}, which no device answers",
+            "sign for what devices are: their id, architecture, runtimes, sensors or labels",
         )
 
 

@@ -37,6 +37,14 @@ def test_releases_are_signed_one_after_another(publisher: Publisher) -> None:
     assert standing.targets.version == 3
 
 
+@pytest.mark.parametrize("selector", ["model.watch<2", "site=a, !slot.left", "slot.left=watch@1"])
+def test_no_release_is_for_devices_by_what_they_run(publisher: Publisher, selector: str) -> None:
+    """The device that judges it answers no such question, and would never install it."""
+    with pytest.raises(TrustError, match="which no device answers"):
+        publisher.signs("1.0", 1, selector=selector)
+    publisher.signs("1.0", 1, selector="site=a, arch in (aarch64, x86_64)")
+
+
 def test_a_rollback_is_allowed_by_signing_lower_floors(publisher: Publisher) -> None:
     for number, version in enumerate(("1.0", "1.1", "1.2", "1.3"), start=1):
         publisher.signs(version, number)
