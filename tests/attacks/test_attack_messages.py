@@ -18,7 +18,7 @@ from edgeloop_controller.config import ControllerConfig
 from edgeloop_controller.services.inbox import Inbound
 from edgeloop_controller.store import devices
 from edgeloop_controller.store.engine import Database
-from edgeloop_protocol import log_lines
+from edgeloop_protocol import log_lines, messages
 from edgeloop_protocol.limits import PAYLOAD_MAX_BYTES
 from edgeloop_protocol.log_lines import OneLineFormatter, printable
 from edgeloop_protocol.topics import Up, up_topic
@@ -62,6 +62,23 @@ def test_malformed_and_oversized_to_every_topic(controller: Controller, kind: Up
             assert devices.require(session, "good").state_sequence == number + 1
     with controller.parts.services.database.reading() as session:
         assert [row.id for row in devices.every(session)] == ["good"]
+
+
+def test_without_the_line_an_oversized_one_is_taken(
+    controller: Controller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hello = FakeDevice("d1").hello()
+    padded = Inbound(hello.topic, hello.payload + b" " * PAYLOAD_MAX_BYTES)
+
+    def known() -> list[str]:
+        with controller.parts.services.database.reading() as session:
+            return [row.id for row in devices.every(session)]
+
+    controller.takes(padded)
+    assert known() == []
+    monkeypatch.setattr(messages, "PAYLOAD_MAX_BYTES", 10 * PAYLOAD_MAX_BYTES)
+    controller.takes(padded)
+    assert known() == ["d1"]
 
 
 class TestLogInjection:
