@@ -25,6 +25,7 @@ NOT_CONFIGURATION: Final = frozenset(
         "EDGELOOP_CA_FILE",
         "EDGELOOP_INSECURE",
         "EDGELOOP_TRUST_PASSPHRASE",
+        "EDGELOOP_TRUST_HOME",
     }
 )
 """Variables of ours that are no program's configuration: the command line's."""

@@ -8,6 +8,7 @@ from edgeloop_controller.cli import output
 from edgeloop_controller.cli import trust_options as signing
 from edgeloop_controller.cli.connection import Json, connected
 from edgeloop_controller.cli.models import say_published
+from edgeloop_controller.cli.trust_publishing import sign_published
 
 app = typer.Typer(no_args_is_help=True, help="MLflow's registry (docs/mlflow.md).")
 
@@ -35,7 +36,7 @@ def publish(
         say_published(document, f"log {_BASELINE} with the model")
     if sign:
         manner = signing.Manner(home, sign, passphrase_file, yes=yes, quiet=json)
-        signed = signing.sign_published(document["name"], document["version"], None, manner)
+        signed = sign_published(document["name"], document["version"], None, manner)
         document["signature"] = signed
     if json:
         output.print_json(document)

@@ -11,6 +11,7 @@ from edgeloop_controller.cli import output
 from edgeloop_controller.cli import trust_options as signing
 from edgeloop_controller.cli.connection import Json, VersionArgument, connected, split_version
 from edgeloop_controller.cli.exit_codes import ExitCode
+from edgeloop_controller.cli.trust_publishing import sign_published
 from edgeloop_protocol.limits import NAME_MAX_CHARS
 from edgeloop_protocol.messages import NAME_PATTERN
 
@@ -46,7 +47,7 @@ def publish(
         say_published(document, "give --baseline")
     if sign:
         manner = signing.Manner(home, sign, passphrase_file, yes=yes, quiet=json)
-        document["signature"] = signing.sign_published(name, version, file, manner)
+        document["signature"] = sign_published(name, version, file, manner)
     if json:
         output.print_json(document)
 

@@ -1,12 +1,9 @@
-"""Options of commands that sign, and the one thing that other commands do with them.
-
-Invariant: imports nothing that signs before a command does.
-"""
+"""Options of commands that sign. Imports nothing that signs."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 import typer
 
@@ -55,10 +52,3 @@ class Manner:
     days: int | None = None
     yes: bool = False
     quiet: bool = False
-
-
-def sign_published(name: str, version: str, artifact: Path | None, manner: Manner) -> Any:
-    """What the controller made of the signature; ends the command where there is none."""
-    from edgeloop_controller.cli.trust_releases import Terms, sign_version
-
-    return sign_version(name, version, Terms(), artifact, manner)
