@@ -30,6 +30,7 @@ BUSY_TIMEOUT_MS: Final = 30_000
 CONNECTIONS_KEPT: Final = 8
 CONNECTIONS_MAX: Final = 64
 _WRITE_OPTION: Final = "edgeloop_write"
+_shared: dict[str, Engine] = {}
 _THROWN_AWAY: Final = ("journal_mode=MEMORY", "synchronous=OFF")
 
 
@@ -93,6 +94,17 @@ def _create_engine(url: str, durable: bool) -> Engine:
     pragmas = ("journal_mode=WAL", "synchronous=FULL") if durable else _THROWN_AWAY
     event.listen(engine, "connect", partial(_configure_sqlite, pragmas=pragmas))
     event.listen(engine, "begin", _begin_sqlite)
+    return engine if durable else _sharing(engine)
+
+
+def _sharing(engine: Engine) -> Engine:
+    """Of databases that are thrown away a process opens thousands, and would compile each
+    statement anew for each: they share a dialect, by which compiled statements are known, and
+    what was compiled. SQLAlchemy has no word for that."""
+    first = _shared.setdefault("engine", engine)
+    engine.dialect = first.dialect
+    engine.pool._dialect = first.dialect
+    engine._compiled_cache = first._compiled_cache
     return engine
 
 
