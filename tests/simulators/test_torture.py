@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 import edgeloop_agent.shell
-from edgeloop_agent.shell import os_disk
+from edgeloop_agent.config import AgentConfig
+from edgeloop_agent.shell import factory_reset, os_disk
 from edgeloop_agent.trust import metadata_store
 from edgeloop_simulators.torture import exactly_once, ext4_image, strict_disk, syscalls, trust_store
 from edgeloop_simulators.torture.exactly_once import ExactlyOnce, Plan, problems_of, told
@@ -79,7 +80,8 @@ def test_without_the_real_disks_fsync_a_power_cut_costs_something(shelf: Path, n
 
 
 def test_every_fsync_of_the_agent_is_on_the_list() -> None:
-    """But for the one that makes the state directory itself, which has a test of its own."""
+    """But for those that make the state directory itself, and that empty it: they have tests of
+    their own."""
     directory = Path(inspect.getfile(edgeloop_agent.shell)).parent
     store = Path(inspect.getfile(metadata_store))
     found = Counter(
@@ -93,7 +95,7 @@ def test_every_fsync_of_the_agent_is_on_the_list() -> None:
         if name != "outbox"
     )
     passed_on = Counter({"os_disk:OsDisk.sync_directory": 1, "os_disk:_make_durably": 1})
-    assert found == listed + passed_on
+    assert found == listed + passed_on + Counter({"factory_reset:_sync": 1})
 
 
 def _syncs(path: Path) -> Iterator[str]:
@@ -119,6 +121,30 @@ def test_a_state_directory_is_made_durably(tmp_path: Path, monkeypatch: pytest.M
     assert synced == [tmp_path, tmp_path / "a"]
     os_disk.OsDisk(tmp_path / "a" / "b")
     assert len(synced) == 2
+
+
+def test_what_a_reset_takes_away_stays_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each removal is synced in its directory, keys first: a power cut brings none back."""
+    config = AgentConfig.model_validate(
+        {
+            "device_id": "d1",
+            "controller_url": "http://127.0.0.1:1",
+            "state_dir": tmp_path,
+            "slots": {"main": {"source": {"kind": "lines"}, "sink": {"kind": "none"}}},
+        }
+    )
+    for name in ("identity", "models"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "journal.json").write_text("{}")
+    left: list[list[str]] = []
+    monkeypatch.setattr(
+        factory_reset, "_sync", lambda at: left.append(sorted(path.name for path in at.iterdir()))
+    )
+    factory_reset.reset(config)
+    names = [[name for name in one if not name.endswith(".lock")] for one in left]
+    assert names == [["journal.json", "models"], ["models"], []]
 
 
 @needs_ext4
