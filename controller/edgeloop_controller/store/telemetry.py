@@ -333,6 +333,12 @@ def last_window_id(session: Session) -> int:
 
 
 _WINDOW: Final = table_of(Window).c
+_LAST_THROUGH: Final = Prepared(
+    select(_WINDOW.id, _WINDOW.received_at)
+    .where(_WINDOW.id <= bindparam("through"))
+    .order_by(_WINDOW.id.desc())
+    .limit(1)
+)
 _COMPARED: Final = Prepared(
     select(
         _WINDOW.device_id,
@@ -418,12 +424,11 @@ def last_window_before(session: Session, received_at: float) -> int:
     low, high = 0, last_window_id(session)
     while low < high:
         middle = (low + high + 1) // 2
-        query = select(Window.id, Window.received_at).where(Window.id <= middle)
-        row = session.execute(query.order_by(Window.id.desc()).limit(1)).first()
-        if row is None or row.received_at < received_at:
+        found = _LAST_THROUGH.rows(session, through=middle)
+        if not found or found[0][1] < received_at:
             low = middle
         else:
-            high = row.id - 1
+            high = found[0][0] - 1
     return low
 
 
