@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from edgeloop_controller.api.app import create_app
 from edgeloop_controller.config import ControllerConfig
 
-EXAMPLES: Final = int(os.environ.get("EDGELOOP_FUZZ_EXAMPLES", "8"))
+EXAMPLES: Final = int(os.environ.get("EDGELOOP_FUZZ_EXAMPLES", "5"))
 ALLOWED: Final = frozenset({502, 503, 504})
 """Of others that are away: the broker, MLflow, a device that does not answer."""
 
@@ -27,7 +27,7 @@ def config(config: ControllerConfig) -> ControllerConfig:
     return ControllerConfig.model_validate(config.model_dump() | changes)
 
 
-@pytest.mark.timeout(60 * max(1, EXAMPLES // 8))
+@pytest.mark.timeout(60 * max(1, EXAMPLES // 5))
 def test_nothing_that_is_sent_makes_it_fail(
     controller: Any, make_device: Any, make_package: Any
 ) -> None:

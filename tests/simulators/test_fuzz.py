@@ -8,7 +8,7 @@ import pytest
 
 from edgeloop_simulators.fuzz.targets import TARGETS
 
-RUNS = 3000
+RUNS = 1000
 FOUND = Path(__file__).parent / "fuzz_found"
 CASES = sorted(path for path in FOUND.glob("*/*") if path.is_file())
 
