@@ -22,7 +22,8 @@ from edgeloop_controller.trust.editing import Holders
 from edgeloop_controller.trust.metadata import ROOT, TARGETS
 from edgeloop_controller.trust_store import LocalTrustStore
 from edgeloop_protocol.errors import TrustError
-from edgeloop_protocol.messages import ShadowBudget
+from edgeloop_protocol.lifecycle import SlotState
+from edgeloop_protocol.messages import ShadowBudget, SlotReported
 
 DAY_S = 86_400.0
 ONE_BY_ONE = RolloutTerms(probation={"compare": False})
@@ -405,6 +406,32 @@ def test_what_runs_already_offers_no_further_and_goes_on_when_it_is_signed(
         controller.clock.advance(60)
     assert cli.json("rollout", "show", str(rollout))["status"] == "running"
     assert not [d for d in devices if d is not offered and controller.broker.desired(d.id)]
+
+
+def test_a_challenger_that_was_there_before_gets_no_further_device(
+    controller: Any, make_package: Any, make_device: Any
+) -> None:
+    champion, version = (controller.keep(make_package(name)) for name in ("1", "2"))
+    services, reconciler = controller.parts.services, controller.parts.reconciler
+
+    def joins(name: str) -> Any:
+        device = make_device(name)
+        device.slots = (SlotReported(slot="main", state=SlotState.COMMITTED, champion=champion),)
+        controller.takes(device.hello())
+        reconciler.tick()
+        desired = controller.broker.desired(name)
+        return desired[-1].slots[0].challenger if desired and desired[-1].slots else None
+
+    assert joins("d0") is None
+    services.challengers.start(ChallengerRequest("tiny", "2", "all", "main", ShadowBudget()))
+    reconciler.tick()
+    publisher = FleetPublisher(controller).initialised()
+    assert joins("d1") is None
+    reconciler.tick()
+    assert controller.broker.desired("d0")[-1].slots[0].challenger is not None
+    publisher.signs(version, 1)
+    reconciler.tick()
+    assert controller.broker.desired("d1")[-1].slots[0].challenger is not None
 
 
 def test_the_status_names_what_is_not_signed(

@@ -22,6 +22,7 @@ class Assigned:
     """`touched`: the devices that are to be told."""
 
     active: tuple[int, ...]
+    withheld: Set[int]
     looked_at: Set[str]
     touched: Set[str]
 
@@ -32,24 +33,32 @@ class ChallengerTurn:
     def __init__(self) -> None:
         self._active: tuple[int, ...] | None = None
         """None: not looked at yet, so one that was stopped may be left with devices."""
+        self._withheld: Set[int] = frozenset()
         self._stale: set[str] = set()
 
     def see(self, changed: Set[str]) -> None:
         self._stale |= changed
 
-    def is_due(self, session: Session) -> bool:
+    def is_due(self, session: Session, withheld: Set[int] = frozenset()) -> bool:
         active = challengers.active_ids(session)
         if self._active is None and not active and not challengers.any_assigned(session):
             self._active = ()
         if not active and self._active == ():
             self._stale.clear()
-        return active != self._active or bool(active and self._stale)
+        moved = active != self._active or withheld != self._withheld
+        return moved or bool(active and self._stale)
 
-    def assign(self, session: Session, fleet: Mapping[str, KnownDevice]) -> Assigned:
-        """Writes; `committed` follows the commit."""
+    def assign(
+        self,
+        session: Session,
+        fleet: Mapping[str, KnownDevice],
+        withheld: Set[int] = frozenset(),
+    ) -> Assigned:
+        """Writes; `committed` follows the commit. `withheld`: given to no further device."""
         rows = challengers.active(session)
         active = tuple(row.id for row in rows)
-        looked_at = set(fleet) if active != self._active else self._stale & fleet.keys()
+        moved = active != self._active or withheld != self._withheld
+        looked_at = set(fleet) if moved else self._stale & fleet.keys()
         has: dict[tuple[str, str], int] = {}
         left_alone: set[tuple[str, str]] = set()
         for device_id, slot, challenger in challengers.assigned_among(session, looked_at):
@@ -62,18 +71,19 @@ class ChallengerTurn:
             selector = selectors.parse(row.selector)
             for device_id in looked_at:
                 device = fleet[device_id]
-                if row.slot in device.slots and selector.matches(device):
+                may = row.id not in withheld or has.get((device_id, row.slot)) == row.id
+                if may and row.slot in device.slots and selector.matches(device):
                     wants.setdefault((device_id, row.slot), row.id)
-        moved = {
+        changed = {
             key: wants.get(key)
             for key in (has.keys() | wants) - left_alone
             if has.get(key) != wants.get(key)
         }
-        challengers.assign(session, moved)
+        challengers.assign(session, changed)
         session.flush()
-        touched = desired.refresh(session, {device_id for device_id, _ in moved})
-        return Assigned(active, looked_at, touched)
+        touched = desired.refresh(session, {device_id for device_id, _ in changed})
+        return Assigned(active, withheld, looked_at, touched)
 
     def committed(self, assigned: Assigned) -> None:
-        self._active = assigned.active
+        self._active, self._withheld = assigned.active, assigned.withheld
         self._stale -= assigned.looked_at

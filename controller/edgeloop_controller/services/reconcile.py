@@ -34,7 +34,7 @@ from edgeloop_controller.services.signing_gate import SigningGate
 from edgeloop_controller.services.silence import Silence
 from edgeloop_controller.services.timezones import utc_offset
 from edgeloop_controller.services.unheard import Unheard
-from edgeloop_controller.store import rollouts, verdicts
+from edgeloop_controller.store import challengers, rollouts, verdicts
 from edgeloop_controller.store.engine import Database
 from edgeloop_controller.store.rollouts import RolloutRow
 from edgeloop_controller.store.tables import Rollout
@@ -121,11 +121,12 @@ class Reconciler:
     def _challenge(self) -> None:
         """Give challengers to the devices that are to have them, and take them from the others."""
         with self._database.reading() as session:
-            if not self._challengers.is_due(session):
+            withheld = self._withheld_challengers(session)
+            if not self._challengers.is_due(session, withheld):
                 return
         with self._database.writing() as session:
             self._look(session)
-            assigned = self._challengers.assign(session, self._fleet.devices)
+            assigned = self._challengers.assign(session, self._fleet.devices, withheld)
         self._challengers.committed(assigned)
         self._publisher.publish(assigned.touched)
 
@@ -246,6 +247,17 @@ class Reconciler:
             memory = self._memories[rollout.id] = RolloutMemory.of(rollout, self._registry)
             memory.see(self._fleet.devices.keys(), self._fleet.devices)
         return memory
+
+    def _withheld_challengers(self, session: Session) -> frozenset[int]:
+        """Those that began before trust did, and that nobody signed."""
+        gate = self._gate
+        if gate is None or not gate.is_on:
+            return frozenset()
+        return frozenset(
+            row.id
+            for row in challengers.active(session)
+            if gate.withheld(session, row.manifest_digest, row.slot) is not None
+        )
 
     def _withheld(self, session: Session, rollout: RolloutRow) -> str:
         """Why its version may be offered to nobody now; empty: it may."""

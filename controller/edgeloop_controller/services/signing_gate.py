@@ -27,6 +27,10 @@ class SigningGate:
         self._trust = trust
         self._found: tuple[Standing, Found] | None = None
 
+    @property
+    def is_on(self) -> bool:
+        return self._trust.is_on
+
     def require(self, version: Version, slot: str) -> None:
         """Raises ConflictError that says what is to be signed."""
         problem = self.unsigned(version, slot)
@@ -35,7 +39,7 @@ class SigningGate:
 
     def withheld(self, session: Session, manifest_digest: str, slot: str) -> Unsigned | None:
         """As `unsigned`, of a published version by its digest."""
-        if not self._trust.is_on:
+        if not self.is_on:
             return None
         row = versions.row_by_digest(session, manifest_digest)
         return self.unsigned(row, slot) if row is not None else None

@@ -81,6 +81,7 @@ class Draft:
         self.changed: dict[str, Metadata[Any]] = {}
         self._now = now
         self._lives = lives
+        self._listed_by: dict[tuple[str, str], str] | None = None
 
     # ---- roles and keys -------------------------------------------------------------------------
 
@@ -204,9 +205,11 @@ class Draft:
         return role
 
     def _find(self, model: str, version: str) -> str | None:
-        roles = self.standing.roles.items()
-        key = model, version
-        return next((role for role, document in roles if key in releases_of(document)), None)
+        """The role that signs a version, as it stands; all are read once."""
+        if self._listed_by is None:
+            roles = self.standing.roles.items()
+            self._listed_by = {key: role for role, one in roles for key in releases_of(one)}
+        return self._listed_by.get((model, version))
 
     # ---- small steps ----------------------------------------------------------------------------
 
