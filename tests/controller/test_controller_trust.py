@@ -250,6 +250,15 @@ def test_a_worthless_signature_harms_no_good_one(publisher: FleetPublisher) -> N
     ]
 
 
+def test_only_signatures_that_count_are_served(publisher: FleetPublisher) -> None:
+    draft = publisher.draft()
+    draft.renew(TARGETS)
+    draft.changed[TARGETS].sign(new_key())
+    assert publisher.proposes(draft.changed, publisher.targets).accepted
+    served = json.loads(publisher.trust.metadata("2.targets.json"))
+    assert [one["keyid"] for one in served["signatures"]] == [publisher.targets.public_key.keyid]
+
+
 def test_what_is_overtaken_waits_no_more(publisher: FleetPublisher, controller: Any) -> None:
     bob = new_key()
     draft = publisher.draft()
@@ -300,6 +309,8 @@ def test_a_full_disk_is_said_and_nothing_half_done_stays(
     publisher: FleetPublisher, controller: Any, make_package: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     draft = publisher.signed(controller.keep(make_package("1")), 1)
+    other = publisher.draft()
+    other.renew(TARGETS)
     calls = []
 
     def full(*arguments: Any) -> None:
@@ -313,6 +324,9 @@ def test_a_full_disk_is_said_and_nothing_half_done_stays(
     with pytest.raises(ArtifactError, match="No space left"):
         publisher.proposes(draft.changed, publisher.targets)
     monkeypatch.undo()
+    # It was decided before the disk was full: another second version comes too late.
+    with pytest.raises(TrustError, match="version 2 does not follow 2"):
+        publisher.proposes(other.changed, publisher.targets)
     documents = {role: one.to_dict() for role, one in draft.changed.items()}
     assert publisher.trust.propose(documents).accepted
     assert _again(controller).in_force == publisher.trust.in_force
