@@ -4,7 +4,6 @@ Invariants: a token is never an argument of a command, for `ps` shows those; a f
 read is refused; a token never goes in the clear to another machine, unless that is asked for.
 """
 
-import ipaddress
 import os
 import ssl
 import stat
@@ -14,6 +13,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from edgeloop.errors import EdgeloopError
+from edgeloop_protocol.loopback import is_loopback
 
 TOKEN_VARIABLE: Final = "EDGELOOP_TOKEN"  # noqa: S105
 TOKEN_FILE_VARIABLE: Final = "EDGELOOP_TOKEN_FILE"  # noqa: S105
@@ -41,7 +41,7 @@ def checked_for(url: str, token: str | None, environment: Mapping[str, str]) -> 
             f"look at {TOKEN_VARIABLE} and {TOKEN_FILE_VARIABLE}",
         )
     parts = urlsplit(url)
-    is_safe = parts.scheme == "https" or _is_loopback(parts.hostname or "")
+    is_safe = parts.scheme == "https" or is_loopback(parts.hostname or "")
     if not is_safe and environment.get(INSECURE_VARIABLE) != "1":
         raise EdgeloopError(
             f"the token would go to {url} in the clear",
@@ -81,12 +81,3 @@ def _read(path: Path) -> str:
     if not content:
         raise EdgeloopError(f"{TOKEN_FILE_VARIABLE} {path} is empty", "write the token into it")
     return content
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

@@ -4,11 +4,13 @@ Invariants: no secret stands in it.
 """
 
 from typing import Self
+from urllib.parse import urlsplit
 
 from pydantic import Field, model_validator
 
 from edgeloop_controller.core.access import Role
 from edgeloop_protocol.config import Config
+from edgeloop_protocol.loopback import is_loopback
 
 
 class OidcConfig(Config):
@@ -31,8 +33,8 @@ class OidcConfig(Config):
 
     @model_validator(mode="after")
     def _asked_over_tls(self) -> Self:
-        loopback = ("http://127.0.0.1", "http://localhost", "http://[::1]")
-        if self.issuer.startswith("http://") and not self.issuer.startswith(loopback):
+        parts = urlsplit(self.issuer)
+        if parts.scheme != "https" and not is_loopback(parts.hostname or ""):
             raise ValueError(
                 f"the issuer {self.issuer} is asked without TLS: give its https address"
             )

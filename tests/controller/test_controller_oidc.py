@@ -219,9 +219,12 @@ def test_a_provider_that_is_another(
         checked.caller_of(sign(), clock.wall())
 
 
-def test_an_issuer_without_tls_is_refused() -> None:
+@pytest.mark.parametrize(
+    "issuer", ["http://login.example", "http://127.0.0.1.evil.example", "http://localhost.evil"]
+)
+def test_an_issuer_without_tls_is_refused(issuer: str) -> None:
     with pytest.raises(ValueError, match="without TLS"):
-        OidcConfig(issuer="http://login.example", audience="a", roles={})
+        OidcConfig(issuer=issuer, audience="a", roles={})
 
 
 def test_a_running_provider() -> None:
