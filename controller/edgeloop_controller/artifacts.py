@@ -12,6 +12,7 @@ import secrets
 from pathlib import Path
 from typing import Final, Protocol
 
+from edgeloop_controller.durable_names import sync_directory
 from edgeloop_controller.errors import ArtifactError, NotFoundError
 
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}")
@@ -97,18 +98,10 @@ class LocalArtifactStore:
         except OSError:
             partial.unlink(missing_ok=True)
             raise
-        _fsync_directory(path.parent)
+        sync_directory(path.parent)
         if new_directory:
-            _fsync_directory(self._root)
+            sync_directory(self._root)
 
     def _remove_leftovers(self) -> None:
         for partial in self._root.glob("*/.*.part"):
             partial.unlink(missing_ok=True)
-
-
-def _fsync_directory(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Final, Protocol
 
+from edgeloop_controller.durable_names import sync_directory
 from edgeloop_controller.errors import NotFoundError, StartError
 
 _NAME: Final = re.compile(r"(?:[a-z]+/)?[A-Za-z0-9][A-Za-z0-9_.+-]*")
@@ -131,11 +132,7 @@ class LocalTrustStore:
 
     def _sync_directories(self, directories: Iterable[Path]) -> None:
         for directory in directories:
-            descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+            sync_directory(directory)
 
 
 def _checked(name: str) -> str:

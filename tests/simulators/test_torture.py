@@ -16,7 +16,14 @@ import edgeloop_agent.shell
 from edgeloop_agent.config import AgentConfig
 from edgeloop_agent.shell import factory_reset, os_disk
 from edgeloop_agent.trust import metadata_store
-from edgeloop_simulators.torture import exactly_once, ext4_image, strict_disk, syscalls, trust_store
+from edgeloop_simulators.torture import (
+    exactly_once,
+    ext4_image,
+    strict_disk,
+    striker,
+    syscalls,
+    trust_store,
+)
 from edgeloop_simulators.torture.exactly_once import ExactlyOnce, Plan, problems_of, told
 from edgeloop_simulators.torture.fsyncs import FSYNCS, By, prove
 from edgeloop_simulators.torture.power import PowerCuts
@@ -51,14 +58,14 @@ def test_a_fault_at_every_operation_leaves_an_old_version_or_a_new_one(shelf: Pa
     struck = list(strict_disk.play(shelf))
     assert len(struck) > 250
     assert any(".patched" in one.operation for one in struck)
-    assert {one.fault for one in struck} == set(strict_disk.Fault)
+    assert {one.fault for one in struck} == set(striker.Fault)
     assert [one for one in struck if one.problems] == []
 
 
 def test_a_fault_at_every_operation_of_the_trust_store_loses_nothing_kept() -> None:
     struck = list(trust_store.play())
     assert len(struck) > 150
-    assert {one.fault for one in struck} == set(strict_disk.Fault)
+    assert {one.fault for one in struck} == set(striker.Fault)
     assert [one for one in struck if one.problems] == []
 
 

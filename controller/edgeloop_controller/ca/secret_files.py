@@ -9,6 +9,8 @@ import secrets
 from pathlib import Path
 from typing import Final
 
+from edgeloop_controller.durable_names import sync_directory
+
 OWNER_ONLY: Final = 0o600
 DIRECTORY_OWNER_ONLY: Final = 0o700
 
@@ -24,7 +26,7 @@ def write_file(path: Path, content: bytes, mode: int = OWNER_ONLY) -> None:
     """Replace `path` durably."""
     aside = _aside(path, content, mode)
     os.replace(aside, path)  # noqa: PTH105 - beside the link below
-    _sync(path.parent)
+    sync_directory(path.parent)
 
 
 def write_new_file(path: Path, content: bytes, mode: int = OWNER_ONLY) -> bool:
@@ -36,7 +38,7 @@ def write_new_file(path: Path, content: bytes, mode: int = OWNER_ONLY) -> bool:
         return False
     finally:
         aside.unlink()
-    _sync(path.parent)
+    sync_directory(path.parent)
     return True
 
 
@@ -49,11 +51,3 @@ def _aside(path: Path, content: bytes, mode: int) -> Path:
         os.fchmod(descriptor, mode)
         os.fsync(descriptor)
     return aside
-
-
-def _sync(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -23,6 +23,7 @@ from edgeloop_simulators.torture import (
     exactly_once,
     ext4_image,
     strict_disk,
+    striker,
     syscalls,
     trust_store,
 )
@@ -97,7 +98,7 @@ class Torture:
         return self._struck(strict_disk.play(self._shelf))
 
     @staticmethod
-    def _struck(played: Iterator[strict_disk.Struck]) -> Iterator[str]:
+    def _struck(played: Iterator[striker.Struck]) -> Iterator[str]:
         for struck in played:
             where = f"{struck.fault.name} at {struck.operation}: "
             yield where + "; ".join(struck.problems) if struck.problems else ""

@@ -9,12 +9,9 @@ synced.
 Invariant: one thread, no clock but a counted one: the same outcome each time.
 """
 
-import errno
 import hashlib
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from enum import Enum
 from itertools import count
 from pathlib import Path
 from typing import Final
@@ -44,6 +41,7 @@ from edgeloop_agent.shell.telemetry import Telemetry
 from edgeloop_protocol.lifecycle import RESTING, SlotState
 from edgeloop_protocol.messages import Offer
 from edgeloop_simulators.torture.promises import Ledger, TellingJournal
+from edgeloop_simulators.torture.striker import ContentOf, Fault, Killed, Striker, Struck
 from edgeloop_simulators.torture.subject import (
     INVENTORY,
     QUICK,
@@ -54,40 +52,13 @@ from edgeloop_simulators.torture.subject import (
     unlimited_budget,
 )
 from edgeloop_simulators.torture.versions import Shelf
-from edgeloop_simulators.twins.disk import MemoryDisk, Operation
+from edgeloop_simulators.twins.disk import MemoryDisk
 from edgeloop_simulators.twins.outbox import MemoryOutbox
 from edgeloop_simulators.twins.patch_applier import MemoryPatchApplier
 
 TURNS_MAX: Final = 400
 TURN_S: Final = 0.05
 STARTS_MAX: Final = 3
-CHANGES: Final = frozenset(
-    {"open", "write", "sync", "rename", "remove", "make_directory", "sync_directory"}
-)
-
-
-ContentOf = Callable[[str], bytes | None]
-"""Of a path, after a power cut."""
-
-
-class Fault(Enum):
-    KILL = "killed"
-    FULL = errno.ENOSPC
-    BROKEN = errno.EIO
-
-
-class Killed(BaseException):
-    """The process is gone, in the middle of something."""
-
-
-@dataclass(frozen=True)
-class Struck:
-    """`place`: the number of the operation, from 0."""
-
-    place: int
-    operation: str
-    fault: Fault
-    problems: tuple[str, ...]
 
 
 def play(directory: Path) -> Iterator[Struck]:
@@ -102,9 +73,9 @@ def _play(shelf: Shelf) -> Iterator[Struck]:
         for fault in Fault:
             run = _Update(shelf, place, fault)
             problems = run.play()
-            if not run.operation:
+            if not run.striker.operation:
                 return
-            yield Struck(place, run.operation, fault, tuple(problems))
+            yield Struck(place, run.striker.operation, fault, tuple(problems))
 
 
 class _CountedClock:
@@ -123,20 +94,15 @@ class _Update:
 
     def __init__(self, shelf: Shelf, place: int, fault: Fault) -> None:
         self._shelf = shelf
-        self._place, self._fault = place, fault
         self._ledger = Ledger()
         self._clock = _CountedClock()
-        self._operations = -1
-        self._problems: list[str] = []
-        self.operation = ""
-        """The one that the fault struck; empty: there were fewer."""
-        self._disk = MemoryDisk()
+        self.striker = Striker(place, fault, lambda found: _problem(found, self._ledger))
+        self._disk = self.striker.disk
         self._starts = 0
 
     def play(self) -> list[str]:
         self._live(Goal(revision=1, version=0))
-        self._operations = 0
-        self._disk.before = self._before
+        self.striker.begin()
         while self._starts <= STARTS_MAX:
             try:
                 is_done = self._live(Goal(revision=2, version=1))
@@ -144,13 +110,13 @@ class _Update:
                 self._disk.process_killed()
                 continue
             except (AgentError, OSError) as error:
-                self._problems.append(f"it does not start: {error}")
+                self.striker.problems.append(f"it does not start: {error}")
                 break
             if not is_done:
-                self._problems.append("it does not go on by itself")
+                self.striker.problems.append("it does not go on by itself")
             break
-        self._look("the end")
-        return self._problems[:1]
+        self.striker.look("the end")
+        return self.striker.problems[:1]
 
     def _live(self, goal: Goal) -> bool:
         """True: the goal was reached."""
@@ -200,25 +166,7 @@ class _Update:
 
     def _saved(self, line: str) -> None:
         self._ledger.take(line)
-        self._look("a promise")
-
-    def _before(self, operation: Operation, path: str) -> None:
-        if operation not in CHANGES:
-            return
-        self._look(f"{operation} {path}")
-        place, self._operations = self._operations, self._operations + 1
-        if place != self._place:
-            return
-        self.operation = f"{operation} {path}"
-        if self._fault is Fault.KILL:
-            raise Killed
-        raise OSError(self._fault.value, "as the torturer wants it", path)
-
-    def _look(self, at: str) -> None:
-        for view in (self._disk.durable, self._disk.if_names_survive):
-            problem = _problem(view, self._ledger)
-            if problem:
-                self._problems.append(f"a power cut at {at} would leave: {problem}")
+        self.striker.look("a promise")
 
 
 def _problem(content_of: ContentOf, ledger: Ledger) -> str:

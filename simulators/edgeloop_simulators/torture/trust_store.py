@@ -8,13 +8,12 @@ it; what may be trusted to begin with is never gone.
 Invariant: one thread, no clock: the same outcome each time.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import count
 from typing import Final
 
 from edgeloop_agent.trust.metadata_store import BOOTSTRAP, MetadataStore
-from edgeloop_simulators.torture.strict_disk import CHANGES, Fault, Killed, Struck
-from edgeloop_simulators.twins.disk import MemoryDisk, Operation
+from edgeloop_simulators.torture.striker import ContentOf, Fault, Killed, Striker, Struck
 
 BEGUN_WITH: Final = b"root 1"
 REFRESHES: Final = (
@@ -33,24 +32,21 @@ def play() -> Iterator[Struck]:
         for fault in Fault:
             run = _Run(place, fault)
             problems = run.play()
-            if not run.operation:
+            if not run.striker.operation:
                 return
-            yield Struck(place, run.operation, fault, tuple(problems))
+            yield Struck(place, run.striker.operation, fault, tuple(problems))
 
 
 class _Run:
     def __init__(self, place: int, fault: Fault) -> None:
-        self._place, self._fault = place, fault
-        self._disk = MemoryDisk()
-        self._operations = 0
+        self.striker = Striker(place, fault, self._problem)
+        self._disk = self.striker.disk
         self._has_begun = False
         self._promised: dict[str, int] = {}
         """Role → how many of its documents were saved."""
-        self._problems: list[str] = []
-        self.operation = ""
 
     def play(self) -> list[str]:
-        self._disk.before = self._before
+        self.striker.begin()
         for refresh in range(len(REFRESHES)):
             for _ in range(STARTS_MAX):
                 try:
@@ -60,8 +56,8 @@ class _Run:
                     self._disk.process_killed()
                 except OSError:
                     continue
-        self._look("the end")
-        return self._problems[:1]
+        self.striker.look("the end")
+        return self.striker.problems[:1]
 
     def _look_up(self, refresh: int) -> None:
         store = MetadataStore(self._disk)
@@ -77,25 +73,7 @@ class _Run:
                 store.save(role, document)
                 self._promised[role] = number
 
-    def _before(self, operation: Operation, path: str) -> None:
-        if operation not in CHANGES:
-            return
-        self._look(f"{operation} {path}")
-        place, self._operations = self._operations, self._operations + 1
-        if place != self._place:
-            return
-        self.operation = f"{operation} {path}"
-        if self._fault is Fault.KILL:
-            raise Killed
-        raise OSError(self._fault.value, "as the torturer wants it", path)
-
-    def _look(self, at: str) -> None:
-        for content_of in (self._disk.durable, self._disk.if_names_survive):
-            problem = self._problem(content_of)
-            if problem:
-                self._problems.append(f"a power cut at {at} would leave: {problem}")
-
-    def _problem(self, content_of: Callable[[str], bytes | None]) -> str:
+    def _problem(self, content_of: ContentOf) -> str:
         if self._has_begun and content_of(BOOTSTRAP) != BEGUN_WITH:
             return "no bootstrap to begin with"
         for role in ROLES:
